@@ -1,0 +1,1 @@
+"""What guests are made of: rows, forms, decoder tables; a folder for each guest."""

@@ -1,0 +1,30 @@
+"""Advanced SIMD three same: the logical instructions, which know no lanes. Arm ARM C4.1.96.25."""
+
+from __future__ import annotations
+
+from dbt.ir.types import I64, I128
+
+
+@a64("0 Q 0 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc")
+def AND_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
+    """AND, BIC, ORR, ORN."""
+    t = I128 if Q else I64
+    a, b = Rn.read(t), Rm.read(t)
+    if opc & 1:
+        b = ~b
+    Rd.write(a | b if opc & 2 else a & b)
+
+
+@a64("0 Q 1 01110 00 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q")
+def EOR_v(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = I128 if Q else I64
+    Rd.write(Rn.read(t) ^ Rm.read(t))
+
+
+@a64("0 Q 1 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", where="opc")
+def BSL_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
+    """BSL, BIT, BIF: bits of one register where a third one is set, else of another."""
+    t = I128 if Q else I64
+    d, n, m = Rd.read(t), Rn.read(t), Rm.read(t)
+    ones, zeros, chooser = {1: (n, m, d), 2: (n, d, m), 3: (d, n, m)}[opc]
+    Rd.write(zeros ^ ((ones ^ zeros) & chooser))
