@@ -1,0 +1,67 @@
+# make demo | test | lint | bench | guests | clean.  PYTHON and PYTEST_ARGS may be given.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+MAKEFLAGS += --no-print-directory
+PIP = -m pip --disable-pip-version-check --quiet
+SOURCES := $(shell find dbt frontends backends bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
+
+.PHONY: help demo install test lint format bench guests clean
+
+help:
+	@echo 'make demo     install into .venv and run the guests that come with Dragoman'
+	@echo 'make test     run the tests (in .venv-dev)'
+	@echo 'make lint     ruff and mypy'
+	@echo 'make bench    speed against qemu-aarch64-static, as a table; JSON and a plot in build/bench'
+	@echo 'make guests   build the guests anew (needs gcc-aarch64-linux-gnu)'
+	@echo 'make clean    remove what the others made'
+
+demo: .venv/.stamp
+	@.venv/bin/dragoman demo
+
+install: .venv/.stamp
+
+# A plain install, as users have it: an editable one adds 20 ms to every start.
+.venv/.stamp: setup.cfg pyproject.toml README.md LICENSE bin/make-venv $(SOURCES)
+	@bin/make-venv $(PYTHON) .venv
+	@rm -rf build/lib build/bdist.*
+	@echo 'installing Dragoman into .venv'
+	@.venv/bin/python $(PIP) install .
+	@touch $@
+
+# An editable install with what tests and checks need.
+.venv-dev/.stamp: setup.cfg pyproject.toml bin/make-venv bin/dragoman
+	@bin/make-venv $(PYTHON) .venv-dev
+	@echo 'installing Dragoman and its tools into .venv-dev'
+	@.venv-dev/bin/python $(PIP) install --editable '.[dev]'
+	@touch $@
+
+test: .venv-dev/.stamp
+	@.venv-dev/bin/pytest $(PYTEST_ARGS)
+
+lint: .venv-dev/.stamp build/tree/.stamp
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+	cd build/tree && ../../.venv-dev/bin/mypy --config-file ../../pyproject.toml -p dbt -p bench -p tests
+
+format: .venv-dev/.stamp
+	.venv-dev/bin/ruff check --fix-only .
+	.venv-dev/bin/ruff format .
+
+# mypy does not know setup.cfg's package_dir: it sees the packages where an install has them, through links.
+build/tree/.stamp: Makefile
+	@rm -rf build/tree && mkdir -p build/tree/dbt
+	@for entry in dbt/*; do ln -s "../../../$$entry" build/tree/dbt/; done
+	@ln -s ../../../frontends ../../../backends build/tree/dbt/ && ln -s ../../../bench/guests build/tree/dbt/guests
+	@ln -s ../../bench ../../tests build/tree/
+	@touch $@
+
+# The install that users have is what is measured, with a cache of its own.
+bench: .venv/.stamp
+	@.venv/bin/python -m bench --dragoman .venv/bin/dragoman --output build/bench
+
+guests:
+	bench/guests/build.sh
+
+clean:
+	rm -rf .venv .venv-dev build dist dragoman.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './.venv*' -exec rm -rf {} +

@@ -1,0 +1,152 @@
+"""The `run` command: its options, parsed by hand since argparse alone takes longer than a cached guest, and the run.
+
+dbt/cli.py shows the help that belongs to these options (HELP below), so that there is one list of them.
+This module is on the warm path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dbt.errors import DragomanError, InternalError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dbt.launch import Origin
+
+ENGINES = ("baseline", "reference")
+HELP = """\
+usage: dragoman run [OPTION…] PROGRAM [ARGUMENT…]
+
+Run an AArch64 Linux program as if it were one of this machine.
+
+options:
+  -L ROOT              folder in which the guest's absolute paths are looked up first
+  --engine ENGINE      baseline: compiled stencils, the default; reference: plain Python, needs no compiler
+  --strace             print each system call with its result on standard error
+  --stats              print what was translated, and how fast, on standard error at the end
+  -E NAME=VALUE        set a variable in the guest's environment; may be repeated
+  -U NAME              remove a variable from the guest's environment; may be repeated
+  -0 ARGV0             what the program sees as its own name, instead of PROGRAM
+  -h, --help           show this text
+
+The exit status is the program's; if a signal ends the program, the same signal ends this command. 126: PROGRAM cannot
+be run; 127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
+"""
+FLAGS = {"--strace": "strace", "--stats": "stats"}
+VALUES = {"-L": "root", "--engine": "engine", "-E": "set", "-U": "unset", "-0": "argv0"}
+
+
+class RunOptions:
+    """The options of `run`. Names and values that the guest sees are bytes."""
+
+    __slots__ = ("argv", "engine", "environ", "path", "root", "stats", "strace")
+
+    def __init__(self, path: bytes, argv: list[bytes], environ: list[bytes]) -> None:
+        self.path = path
+        self.argv = argv
+        self.environ = environ
+        self.root: bytes | None = None
+        self.engine = ENGINES[0]
+        self.strace = False
+        self.stats = False
+
+
+def parse(arguments: list[str], environ: list[bytes]) -> RunOptions | None:
+    """The options in `arguments` (without 'run'); None if help is wanted. Raises UsageError."""
+    flags: list[str] = []
+    values: list[tuple[str, str]] = []
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        if word == "--":
+            position += 1
+            break
+        if not word.startswith("-") or word == "-":
+            break
+        position += 1
+        if word in ("-h", "--help"):
+            return None
+        if word in FLAGS:
+            flags.append(FLAGS[word])
+            continue
+        name, value = _split(word)
+        if name not in VALUES:
+            raise UsageError(f"run: no option {word}", "`dragoman run --help` lists the options.")
+        if value is None:
+            if position == len(arguments):
+                raise UsageError(f"run: {name} needs a value", "`dragoman run --help` lists the options.")
+            value = arguments[position]
+            position += 1
+        values.append((VALUES[name], value))
+    if position == len(arguments):
+        raise UsageError("run: which program?", "Give the path of an AArch64 Linux program: dragoman run PROGRAM.")
+    argv = [os.fsencode(word) for word in arguments[position:]]
+    options = RunOptions(argv[0], argv, list(environ))
+    for flag in flags:
+        setattr(options, flag, True)
+    for name, value in values:
+        _apply(options, name, value)
+    return options
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """An option word and the value attached to it, if any: --engine=reference, -Lroot."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name, value if equals else None
+    return word[:2], word[2:] or None
+
+
+def _apply(options: RunOptions, name: str, value: str) -> None:
+    raw = os.fsencode(value)
+    if name == "root":
+        if not os.path.isdir(raw):
+            raise UsageError(f"run: -L {value}: not a folder", "Name the folder that holds the guest's lib and usr.")
+        options.root = raw
+    elif name == "engine":
+        if value not in ENGINES:
+            raise UsageError(f"run: no engine {value!r}", f"The engines are {', '.join(ENGINES)}.")
+        options.engine = value
+    elif name == "argv0":
+        options.argv[0] = raw
+    elif name == "set":
+        key = raw.partition(b"=")[0] + b"="
+        if key == b"=" or b"=" not in raw:
+            raise UsageError(f"run: -E {value}: not NAME=VALUE", "For example: -E LANG=C. -U NAME removes a variable.")
+        options.environ = [*(entry for entry in options.environ if not entry.startswith(key)), raw]
+    else:
+        key = raw + b"="
+        options.environ = [entry for entry in options.environ if not entry.startswith(key)]
+
+
+def run_command(arguments: list[str], origin: Origin) -> int:
+    """The whole `run` command: an exit status, or minus a signal number. Messages go to standard error."""
+    try:
+        options = parse(arguments, origin.environ)
+        if options is None:
+            sys.stdout.write(HELP)
+            return 0
+        return run_program(options, origin)
+    except DragomanError as error:
+        return report(error)
+
+
+def run_program(options: RunOptions, origin: Origin) -> int:
+    """Run the program of `options` to its end: its exit status, or minus the number of the signal that ended it."""
+    from dbt.linux.process import Process
+
+    process = Process(options, origin)
+    result = process.run()
+    if options.stats:
+        sys.stderr.write(process.stats())
+    return result
+
+
+def report(error: DragomanError) -> int:
+    """Say what went wrong in the words of the error; its exit status."""
+    sys.stderr.write(f"dragoman: {error}\n")
+    if isinstance(error, InternalError):
+        sys.stderr.write("This is a bug of Dragoman, not of your program: please report it with this message.\n")
+    return error.status
