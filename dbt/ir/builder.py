@@ -27,7 +27,7 @@ class Builder:
         return Template(tuple(self.ops), name)
 
     # making ops
-    def emit(self, name: str, *args: Value, type: Type | None = None, **attrs: AttrValue) -> Op:  # noqa: A002
+    def emit(self, name: str, /, *args: Value, type: Type | None = None, **attrs: AttrValue) -> Op:  # noqa: A002
         """Append any op of the table; `type` is the result's where the op does not determine it."""
         info = OPS.get(name)
         if info is None:
@@ -47,7 +47,7 @@ class Builder:
         self.ops.append(op)
         return op
 
-    def value(self, name: str, *args: Value, type: Type | None = None, **attrs: AttrValue) -> Value:  # noqa: A002
+    def value(self, name: str, /, *args: Value, type: Type | None = None, **attrs: AttrValue) -> Value:  # noqa: A002
         """Append an op that has a result."""
         result = self.emit(name, *args, type=type, **attrs).result
         if result is None:
@@ -174,6 +174,10 @@ class Builder:
     def fmul(self, a: Value, b: Value, rm: str = "dynamic") -> Value:
         """Product."""
         return self.value("fmul", a, b, rm=rm)
+
+    def fmulx(self, a: Value, b: Value, rm: str = "dynamic") -> Value:
+        """Product; 0 times infinity is 2."""
+        return self.value("fmulx", a, b, rm=rm)
 
     def fdiv(self, a: Value, b: Value, rm: str = "dynamic") -> Value:
         """Quotient."""

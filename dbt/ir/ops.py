@@ -64,7 +64,7 @@ def _attr(text: str) -> Attr:
 
 
 _RM: Final = "rm:dynamic|even|up|down|zero|away"
-_RMD: Final = _RM + "=dynamic"
+_RMD: Final = "rm:dynamic|even|up|down|zero=dynamic"
 _SPACE: Final = "space:memory|io=memory endian:little|big=little"
 _LOAD: Final = "order:relaxed|acquire=relaxed " + _SPACE
 _STORE: Final = "order:relaxed|release=relaxed " + _SPACE
@@ -155,6 +155,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("fadd", "floats =0", _RMD, "=0", FP, "sum"),
     ("fsub", "floats =0", _RMD, "=0", FP, "difference"),
     ("fmul", "floats =0", _RMD, "=0", FP, "product"),
+    ("fmulx", "floats =0", _RMD, "=0", FP, "product; 0 times infinity is 2"),
     ("fdiv", "floats =0", _RMD, "=0", FP, "quotient"),
     ("fsqrt", "floats", _RMD, "=0", FP, "square root"),
     ("fma", "floats =0 =0", _RMD, "=0", FP, "a + n * m, rounded once"),
@@ -166,7 +167,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("fmaxnm", "floats =0", "", "=0", FP, "maximum; a number wins over a quiet NaN"),
     ("fcmp", "floats =0", "pred:eq|ge|gt signaling:BOOL", "?0", FP, "a comparison; unordered is false"),
     ("fcmp_flags", "floats =0", "signaling:BOOL", "none", FP | FLAGS_OUT, "NZCV of a comparison; unordered is 0011"),
-    ("fconvert", "floats", _RMD, "type", FP, "to another precision"),
+    ("fconvert", "floats", "rm:dynamic|even|up|down|zero|odd=dynamic", "type", FP, "to another precision"),
     ("ftoi", "floats", "signed:BOOL " + _RM + " fbits:INT=0", "type", FP, "to integer or fixed point, saturating"),
     ("itof", "ints", "signed:BOOL fbits:INT=0 " + _RMD, "type", FP, "from integer or fixed point"),
     ("frint", "floats", _RM + " exact:BOOL", "=0", FP, "to an integral value; exact: raises inexact"),

@@ -53,10 +53,13 @@ def _format_value(value: AttrValue) -> str:
     if isinstance(value, Place):
         return str(value)
     if isinstance(value, tuple):
-        return "<" + ",".join(map(_format_value, value)) + ">"
-    if isinstance(value, int) and not isinstance(value, bool) and value > 255:  # noqa: PLR2004  (a mask, an address)
-        return hex(value)
-    return str(value)
+        return "<" + ",".join(_format_int(int(item or 0)) for item in value) + ">"
+    return str(value) if isinstance(value, str | bool) else _format_int(value)
+
+
+def _format_int(value: int) -> str:
+    """Short numbers are counts, long ones masks and addresses."""
+    return hex(value) if value > 0xFF else str(value)
 
 
 _LINE: Final = re.compile(

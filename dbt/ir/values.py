@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dbt.errors import InternalError
+
 from .types import Type, int_type
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from .builder import Builder
 
 
-class IRError(Exception):
+class IRError(InternalError):
     """A rule of the IR is broken: our own bug, or bad text given to the parser."""
 
 
@@ -89,9 +91,9 @@ class Value:
     def __bool__(self) -> bool:
         raise IRError("a guest value has no truth in Python: use select(), or make the field static")
 
-    def _emit(self, name: str, *args: Value | int, **attrs: AttrValue) -> Value:
+    def _emit(self, name: str, /, *args: Value | int, **attrs: AttrValue) -> Value:
         values = (self, *(self.builder.as_value(a, self.type) for a in args))
-        return self.builder.value(name, *values, **attrs)
+        return self.builder.value(name, *values, type=None, **attrs)
 
     def _reversed(self, name: str, left: int) -> Value:
         return self.builder.as_value(left, self.type)._emit(name, self)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from dbt.engine.layout import GUEST_BYTES, TOKENS
 
 from .ops import END, FLAGS_IN, FLAGS_OUT, FP, GET, LEAVE, LOAD, OPS, PUT, STORE, OpInfo
 from .types import I1, Type, parse_type
@@ -14,8 +17,6 @@ if TYPE_CHECKING:
     from .ops import Attr
     from .values import AttrValue, Op, Template
 
-ENV_BYTES: Final = 2048  # what a place may reach: layout.GUEST_BYTES
-MAX_TOKENS: Final = 6  # layout.TOKENS
 
 
 def check_op(
@@ -73,7 +74,7 @@ def _check_attr(name: str, attr: Attr, value: AttrValue) -> None:
     if attr.kind == "CHOICE":
         good = value in attr.choices
     elif attr.kind == "PLACE":
-        good = isinstance(value, Place) and (value.token is None or 0 <= value.token < MAX_TOKENS)
+        good = isinstance(value, Place) and (value.token is None or 0 <= value.token < TOKENS)
     elif attr.kind == "LANES":
         good = isinstance(value, tuple) and not isinstance(value, Place)
     elif attr.kind == "BITS":
@@ -140,7 +141,7 @@ def _place(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrV
     type_, place = types[0] if types else result, attrs["place"]
     return (
         type_ is not None and _sized(type_) and type_.width <= 128 and isinstance(place, Place)
-        and 0 <= place.offset <= ENV_BYTES - type_.width // 8
+        and 0 <= place.offset <= GUEST_BYTES - type_.width // 8
     )  # fmt: skip
 
 
@@ -182,7 +183,8 @@ def _fixed(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrV
     return integer.kind == "i" and real.is_float and _sized(integer) and fits
 
 
-_SPECIAL: Final = {
+_Rule = Callable[["Sequence[Type]", "Type | None", "Mapping[str, AttrValue]"], bool]
+_SPECIAL: Final[dict[str, _Rule]] = {
     "const": _const,
     "get": _place,
     "put": _place,
