@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 from dbt.ir.types import Type, float_type, int_type, vector
 
 if TYPE_CHECKING:
-    from dbt.ir.builder import Value
+    from dbt.ir.values import Value
 
-    from ..operands import V
     from .lifter import Lifter
+    from .operands import V
 
 # Conditions on the static fields of a row, by which arrangements exist.
 VECTOR: Final = "size < 3 or Q"  # 8B 16B 4H 8H 2S 4S 2D
@@ -72,7 +72,7 @@ def low_or_high(R: V, t: Type, Q: int) -> Value:
 def write_low_or_high(R: V, value: Value, Q: int) -> None:
     """Writes the lower half and zeroes the upper, or writes only the upper half if Q."""
     if Q and value.type.is_vector:
-        R.insert(value, 8)
+        R.write_part(value, 8)
     else:
         R.write(value)
 
@@ -82,20 +82,12 @@ def mask_lanes(mask: Value, t: Type) -> Value:
     return mask.sext(t.bits)
 
 
-def any_set(cpu: Lifter, mask: Value) -> Value:
-    """i1: a lane of a comparison's mask is set."""
-    del cpu
-    if not mask.type.lanes:
-        return mask
-    return mask.sext(8).reduce("or").ne(0)
-
-
 def saturated(cpu: Lifter, *masks: Value) -> None:
     """Sets FPSR.QC if any lane of any mask is set."""
     total = masks[0]
     for mask in masks[1:]:
         total = total | mask
-    cpu.set_qc(any_set(cpu, total))
+    cpu.set_qc(total)
 
 
 def write_saturated(cpu: Lifter, Rd: V, wide: Value, Q: int, *, from_signed: bool, to_signed: bool) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dbt.ir.types import I64, I128
 
+from .operands import V
+from .simd_operands import simd
 
-@a64("0 Q 0 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc")
+if TYPE_CHECKING:
+    from .lifter import Lifter
+
+
+@simd("0 Q 0 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc")
 def AND_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     """AND, BIC, ORR, ORN."""
     t = I128 if Q else I64
@@ -15,13 +23,13 @@ def AND_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     Rd.write(a | b if opc & 2 else a & b)
 
 
-@a64("0 Q 1 01110 00 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q")
+@simd("0 Q 1 01110 00 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q")
 def EOR_v(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
     t = I128 if Q else I64
     Rd.write(Rn.read(t) ^ Rm.read(t))
 
 
-@a64("0 Q 1 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", where="opc")
+@simd("0 Q 1 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", where="opc")
 def BSL_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     """BSL, BIT, BIF: bits of one register where a third one is set, else of another."""
     t = I128 if Q else I64

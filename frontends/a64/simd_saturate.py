@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .operands import V
 from .simd_common import HS_OR_HS, OR_BHSD, saturated, shape
+from .simd_operands import simd
+
+if TYPE_CHECKING:
+    from dbt.ir.values import Value
+
+    from .lifter import Lifter
 
 
-@a64("0 Q U s 1110 size:2 1 Rm:5 00001 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
+@simd("0 Q U s 1110 size:2 1 Rm:5 00001 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
 def QADD_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQADD, UQADD."""
     t = shape(Q, s, size)
@@ -15,7 +24,7 @@ def QADD_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) 
     saturated(cpu, result.ne(a + b))
 
 
-@a64("0 Q U s 1110 size:2 1 Rm:5 00101 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
+@simd("0 Q U s 1110 size:2 1 Rm:5 00101 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
 def QSUB_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQSUB, UQSUB."""
     t = shape(Q, s, size)
@@ -25,7 +34,7 @@ def QSUB_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) 
     saturated(cpu, result.ne(a - b))
 
 
-@a64("0 Q 0 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 0 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
 def SUQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     """Signed Rd plus unsigned Rn: with the sign inverted, Rd is unsigned from 0."""
     t = shape(Q, s, size)
@@ -36,7 +45,7 @@ def SUQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, result.ne(a + b))
 
 
-@a64("0 Q 1 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 1 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
 def USQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     """Unsigned Rd plus signed Rn."""
     t = shape(Q, s, size)
@@ -46,7 +55,7 @@ def USQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, result.ne(a + b))
 
 
-@a64("0 Q 0 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 0 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
 def SQABS_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     t = shape(Q, s, size)
     a = Rn.read(t)
@@ -55,7 +64,7 @@ def SQABS_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, negated.ne(-a))
 
 
-@a64("0 Q 1 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 1 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
 def SQNEG_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     t = shape(Q, s, size)
     a = Rn.read(t)
@@ -83,14 +92,14 @@ def write_narrowed(cpu: Lifter, Rd: V, wide: Value) -> None:
     saturated(cpu, narrow.sext(wide.type.bits).ne(wide))
 
 
-@a64("0 Q U s 1110 size:2 1 Rm:5 10110 1 Rn:5 Rd:5", static="Q U s size", where=HS_OR_HS)
+@simd("0 Q U s 1110 size:2 1 Rm:5 10110 1 Rn:5 Rd:5", static="Q U s size", where=HS_OR_HS)
 def SQDMULH_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQDMULH, SQRDMULH (U)."""
     t = shape(Q, s, size)
     write_narrowed(cpu, Rd, double_high(Rn.read(t), Rm.read(t), U))
 
 
-@a64("0 Q 1 s 1110 size:2 0 Rm:5 1000 S 1 Rn:5 Rd:5", static="Q s size S", where=HS_OR_HS, feature="asimdrdm")
+@simd("0 Q 1 s 1110 size:2 0 Rm:5 1000 S 1 Rn:5 Rd:5", static="Q s size S", where=HS_OR_HS, feature="asimdrdm")
 def SQRDMLAH_v(cpu: Lifter, Q: int, s: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQRDMLAH, SQRDMLSH (S)."""
     t = shape(Q, s, size)

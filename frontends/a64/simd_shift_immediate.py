@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .operands import Imm, V
 from .simd_common import OR_BHSD, OR_D, saturated, shape
 from .simd_shift_register import saturating_left
+from .simd_shift_rows import left_shifts, right_shifts, shifted_right, spread
+
+if TYPE_CHECKING:
+    from .lifter import Lifter
 
 
 @right_shifts("0 Q U s 11110 immh:immb 00000 1 Rn:5 Rd:5", static="Q U s", where=OR_D)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .simd_common import OR_BHS, extend, low_or_high, resized, saturated, shape, write_low_or_high
+from typing import TYPE_CHECKING
+
+from .operands import Imm, V
+from .simd_common import OR_BHS, extend, lanes, low_or_high, resized, shape, write_low_or_high, write_saturated
+from .simd_operands import simd
+from .simd_shift_rows import left_shifts, right_shifts, shifted_right, spread
+
+if TYPE_CHECKING:
+    from .lifter import Lifter
 
 
 @right_shifts("0 Q 0 011110 immh:immb 1000 R 1 Rn:5 Rd:5", static="Q R", sizes=3)
@@ -37,26 +45,26 @@ def SSHLL_v(cpu: Lifter, Q: int, U: int, size: int, amount: Imm, Rn: V, Rd: V) -
     Rd.write(wide << spread(amount, wide.type))
 
 
-@a64("0 Q 1 01110 size:2 10000 10011 10 Rn:5 Rd:5", static="Q size", where="size < 3")
+@simd("0 Q 1 01110 size:2 10000 10011 10 Rn:5 Rd:5", static="Q size", where="size < 3")
 def SHLL_v(cpu: Lifter, Q: int, size: int, Rn: V, Rd: V) -> None:
     """By the lane's width."""
     Rd.write(low_or_high(Rn, lanes(0, size), Q).zext(16 << size) << (8 << size))
 
 
-@a64("0 Q 0 01110 size:2 10000 10010 10 Rn:5 Rd:5", static="Q size", where="size < 3")
+@simd("0 Q 0 01110 size:2 10000 10010 10 Rn:5 Rd:5", static="Q size", where="size < 3")
 def XTN_v(cpu: Lifter, Q: int, size: int, Rn: V, Rd: V) -> None:
     wide = resized(lanes(0, size), 16 << size)
     write_low_or_high(Rd, Rn.read(wide).trunc(8 << size), Q)
 
 
-@a64("0 Q U s 1110 size:2 10000 10100 10 Rn:5 Rd:5", static="Q U s size", where=OR_BHS)
+@simd("0 Q U s 1110 size:2 10000 10100 10 Rn:5 Rd:5", static="Q U s size", where=OR_BHS)
 def SQXTN_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rn: V, Rd: V) -> None:
     """SQXTN, UQXTN."""
     wide = resized(shape(0, s, size), 16 << size)
     write_saturated(cpu, Rd, Rn.read(wide), Q, from_signed=not U, to_signed=not U)
 
 
-@a64("0 Q 1 s 1110 size:2 10000 10010 10 Rn:5 Rd:5", static="Q s size", where=OR_BHS)
+@simd("0 Q 1 s 1110 size:2 10000 10010 10 Rn:5 Rd:5", static="Q s size", where=OR_BHS)
 def SQXTUN_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     wide = resized(shape(0, s, size), 16 << size)
     write_saturated(cpu, Rd, Rn.read(wide), Q, from_signed=True, to_signed=False)

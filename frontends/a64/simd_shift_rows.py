@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..operands import Imm
-from .rows import a64
+from .operands import Imm
+from .simd_operands import simd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dbt.ir.types import Type
     from dbt.ir.values import Value
 
-_PREFIX = ("0001", "001", "01", "1")  # immh for lanes of 8, 16, 32 and 64 bits, without the bits of the amount
+Semantics = TypeVar("Semantics", bound=Callable[..., None])
+_PREFIX: Final = ("0001", "001", "01", "1")  # immh for lanes of 8, 16, 32 and 64 bits, without the bits of the amount
 
 
-def right_shifts[Semantics: Callable[..., None]](
-    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str | None = None
+def right_shifts(
+    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str = "asimd"
 ) -> Callable[[Semantics], Semantics]:
     """A row for each lane width; `amount` is one less than the shift, 0 to the width - 1. `where` may name size."""
     return _rows(pattern, static, where, sizes, feature, right=True)
 
 
-def left_shifts[Semantics: Callable[..., None]](
-    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str | None = None
+def left_shifts(
+    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str = "asimd"
 ) -> Callable[[Semantics], Semantics]:
     """A row for each lane width; `amount` is the shift, 0 to the width - 1. `where` may name size."""
     return _rows(pattern, static, where, sizes, feature, right=False)
 
 
 def _rows(
-    pattern: str, static: str, where: str, sizes: int, feature: str | None, *, right: bool
-) -> Callable[[Any], Any]:
-    def annotate(function: Any) -> Any:  # noqa: ANN401 -- as the decorator a64
+    pattern: str, static: str, where: str, sizes: int, feature: str, *, right: bool
+) -> Callable[[Semantics], Semantics]:
+    def annotate(function: Semantics) -> Semantics:
         for size in reversed(range(sizes)):
             bits = 8 << size
             text = pattern.replace("immh:immb", f"{_PREFIX[size]} shift:{size + 3}")
             table = tuple(range(bits))[::-1] if right else None
             filtered = where.replace("size", str(size)) or None
-            row = a64(text, static=static, where=filtered, feature=feature, size=size, amount=Imm("shift", table=table))
+            row = simd(
+                text, static=static, where=filtered, feature=feature, size=size, amount=Imm("shift", table=table)
+            )
             function = row(function)
         return function
 

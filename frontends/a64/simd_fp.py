@@ -1,0 +1,116 @@
+"""Advanced SIMD (scalar) three same, floating point. Arm ARM C4.1.96.25 and C4.1.96.11.
+
+The IR's floating-point ops work lanewise, with Arm's rules for NaNs and the sticky flags.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .operands import V
+from .simd_common import FLOAT, FLOAT_OR_SD, as_int, float_shape, pairs
+from .simd_operands import simd
+
+if TYPE_CHECKING:
+    from dbt.ir.values import Value
+
+    from .lifter import Lifter
+
+
+@simd("0 Q 0 01110 S sz 1 Rm:5 11010 1 Rn:5 Rd:5", static="Q S sz", where=FLOAT)
+def FADD_v(cpu: Lifter, Q: int, S: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    """FADD, FSUB (S)."""
+    t = float_shape(Q, 0, sz)
+    a, b = Rn.read(t), Rm.read(t)
+    Rd.write(cpu.fsub(a, b) if S else cpu.fadd(a, b))
+
+
+@simd("0 Q 1 01110 0 sz 1 Rm:5 11011 1 Rn:5 Rd:5", static="Q sz", where=FLOAT)
+def FMUL_v(cpu: Lifter, Q: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, 0, sz)
+    Rd.write(cpu.fmul(Rn.read(t), Rm.read(t)))
+
+
+@simd("0 Q 1 01110 0 sz 1 Rm:5 11111 1 Rn:5 Rd:5", static="Q sz", where=FLOAT)
+def FDIV_v(cpu: Lifter, Q: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, 0, sz)
+    Rd.write(cpu.fdiv(Rn.read(t), Rm.read(t)))
+
+
+@simd("0 Q 0 01110 S sz 1 Rm:5 11001 1 Rn:5 Rd:5", static="Q S sz", where=FLOAT)
+def FMLA_v(cpu: Lifter, Q: int, S: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    """FMLA, FMLS (S): fused."""
+    t = float_shape(Q, 0, sz)
+    a = Rn.read(t)
+    Rd.write(cpu.fma(Rd.read(t), cpu.fneg(a) if S else a, Rm.read(t)))
+
+
+def extended_product(cpu: Lifter, a: Value, b: Value) -> Value:
+    """FMULX: as FMUL, but zero times infinity is 2 with the product's sign, and no invalid operation."""
+    t = a.type
+    i = as_int(t)
+    infinity = {32: 0x7F80_0000, 64: 0x7FF0_0000_0000_0000}[t.bits]
+    two = {32: 0x4000_0000, 64: 0x4000_0000_0000_0000}[t.bits]
+    one = {32: 0x3F80_0000, 64: 0x3FF0_0000_0000_0000}[t.bits]
+    sign = 1 << (t.bits - 1)
+    x, y = a.bitcast(i), b.bitcast(i)
+    m, n = x & (sign - 1), y & (sign - 1)
+    special = (m.eq(0) & n.eq(infinity)) | (m.eq(infinity) & n.eq(0))
+    x = special.select((x & sign) | two, x)
+    y = special.select((y & sign) | one, y)
+    return cpu.fmul(x.bitcast(t), y.bitcast(t))
+
+
+@simd("0 Q 0 s 1110 0 sz 1 Rm:5 11011 1 Rn:5 Rd:5", static="Q s sz", where=FLOAT_OR_SD)
+def FMULX_v(cpu: Lifter, Q: int, s: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, s, sz)
+    Rd.write(extended_product(cpu, Rn.read(t), Rm.read(t)))
+
+
+@simd("0 Q 1 s 1110 1 sz 1 Rm:5 11010 1 Rn:5 Rd:5", static="Q s sz", where=FLOAT_OR_SD)
+def FABD_v(cpu: Lifter, Q: int, s: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, s, sz)
+    Rd.write(cpu.fabs(cpu.fsub(Rn.read(t), Rm.read(t))))
+
+
+@simd("0 Q 0 s 1110 0 sz 1 Rm:5 11100 1 Rn:5 Rd:5", static="Q s sz", where=FLOAT_OR_SD)
+def FCMEQ_v(cpu: Lifter, Q: int, s: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, s, sz)
+    Rd.write(cpu.fcmp("eq", Rn.read(t), Rm.read(t), signaling=False).sext(t.bits))
+
+
+@simd("0 Q 1 s 1110 E sz 1 Rm:5 1110 ac 1 Rn:5 Rd:5", static="Q s E sz ac", where=FLOAT_OR_SD)
+def FCMGE_v(cpu: Lifter, Q: int, s: int, E: int, sz: int, ac: int, Rm: V, Rn: V, Rd: V) -> None:
+    """FCMGE, FCMGT (E), FACGE (ac), FACGT."""
+    t = float_shape(Q, s, sz)
+    a, b = Rn.read(t), Rm.read(t)
+    if ac:
+        a, b = cpu.fabs(a), cpu.fabs(b)
+    Rd.write(cpu.fcmp("gt" if E else "ge", a, b, signaling=True).sext(t.bits))
+
+
+def extreme(cpu: Lifter, a: Value, b: Value, S: int, op: int) -> Value:
+    """The maximum, or minimum if S; op 1: NaN if either is; 0: numbers win (the NM variants)."""
+    if op:
+        return cpu.fmin(a, b) if S else cpu.fmax(a, b)
+    return cpu.fminnm(a, b) if S else cpu.fmaxnm(a, b)
+
+
+@simd("0 Q 0 01110 S sz 1 Rm:5 11 op op2 0 1 Rn:5 Rd:5", static="Q S sz op op2", where=f"({FLOAT}) and op == op2")
+def FMAX_v(cpu: Lifter, Q: int, S: int, sz: int, op: int, Rm: V, Rn: V, Rd: V) -> None:
+    """FMAX, FMIN (S), FMAXNM (op = 0), FMINNM."""
+    t = float_shape(Q, 0, sz)
+    Rd.write(extreme(cpu, Rn.read(t), Rm.read(t), S, op))
+
+
+@simd("0 Q 1 01110 S sz 1 Rm:5 11 op op2 0 1 Rn:5 Rd:5", static="Q S sz op op2", where=f"({FLOAT}) and op == op2")
+def FMAXP_v(cpu: Lifter, Q: int, S: int, sz: int, op: int, Rm: V, Rn: V, Rd: V) -> None:
+    """FMAXP, FMINP (S), FMAXNMP (op = 0), FMINNMP."""
+    t = float_shape(Q, 0, sz)
+    Rd.write(extreme(cpu, *pairs(Rn.read(t), Rm.read(t)), S, op))
+
+
+@simd("0 Q 1 01110 0 sz 1 Rm:5 11010 1 Rn:5 Rd:5", static="Q sz", where=FLOAT)
+def FADDP_v(cpu: Lifter, Q: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
+    t = float_shape(Q, 0, sz)
+    Rd.write(cpu.fadd(*pairs(Rn.read(t), Rm.read(t))))
