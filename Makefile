@@ -48,9 +48,9 @@ format: .venv-dev/.stamp
 	.venv-dev/bin/ruff format .
 
 # mypy does not know setup.cfg's package_dir: it sees the packages where an install has them, through links.
-build/tree/.stamp: Makefile
+build/tree/.stamp: Makefile dbt
 	@rm -rf build/tree && mkdir -p build/tree/dbt
-	@for entry in dbt/*; do ln -s "../../../$$entry" build/tree/dbt/; done
+	@for entry in $(filter-out %/__pycache__,$(wildcard dbt/*)); do ln -s ../../../$$entry build/tree/dbt/; done
 	@ln -s ../../../frontends ../../../backends build/tree/dbt/ && ln -s ../../../bench/guests build/tree/dbt/guests
 	@ln -s ../../bench ../../tests build/tree/
 	@touch $@

@@ -69,7 +69,7 @@ def main() -> NoReturn:
 
 
 def dispatch(arguments: list[str], origin: Origin) -> int:
-    """Run one command line. The result is an exit status, or minus the number of the signal to die of."""
+    """Run one command line; its exit status."""
     if arguments[:1] == ["run"]:
         from dbt.run import run_command
 
@@ -79,26 +79,18 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
     return cli_main(arguments, origin)
 
 
-def leave(result: int) -> NoReturn:
-    """End the process as `result` says, without Python's finalisation, which costs milliseconds."""
+def leave(status: int) -> NoReturn:
+    """End the process, without Python's finalisation, which costs milliseconds."""
+    finish_output()
+    os._exit(status)
+
+
+def finish_output() -> None:
+    """What Python would do at its end and must not be left out: exit functions, buffered output."""
+    if "atexit" in sys.modules:
+        sys.modules["atexit"]._run_exitfuncs()  # noqa: SLF001 - the documented way ends the interpreter as well
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:  # the reader of our output is gone: there is nobody to tell
-        result = result or 1
-    if result < 0:
-        die_of(-result)
-    os._exit(result)
-
-
-def die_of(signal_number: int) -> NoReturn:
-    """Die of a signal as the guest did, so that a shell sees the same: default action, unblocked, no core of ours."""
-    import resource
-    import signal
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if signal_number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(signal_number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal_number])
-    os.kill(os.getpid(), signal_number)
-    os._exit(128 + signal_number)  # a signal whose default action is not to end a process
+        pass

@@ -13,6 +13,8 @@ from dbt.errors import DragomanError, InternalError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from dbt.launch import Origin
 
 ENGINES = ("baseline", "reference")
@@ -39,15 +41,15 @@ VALUES = {"-L": "root", "--engine": "engine", "-E": "set", "-U": "unset", "-0": 
 
 
 class RunOptions:
-    """The options of `run`. Names and values that the guest sees are bytes."""
+    """The options of `run`. What the guest sees of them is bytes; file names are text as os.fsdecode has it."""
 
     __slots__ = ("argv", "engine", "environ", "path", "root", "stats", "strace")
 
-    def __init__(self, path: bytes, argv: list[bytes], environ: list[bytes]) -> None:
+    def __init__(self, path: str, argv: list[bytes], environ: list[bytes]) -> None:
         self.path = path
         self.argv = argv
         self.environ = environ
-        self.root: bytes | None = None
+        self.root = ""
         self.engine = ENGINES[0]
         self.strace = False
         self.stats = False
@@ -83,7 +85,7 @@ def parse(arguments: list[str], environ: list[bytes]) -> RunOptions | None:
     if position == len(arguments):
         raise UsageError("run: which program?", "Give the path of an AArch64 Linux program: dragoman run PROGRAM.")
     argv = [os.fsencode(word) for word in arguments[position:]]
-    options = RunOptions(argv[0], argv, list(environ))
+    options = RunOptions(arguments[position], argv, list(environ))
     for flag in flags:
         setattr(options, flag, True)
     for name, value in values:
@@ -102,9 +104,9 @@ def _split(word: str) -> tuple[str, str | None]:
 def _apply(options: RunOptions, name: str, value: str) -> None:
     raw = os.fsencode(value)
     if name == "root":
-        if not os.path.isdir(raw):
+        if not os.path.isdir(value):
             raise UsageError(f"run: -L {value}: not a folder", "Name the folder that holds the guest's lib and usr.")
-        options.root = raw
+        options.root = value
     elif name == "engine":
         if value not in ENGINES:
             raise UsageError(f"run: no engine {value!r}", f"The engines are {', '.join(ENGINES)}.")
@@ -122,26 +124,44 @@ def _apply(options: RunOptions, name: str, value: str) -> None:
 
 
 def run_command(arguments: list[str], origin: Origin) -> int:
-    """The whole `run` command: an exit status, or minus a signal number. Messages go to standard error."""
+    """The whole `run` command; its exit status, if the program did not end the process. Messages go to standard error."""
     try:
         options = parse(arguments, origin.environ)
         if options is None:
             sys.stdout.write(HELP)
             return 0
-        return run_program(options, origin)
+        run_program(options, origin)
     except DragomanError as error:
         return report(error)
 
 
-def run_program(options: RunOptions, origin: Origin) -> int:
-    """Run the program of `options` to its end: its exit status, or minus the number of the signal that ended it."""
+def run_program(options: RunOptions, origin: Origin) -> NoReturn:
+    """Run the program of `options`, and end as it ends: with its exit status, or by dying of its signal."""
+    from dbt.engine.cpu import open_cpu
+    from dbt.launch import finish_output
     from dbt.linux.process import Process
 
-    process = Process(options, origin)
-    result = process.run()
+    cpu = open_cpu("a64", engine=options.engine, count=options.stats)
+    process = Process(
+        cpu,
+        root=options.root,
+        hwcap=cpu.hwcap[0],
+        hwcap2=cpu.hwcap[1],
+        ignored=origin.ignored,
+        strace=options.strace,
+        log=warn,
+    )
+    process.load(options.path, options.argv, options.environ)
+    process.run()
     if options.stats:
-        sys.stderr.write(process.stats())
-    return result
+        sys.stderr.write(statistics(cpu))
+    finish_output()
+    process.finish()
+
+
+def warn(text: str) -> None:
+    """Say something about the run that the user should know."""
+    sys.stderr.write(f"dragoman: {text}\n")
 
 
 def report(error: DragomanError) -> int:

@@ -1,0 +1,79 @@
+"""`dragoman demo`: every guest that comes along, on every engine there is, as one table.
+
+Each run is an ordinary `dragoman run --stats` in a process of its own, so the demo shows what a user would see.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, TextIO
+
+from dbt import statistics
+from dbt.guests import GUESTS, PLAIN, Guest
+from dbt.run import ENGINES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = ("guest", "engine", "output", "instructions", "time", "speed")
+LEFT_ALIGNED = 3  # of the columns
+FIRST_COMPILE = """\
+The engine 'baseline' compiles what it needs when it first meets it; that is kept, so the next run starts at once.
+"""
+TRY_NEXT = """
+Try next:
+  {run} run --strace {hello}
+  {run} run --engine reference --stats {fib} 12
+  {run} features
+  {run} run PROGRAM …     any static AArch64 Linux program, for example busybox of Debian's busybox-static:arm64
+"""
+
+
+def run_guest(command: Sequence[bytes | str], guest: Guest, engine: str) -> tuple[bool, list[str]]:
+    """Run one guest on one engine: whether it did what it should, and its row of the table."""
+    slow = engine == "reference"
+    expected = guest.short_line if slow else guest.ordinary_line
+    work = [] if guest.kind == PLAIN else [str(guest.short if slow else guest.ordinary)]
+    full = [*command, "run", "--stats", "--engine", engine, str(guest.path), *work]
+    done = subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    output = done.stdout.rstrip("\n")
+    if done.returncode or output != expected:
+        message = [line for line in done.stderr.splitlines() if not line.startswith(statistics.PREFIX)]
+        return False, [guest.name, engine, f"FAILED ({done.returncode}) {output} {' '.join(message[-2:])}", "", "", ""]
+    facts = statistics.read(done.stderr)
+    executed, seconds = facts.get("executed", 0), facts.get("time", 0)
+    speed = f"{executed / seconds / 1e6:,.1f} M/s" if seconds and guest.kind != PLAIN else ""
+    return True, [guest.name, engine, output, f"{executed:,.0f}", f"{seconds * 1e3:,.1f} ms", speed]
+
+
+def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of the table."""
+    parts = [
+        cell.ljust(width) if index < LEFT_ALIGNED else cell.rjust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(parts).rstrip() + "\n"
+
+
+def demo(out: TextIO, command: Sequence[bytes], engines: Sequence[str] | None = None) -> int:
+    """Run the demo with `command` as the dragoman command; 1 if a guest did not do what it should."""
+    chosen = engines or ENGINES
+    out.write(FIRST_COMPILE + "\n" if "baseline" in chosen else "")
+    longest = max(len(line) for guest in GUESTS for line in (guest.short_line, guest.ordinary_line))
+    widths = [9, 9, longest, 13, 11, 12]
+    out.write(format_row(COLUMNS, widths))
+    out.write("  ".join("-" * width for width in widths) + "\n")
+    failed = 0
+    for engine in chosen:
+        for guest in GUESTS:
+            good, row = run_guest(command, guest, engine)
+            failed += not good
+            out.write(format_row(row, widths))
+            out.flush()
+    run = os.path.relpath(os.fsdecode(command[0]))
+    paths = {guest.name: os.path.relpath(guest.path) for guest in GUESTS}
+    out.write(TRY_NEXT.format(run=run, **paths))
+    if failed:
+        out.write(f"\n{failed} runs failed\n")
+    return int(bool(failed))

@@ -1,0 +1,148 @@
+"""What all tests share: tools that may be missing, Debian's arm64 busybox, a cache of their own, the command itself.
+
+A test that needs a program from outside says so, `@pytest.mark.needs("qemu-aarch64-static")`. Where it is missing the
+test is left out, and one line at the end of the run says what was left out and how to get it. CI must have everything:
+with CI=true a missing tool is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build"
+BUSYBOX = "busybox-static:arm64"
+# What a test may need, and how to get it on Debian.
+TOOLS = {
+    "qemu-aarch64-static": "apt-get install qemu-user-static",
+    "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
+    "script": "apt-get install bsdutils",
+    BUSYBOX: "apt-get update (the tests download it themselves)",
+}
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+Command = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def missing(tool: str) -> bool:
+    """Whether `tool` cannot be had on this machine."""
+    return debian_busybox() is None if tool == BUSYBOX else shutil.which(tool) is None
+
+
+def needs(item: pytest.Item) -> list[str]:
+    """The tools that a test names, checked against the list above."""
+    tools = [tool for marker in item.iter_markers("needs") for tool in marker.args]
+    if "busybox" in getattr(item, "fixturenames", ()):
+        tools.append(BUSYBOX)
+    for tool in tools:
+        if tool not in TOOLS:
+            raise pytest.UsageError(f"{item.nodeid} needs {tool!r}, which tests/conftest.py does not know")
+    return tools
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run here, and count it."""
+    left_out = config.stash[LEFT_OUT] = Counter[str]()
+    absent: dict[str, bool] = {}
+    kept, dropped = [], []
+    for item in items:
+        lacking = [tool for tool in needs(item) if absent.setdefault(tool, missing(tool))]
+        left_out.update(lacking)
+        if lacking and os.environ.get("CI") == "true":
+            item.add_marker(pytest.mark.usefixtures("_tools_are_there"))
+        (dropped if lacking and os.environ.get("CI") != "true" else kept).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+@pytest.fixture
+def _tools_are_there(request: pytest.FixtureRequest) -> None:
+    lacking = [f"{tool} ({TOOLS[tool]})" for tool in needs(request.node) if missing(tool)]
+    pytest.fail(f"CI must have {', '.join(lacking)}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line for each tool that is missing."""
+    for tool, count in sorted(config.stash.get(LEFT_OUT, Counter()).items()):
+        terminalreporter.line(f"{count} tests left out: {tool} is missing: {TOOLS[tool]}", yellow=True)
+
+
+def debian_busybox() -> Path | None:
+    """Debian's busybox-static for arm64, from the package, kept in build/; None if it cannot be downloaded."""
+    folder = BUILD / "debian"
+    binary = folder / "root" / "bin" / "busybox"
+    if binary.exists():
+        return binary
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # apt's own lists may not have arm64, and need root to be renewed: then lists of our own, beside.
+    state, cache = folder / "apt", folder / "apt-cache"
+    own = [
+        "-oAPT::Architecture=arm64",
+        "-oAPT::Architectures=arm64",
+        f"-oDir::State={state}",
+        "-oDir::State::status=/dev/null",
+        f"-oDir::Cache={cache}",
+    ]
+    for options in ([], own):
+        if options:
+            (state / "lists" / "partial").mkdir(parents=True)
+            (cache / "archives" / "partial").mkdir(parents=True)
+            subprocess.run(["apt-get", *options, "update"], cwd=folder, capture_output=True, check=False)
+        download = ["apt-get", *options, "download", BUSYBOX]
+        subprocess.run(download, cwd=folder, capture_output=True, check=False)
+        packages = sorted(folder.glob("busybox-static_*.deb"))
+        if packages:
+            subprocess.run(["dpkg", "-x", packages[-1], folder / "root"], check=True)
+            return binary
+    return None
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    """The path of Debian's arm64 busybox."""
+    path = debian_busybox()
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the session's own, for code under test in this process and in others."""
+    folder = tmp_path_factory.mktemp("cache")
+    folder.chmod(0o700)
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dragoman(cache_home: Path) -> Command:
+    """Runs the installed command with the given arguments; keywords go to subprocess.run."""
+    program = Path(sys.executable).with_name("dragoman")
+    assert program.exists(), "the tests run in an environment that Dragoman is installed in: see `make test`"
+    assert cache_home.exists()
+
+    def run(*arguments: str | bytes | Path, timeout: float = 120, **keywords: object) -> subprocess.CompletedProcess[bytes]:
+        keywords = {"capture_output": True, "stdin": subprocess.DEVNULL, **keywords}
+        if "input" in keywords:
+            del keywords["stdin"]
+        return subprocess.run([program, *arguments], timeout=timeout, check=False, **keywords)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def warm(dragoman: Command) -> Command:
+    """The command, after the smallest guest has run once: the cache holds what every start needs."""
+    first = dragoman("run", ROOT / "bench" / "guests" / "bin" / "hello")
+    assert first.stdout == b"hello from AArch64\n", first.stderr.decode()
+    return dragoman
