@@ -7,7 +7,7 @@ Q:S:size, less of it for wider lanes, and becomes part of the register tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dbt.ir.types import I64, int_type
 
@@ -30,13 +30,17 @@ _LANES: Final = (  # opcode, S and size of each lane width, and the fields of in
 )
 
 
-def _with_post_index(pattern: str, static: str, **given: object) -> Callable[[Semantics], Semantics]:
+def _with_post_index(
+    pattern: str,
+    static: str,
+    **given: Any,  # noqa: ANN401 -- keywords of a row
+) -> Callable[[Semantics], Semantics]:
     """Rows without write-back, with an increment by the bytes moved, and by a register."""
 
     def annotate(function: Semantics) -> Semantics:
         for post, (bit, field) in enumerate((("0", "00000"), ("1", "11111"), ("1", "Rm:5"))):
             text = pattern.replace("{post}", bit).replace("{Rm}", field)
-            Rm = X("Rm") if post == 2 else None  # noqa: N806, PLR2004 -- the manual's name
+            Rm = X("Rm") if post == 2 else None
             function = simd(text, static=static, post=post, Rm=Rm, **given)(function)
         return function
 
@@ -82,7 +86,7 @@ def LD1_s(cpu: Lifter, R: int, o: int, size: int, post: int, Rm: X | None, Rn: X
 @_with_post_index("0 Q 001101 {post} 1 R {Rm} 11 o 0 size:2 Rn:5 Rt:5", static="Q R o size")
 def LD1R_s(cpu: Lifter, Q: int, R: int, o: int, size: int, post: int, Rm: X | None, Rn: XSP, Rt: V) -> None:
     """LD1R to LD4R: every lane gets the element."""
-    t: Type = lanes(Q, size) if Q or size < 3 else I64  # noqa: PLR2004 -- D lanes
+    t: Type = lanes(Q, size) if Q or size < 3 else I64
     count, bytes_ = 2 * o + R + 1, 1 << size
     base = Rn.read(64)
     step = increment(cpu, post, Rm, count * bytes_)
