@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import llvmlite.binding as llvm
 
+from dbt.errors import InternalError
+
 _RELOCATIONS: Final = ("pic", "static")
 
 
-class CompileError(Exception):
+class CompileError(InternalError):
     """LLVM refuses the text: a bug of the emitter that wrote it."""
 
 
@@ -39,9 +41,7 @@ def _target_machine(reloc: str, opt: int, code_model: str) -> Any:
     )
 
 
-def compile_text(
-    ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = True, code_model: str = "small"
-) -> bytes:
+def compile_text(ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = True, code_model: str = "small") -> bytes:
     """An object file. opt: 0 to 3, for code generation and (with `passes`) for the optimiser before it."""
     if reloc not in _RELOCATIONS:
         raise ValueError(f"reloc {reloc!r}: it is one of {', '.join(_RELOCATIONS)}")

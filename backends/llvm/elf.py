@@ -6,8 +6,11 @@ Only what our own emitter can produce: little-endian x86-64 relocatable files wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as StructError
 from typing import Final
+
+from dbt.errors import InternalError
 
 SHT_SYMTAB, SHT_RELA, SHT_NOBITS = 2, 4, 8
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
@@ -27,7 +30,7 @@ _SYMBOL: Final = Struct("<IBBHQQ")
 _RELA: Final = Struct("<QQq")
 
 
-class ElfError(Exception):
+class ElfError(InternalError):
     """The object file is not what LLVM writes for this host."""
 
 

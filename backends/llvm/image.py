@@ -12,7 +12,9 @@ from typing import Final
 from zlib import crc32
 
 from dbt.backends.llvm import elf
+
 from dbt.engine.image import MAGIC, ImageHead
+from dbt.errors import InternalError
 
 PAGE: Final = 4096
 _SKIPPED: Final = (".eh_frame", ".note", ".llvm", ".comment")  # nothing unwinds through native code
@@ -20,7 +22,7 @@ _RELATIVE: Final = (elf.R_X86_64_PC32, elf.R_X86_64_PLT32)
 _GOT: Final = (elf.R_X86_64_GOTPCREL, elf.R_X86_64_GOTPCRELX, elf.R_X86_64_REX_GOTPCRELX)
 
 
-class LinkError(Exception):
+class LinkError(InternalError):
     """The object refers to something that an image cannot have."""
 
 

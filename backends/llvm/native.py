@@ -142,9 +142,9 @@ class FunctionEmitter:
         native = f.native
         symbol = self.module.symbol(native)
         exported = self.module.functions[id(native)][1] == native.name
-        entry = [f'  %"{n}" = alloca {llvm_type(t)}' for n, t in f.locals.items()]
+        entry = [f'  %"var {n}" = alloca {llvm_type(t)}' for n, t in f.locals.items()]
         entry += [f"  %stack{i} = alloca [{size} x i8], align 16" for i, size in enumerate(f.slots)]
-        entry += [f'  store {llvm_type(f.locals[n])} %"arg {n}", ptr %"{n}"' for n in f.parameters]
+        entry += [f'  store {llvm_type(f.locals[n])} %"arg {n}", ptr %"var {n}"' for n in f.parameters]
         self.block(f.body)
         self.put("ret void" if f.kind.result is VOID else "unreachable")
         inline = native.inline
@@ -192,7 +192,7 @@ class FunctionEmitter:
             getattr(self, f"st_{type(statement).__name__.lower()}")(statement)
 
     def st_assign(self, st: tree.Assign) -> None:
-        self.put(f'store {llvm_type(st.value.type)} {self.ex(st.value)}, ptr %"{st.name}"')
+        self.put(f'store {llvm_type(st.value.type)} {self.ex(st.value)}, ptr %"var {st.name}"')
 
     def st_store(self, st: tree.Store) -> None:
         value = self.ex(st.value)
@@ -248,7 +248,7 @@ class FunctionEmitter:
         compare = f"{sign}{'lt' if st.step > 0 else 'gt'}"
         self.branch(self.op(f"icmp {compare} {kind} {counter}, {stop}"), body, after)
         self.at(body)
-        self.put(f'store {kind} {counter}, ptr %"{st.name}"')
+        self.put(f'store {kind} {counter}, ptr %"var {st.name}"')
         self.loops.append((after, f"{step}.test"))
         self.block(st.body)
         self.loops.pop()
@@ -306,7 +306,7 @@ class FunctionEmitter:
         return literal(e.type, e.value)
 
     def ex_local(self, e: tree.Local) -> str:
-        return self.op(f'load {llvm_type(e.type)}, ptr %"{e.name}"')
+        return self.op(f'load {llvm_type(e.type)}, ptr %"var {e.name}"')
 
     def ex_functionref(self, e: tree.FunctionRef) -> str:
         return self.module.symbol(e.function)
@@ -404,7 +404,7 @@ class FunctionEmitter:
 
     def call_text(self, e: tree.Call) -> str:
         arguments = [(a.type, self.ex(a)) for a in e.arguments]
-        target = self.ex(e.target) if not isinstance(e.target, tree.Local) else self.ex_local(e.target)
+        target = self.ex(e.target)
         listed = ", ".join(f"{_parameter(kind)} {value}" for kind, value in arguments)
         result = ("zeroext " if e.type is BOOL else "") + llvm_type(e.type)
         return f"call {_CONVENTIONS[e.kind.convention]}{result} {target}({listed})"
@@ -527,5 +527,3 @@ class FunctionEmitter:
             self.put(f"call void {call}")
             return ""
         return self.op(f"call i64 {call}")
-
-

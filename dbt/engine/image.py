@@ -12,7 +12,8 @@ import mmap
 import os
 from zlib import crc32
 
-from dbt.native.types import Arr, ArrayLength as array, struct, u32, u64  # noqa: F401, N813 - annotations are text
+from dbt.errors import DragomanError
+from dbt.native import Struct, struct, u32, u64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MAGIC = 0x31474D4947415244  # 'DRAGIMG1', little-endian
 
 
 @struct
-class ImageHead:
+class ImageHead(Struct):
     """Offsets are from the start of the file; `code` and `data` are multiples of the page size."""
 
     magic: u64
@@ -39,7 +40,7 @@ class ImageHead:
     pad: u32
 
 
-class ImageError(Exception):
+class ImageError(DragomanError):
     """An image file that cannot be used: damaged, or built from something else. The file is named."""
 
 

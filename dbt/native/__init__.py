@@ -8,7 +8,6 @@ from dbt.native.function import (
     Assembly,
     Native,
     NativeError,
-    Table as table,  # noqa: N813 - in native modules it reads as a declaration
     addr,
     asm,
     atomic_add,
@@ -43,10 +42,12 @@ from dbt.native.function import (
     volatile_load,
     volatile_store,
 )
+from dbt.native.function import (
+    Table as table,  # noqa: N813 - in native modules it reads as a declaration
+)
 from dbt.native.types import (
     AnyPtr,
     Arr,
-    ArrayLength as array,  # noqa: N813
     Code,
     Fn,
     Ptr,
@@ -61,6 +62,9 @@ from dbt.native.types import (
     u32,
     u64,
     u128,
+)
+from dbt.native.types import (
+    ArrayLength as array,  # noqa: N813
 )
 
 __all__ = [

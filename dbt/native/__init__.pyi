@@ -1,16 +1,15 @@
 """What type checkers see of the native subset: integers are ints, pointers are generic classes, and a struct class
-stands for a reference to it. The checker of the subset itself (dbt.native.check) is stricter."""
+stands for a reference to it. The checker of the subset itself (dbt.native.check) is stricter.
+"""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from typing_extensions import TypeVarTuple, Unpack
 
 from dbt.native.function import Assembly as Assembly
 from dbt.native.function import Native as Native
 from dbt.native.function import NativeError as NativeError
-from dbt.native.types import Struct as Struct
-from dbt.native.types import StructType as StructType
 
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound=type[Any])
@@ -44,15 +43,23 @@ class Ptr(Generic[_T]):
 class Arr(Ptr[_T]):
     def __len__(self) -> int: ...
 
-AnyPtr = Any
+AnyPtr: TypeAlias = Any
 
 class Fn(Generic[_R, Unpack[_Ts]]):
     def __call__(self, *args: Unpack[_Ts]) -> _R: ...
 
 class Code:
-    def __call__(
-        self, n: int, z: int, c: int, v: int, env: object, base: object, mask: int, tmp: int, /
-    ) -> None: ...
+    def __call__(self, n: int, z: int, c: int, v: int, env: object, base: object, mask: int, tmp: int, /) -> None: ...
+
+class StructType(type):
+    size: int
+    align: int
+    field_offsets: dict[str, int]
+    def offset(cls, field: str) -> int: ...
+    def at(cls: type[_T], address: int) -> _T: ...
+    def view(cls: type[_T], **fields: int) -> _T: ...
+
+class Struct(metaclass=StructType): ...
 
 def struct(cls: _C) -> _C: ...
 def array(count: int) -> Any: ...

@@ -277,5 +277,3 @@ class Checker(Expressions):
     def _st_continue(self, node: ast.Continue) -> list[Stmt]:
         self.live = False
         return [tree.Continue(self.line(node))]
-
-

@@ -66,7 +66,9 @@ class Expressions(Scope):
             self.fail(node, f"cannot use the constant {value.value} as {name_of(kind)}")
         if not fits(value.value, kind):
             if isinstance(kind, Int):
-                self.fail(node, f"the constant {value.value} does not fit {kind}: write {kind}({value.value}) to wrap it")
+                self.fail(
+                    node, f"the constant {value.value} does not fit {kind}: write {kind}({value.value}) to wrap it"
+                )
             self.fail(node, f"the constant {value.value} is no {name_of(kind)}: write cast({name_of(kind)}, ...)")
         return tree.Literal(kind, kind(value.value) if isinstance(kind, Int) else value.value)
 
@@ -325,9 +327,7 @@ class Expressions(Scope):
             self.fail(node, f"{name_of(kind)} cannot be called")
         if len(args) != len(kind.parameters):
             self.fail(node, f"{ast.unparse(func)} takes {len(kind.parameters)} arguments, {len(args)} given")
-        values = [
-            self.convert(self.expression(a), t, a) for a, t in zip(args, kind.parameters, strict=True)
-        ]
+        values = [self.convert(self.expression(a), t, a) for a, t in zip(args, kind.parameters, strict=True)]
         return tree.Call(kind.result, target, kind, values)
 
     def cast(self, value: Expr, kind: Any, node: ast.AST) -> Expr:

@@ -5,7 +5,8 @@ On the warm path: a declaration keeps the Python function and its options. Sourc
 
 from __future__ import annotations
 
-from dbt.native.types import Int, Layout, Pointer, StructType, VOID
+from dbt.errors import InternalError
+from dbt.native.types import VOID, Int, Pointer, StructType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 CONVENTIONS = ("c", "none", "code")
 
 
-class NativeError(Exception):
+class NativeError(InternalError):
     """A native function that is not in the subset, or is wrong. Names the file, the line and the source text."""
 
     def __init__(self, message: str, file: str = "", line: int = 0, source: str = "") -> None:
@@ -32,9 +33,7 @@ class Native:
 
     __slots__ = ("_python", "_tree", "convention", "export", "function", "inline", "name")
 
-    def __init__(
-        self, function: Callable[..., Any], convention: str, inline: bool | None, export: bool
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], convention: str, inline: bool | None, export: bool) -> None:
         self.function = function
         self.name: str = function.__name__
         self.convention = convention
@@ -87,9 +86,7 @@ class Native:
         return f"<native {self.qualified_name}>"
 
 
-def native(
-    function: Any = None, /, *, cc: str = "c", inline: bool | None = None, export: bool = False
-) -> Any:
+def native(function: Any = None, /, *, cc: str = "c", inline: bool | None = None, export: bool = False) -> Any:
     """Declare a native function. cc: "c", "none" (a call clobbers all registers) or "code" (translated code)."""
     if cc not in CONVENTIONS:
         raise TypeError(f"native(cc={cc!r}): the conventions are {', '.join(CONVENTIONS)}")
@@ -169,8 +166,7 @@ def _cast(kind: Any, value: Any) -> Any:
 
 
 def _offsetof(cls: StructType, field: str) -> int:
-    layout: Layout = cls.layout
-    return layout.field(field)[0]
+    return cls.offset(field)
 
 
 addr = Intrinsic("addr")

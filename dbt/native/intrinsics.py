@@ -10,6 +10,8 @@ from dbt.native.function import Assembly
 from dbt.native.types import BOOL, CONST, VOID, Array, Function, Int, Pointer, StructType, i64, name_of, u64
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbt.native.expressions import Expressions
     from dbt.native.tree import Expr
 
@@ -32,10 +34,8 @@ def check(scope: Expressions, name: str, node: ast.Call) -> Expr:
     if not least <= len(node.args) <= most:
         count = str(least) if least == most else f"{least} to {most}"
         scope.fail(node, f"{name}() takes {count} arguments, {len(node.args)} given")
-    for names, function in _CHECKS.items():
-        if name in names:
-            return function(scope, name, node)
-    raise AssertionError(name)
+    checker = next(function for names, function in _CHECKS.items() if name in names)
+    return checker(scope, name, node)
 
 
 def _cast(scope: Expressions, _name: str, node: ast.Call) -> Expr:
@@ -171,7 +171,7 @@ def _plain(_scope: Expressions, name: str, _node: ast.Call) -> Expr:
     return tree.Intrinsic(VOID, name, [])
 
 
-_CHECKS: dict[tuple[str, ...], Any] = {
+_CHECKS: dict[tuple[str, ...], Callable[[Expressions, str, ast.Call], Expr]] = {
     ("cast",): _cast,
     ("new",): _new,
     ("addr",): _addr,

@@ -240,5 +240,3 @@ class PythonEmitter:
         if name == "cas":
             return f"{self.name('_cas', support.compare_and_swap)}({kind}, {', '.join(arguments)})"
         return f"{self.name('_update', support.update)}({name!r}, {kind}, {', '.join(arguments)})"
-
-

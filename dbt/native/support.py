@@ -213,5 +213,3 @@ def compare_and_swap(kind: Any, address: int, expected: int, value: int) -> int:
     if old == expected:
         storer(kind)(value, address)
     return old
-
-

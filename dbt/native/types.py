@@ -235,8 +235,7 @@ class StructType(type):
 
         The memory must stay valid; pointers are plain ints.
         """
-        view = cls.__dict__["_view"] or cls.view
-        return view.from_address(address)
+        return (cls.__dict__["_view"] or cls.view).from_address(address)
 
     def __repr__(cls) -> str:
         return cls.__name__
