@@ -1,0 +1,345 @@
+"""The baseline engine: copy-and-patch translation, run by the native runtime. Python's side of it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+from dbt.errors import InternalError, UserError
+
+from . import hostmem
+from .helpers import HELPERS
+from .layout import (
+    EXIT_FULL,
+    EXIT_ICACHE,
+    EXIT_STENCIL,
+    FUSED_STENCIL,
+    JUMP_CACHE_ENTRIES,
+    LOOK_AHEAD,
+    MAX_BLOCK,
+    MODE_COUNT,
+    N_PASS,
+    PAGE_CACHE,
+    PAGE_SIZE,
+    SPECIAL_ENTRY,
+    SPECIAL_LEAVE,
+    Block,
+    Ctx,
+    JumpEntry,
+    Mapping,
+    Pass,
+    Record,
+    StencilHead,
+    VARIANTS,
+)
+from .runtime import PACK_RESERVE, load_runtime, load_tables, map_pack
+from .signals import Signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .cache import Store
+    from .cpu import Cpu
+
+ARENA_BYTES = 512 << 20  # of address space; pages are committed as they are written
+TABLE_ENTRIES = 1 << 19
+MAX_BLOCKS = TABLE_ENTRIES // 2
+MAX_OFFSETS = MAX_BLOCKS * 16
+MAX_MAPPINGS = 4096
+MAX_STOPS = 4096
+NOTHING = (1 << 32) - 1
+
+
+class Kernel:
+    """Raw system calls of the host: results are -errno, nothing is restarted."""
+
+    __slots__ = ("_env", "_raw", "_wait")
+
+    def __init__(self, raw: Any, wait: Any, env_address: int) -> None:
+        self._raw = raw
+        self._wait = wait
+        self._env = env_address
+
+    def call(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:  # noqa: PLR0913
+        """Make a system call in any case."""
+        return int(self._raw(number, a, b, c, d, e, f))
+
+    def wait(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:  # noqa: PLR0913
+        """The same for a call that may wait: -512 if a signal for the guest was noted before it began."""
+        return int(self._wait(self._env, number, a, b, c, d, e, f))
+
+
+class Baseline:
+    """Translated code of one address space."""
+
+    def __init__(self, cpu: Cpu, store: Store) -> None:
+        self.store = store
+        self.cpu = cpu
+        self.runtime = load_runtime(store)
+        self._mapped: list[tuple[int, int]] = []
+        self.ctx_address = self._anonymous(Ctx.size)
+        self.ctx: Any = Ctx.at(self.ctx_address)
+        self._pack_size = 0
+        self._failed: set[int] = set()
+        self._set_up_tables()
+        self._set_up_buffers()
+        self._set_up_syscalls()
+        self._load_pack()
+        env = cpu.env
+        env.ctx = self.ctx_address
+        for name, helper in HELPERS.items():
+            env.helpers[helper.index] = self.runtime.image.address(f"helper_{name}")
+        self.kernel = Kernel(self.runtime.raw, self.runtime.wait, cpu.env_address)
+        self.signals = Signals(self.runtime, env)
+        self.signals.start(cpu.env_address)
+
+    def close(self) -> None:
+        """Give back the memory."""
+        self.signals.stop()
+        for address, size in self._mapped:
+            hostmem.unmap_memory(address, size)
+        self._mapped.clear()
+
+    # ---- running
+
+    def run(self) -> int:
+        """Run until a reason that the caller has to see."""
+        env = self.cpu.env
+        while True:
+            if self.cpu.memory.code_changed:
+                self._tell_mappings()
+            reason = self.runtime.run(self.cpu.env_address)
+            if reason == EXIT_STENCIL:
+                self._compile(int(env.value))
+            elif reason == EXIT_FULL:
+                self.flush()
+            elif reason == EXIT_ICACHE:
+                line = env.value & -64
+                self.invalidate(line, line + 64)
+            else:
+                return int(reason)
+
+    def flush(self) -> None:
+        """Forget all translations."""
+        self.runtime.flush(self.cpu.env_address, self.ctx_address)
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Forget what was translated from guest bytes in [start, end)."""
+        if self.runtime.touches_code(self.ctx_address, start, end):
+            self.flush()
+        else:
+            self.runtime.forget_pages(self.ctx_address)
+
+    def count_instructions(self, *, on: bool) -> bool:
+        """Count instructions at block heads (Env.budget goes down); returns what it was before."""
+        before = bool(self.ctx.mode & MODE_COUNT)
+        if before != on:
+            self.ctx.mode = self.ctx.mode ^ MODE_COUNT
+            self.flush()
+        return before
+
+    def set_stops(self, addresses: list[int]) -> None:
+        """Stop before instructions at these addresses (EXIT_UNTIL)."""
+        if len(addresses) > MAX_STOPS:
+            raise UserError(f"{len(addresses)} stop addresses are too many", f"At most {MAX_STOPS}.")
+        if not addresses and not self.ctx.n_stops:
+            return
+        for i, address in enumerate(sorted(addresses)):
+            self._stops[i] = address
+        self.ctx.n_stops = len(addresses)
+        self.flush()
+
+    def hurry(self) -> None:
+        """After the poll word was set: let indirect branches leave as well."""
+        self.cpu.env.jump_cache = self.ctx.empty_cache
+
+    # ---- stencils
+
+    def _compile(self, wanted: int) -> None:
+        """A stencil is missing: have it compiled, with all others that the code in memory needs."""
+        if wanted in self._failed:
+            raise InternalError(f"LLVM cannot compile {self._name(wanted)}; 'dragoman run --engine reference' avoids it")
+        needed = self._needed() | {wanted}
+        self.store.compile(self.cpu.info.name, needed)
+        self._load_pack()
+        if not self._has(wanted):
+            self._failed.add(wanted)
+
+    def _needed(self) -> set[int]:
+        """Stencils for all instructions that are in executable memory now, as far as they decode."""
+        n = self._tables.n_forms
+        seen = self._anonymous(n)
+        for start, end, _prot in self.cpu.memory.executable_ranges():
+            self.runtime.scan(self.ctx_address, start, end - start, seen)
+        flags = ctypes.string_at(seen, n)
+        self._release()
+        from .needs import stencils_for
+
+        return stencils_for(flags, self.ctx, self._tables)
+
+    def _has(self, index: int) -> bool:
+        table = self.ctx.fused if index & FUSED_STENCIL else self.ctx.stencils
+        return bool(ctypes.c_uint32.from_address(int(table) + 4 * (index & (FUSED_STENCIL - 1))).value)
+
+    def _name(self, index: int) -> str:
+        return f"{'pair' if index & FUSED_STENCIL else 'form'} {(index & (FUSED_STENCIL - 1)) // VARIANTS}"
+
+    def _load_pack(self) -> None:
+        """Map the stencil pack in front of the arena, whose code refers to its constants."""
+        ctx = self.ctx
+        head = map_pack(self.store, self.cpu.info.name, self._arena)
+        if head is None:
+            # Nothing is compiled: indices of zeros, so that the first block asks for its stencils.
+            zeros = self._anonymous(4 * max(self._tables.n_forms * VARIANTS, 64))
+            ctx.stencils = ctx.fused = ctx.special = zeros
+            self._compile_first()
+            head = map_pack(self.store, self.cpu.info.name, self._arena)
+            if head is None:
+                raise InternalError("the compiler process has left no stencil pack")
+        pack = self._arena
+        ctx.pack = pack
+        ctx.stencils = pack + head.index
+        ctx.fused = pack + head.fused
+        ctx.special = pack + head.special
+        ctx.rodata = pack + head.rodata
+        if head.n_forms != self._tables.n_forms or head.n_fusable != self._tables.n_fusable:
+            raise InternalError("the stencil pack does not belong to the decoder tables; 'dragoman cache clear' helps")
+        if not ctx.leave:
+            self._place_specials(pack, pack + head.special)
+
+    def _compile_first(self) -> None:
+        self.store.compile(self.cpu.info.name, self._needed() if self.cpu.memory.areas else ())
+
+    def _place_specials(self, pack: int, index: int) -> None:
+        """Copy the entry and leave stencils to the start of the arena. They refer to nothing but themselves."""
+        ctx = self.ctx
+        place = ctx.hot
+        for name, number in (("leave", SPECIAL_LEAVE), ("entry", SPECIAL_ENTRY)):
+            at = pack + ctypes.c_uint32.from_address(index + 4 * number).value
+            head = StencilHead.at(at)
+            if head.n_holes:
+                raise InternalError(f"the {name} stencil has holes")
+            ctypes.memmove(place, at + head.code, head.code_size)
+            setattr(ctx, name, place)
+            place += (head.code_size + 15) & -16
+        ctx.hot = ctx.hot_start = place
+
+    # ---- set-up
+
+    def _set_up_tables(self) -> None:
+        head, base = load_tables(self.store, self.cpu.info.name)
+        ctx = self.ctx
+        self._tables = head
+        for name in ("nodes", "children", "forms", "operands", "tokens", "constants"):
+            setattr(ctx, name, base + getattr(head, name))
+
+    def _set_up_buffers(self) -> None:
+        ctx = self.ctx
+        arena = hostmem.map_memory(
+            PACK_RESERVE + ARENA_BYTES,
+            mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+            hostmem.MAP_PRIVATE | hostmem.MAP_ANONYMOUS | hostmem.MAP_NORESERVE,
+        )
+        self._mapped.append((arena, PACK_RESERVE + ARENA_BYTES))
+        self._arena = arena
+        ctx.arena = ctx.hot = ctx.hot_start = arena + PACK_RESERVE
+        ctx.arena_end = ctx.cold = arena + PACK_RESERVE + ARENA_BYTES - 4096
+        sizes = {
+            "table": TABLE_ENTRIES * JumpEntry.size,
+            "blocks": MAX_BLOCKS * Block.size,
+            "offsets": MAX_OFFSETS * 2,
+            "records": (MAX_BLOCK + LOOK_AHEAD + 1) * Record.size,
+            "page_tags": PAGE_CACHE * 8,
+            "page_data": PAGE_CACHE * PAGE_SIZE,
+            "mappings": MAX_MAPPINGS * Mapping.size,
+            "stops": MAX_STOPS * 8,
+            "jump_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
+            "empty_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
+            "passes": N_PASS * Pass.size,
+        }
+        at = self._anonymous(sum((size + 63) & -64 for size in sizes.values()))
+        for name, size in sizes.items():
+            setattr(ctx, name, at)
+            at += (size + 63) & -64
+        self._stops: Any = (ctypes.c_uint64 * MAX_STOPS).from_address(int(ctx.stops))
+        ctx.table_mask = TABLE_ENTRIES - 1
+        ctx.max_blocks = MAX_BLOCKS
+        ctx.max_offsets = MAX_OFFSETS
+        ctx.max_block = MAX_BLOCK
+        ctx.base = self.cpu.memory.base
+        ctx.mask = self.cpu.memory.mask
+        ctx.limit = self.cpu.memory.limit
+        self.cpu.env.jump_cache = ctx.jump_cache
+
+    def _set_up_syscalls(self) -> None:
+        """All calls go to Python until `pass_calls` says which may pass through."""
+        ctx = self.ctx
+        info = self.cpu.info
+        ctypes.memset(int(ctx.passes), 0xFF, N_PASS * Pass.size)
+        ctx.syscall_number = info.syscall_number
+        ctx.syscall_result = info.syscall_result
+        ctx.syscall_args[:] = info.syscall_args
+        ctx.fd_limit = NOTHING
+
+    def pass_calls(self, rows: Any, fd_limit: int) -> None:
+        """Let native code make system calls: rows as in dbt/linux/passthrough.py, descriptors below `fd_limit`."""
+        base = int(self.ctx.passes)
+        self.ctx.fd_limit = fd_limit
+        for number, _name, host, fds, waits, pointers in rows:
+            sizes, counts, mask = [0] * 6, [0] * 8, 0
+            for argument, unit, count, _null in pointers:
+                mask |= 1 << argument
+                sizes[argument] = unit
+                counts[argument] = count + 1
+            raw = (
+                host.to_bytes(4, "little")
+                + bytes((mask, fds, waits, 0))
+                + b"".join(size.to_bytes(4, "little") for size in sizes)
+                + bytes(counts)
+            )
+            ctypes.memmove(base + number * Pass.size, raw, Pass.size)
+
+    def forbid_calls(self, numbers: Any) -> None:
+        """Have Python make these calls (for --strace, and for hooks)."""
+        for number in numbers:
+            ctypes.memset(int(self.ctx.passes) + number * Pass.size, 0xFF, Pass.size)
+
+    def _tell_mappings(self) -> None:
+        """Copy the executable mappings to where translation looks."""
+        ranges = self.cpu.memory.executable_ranges()
+        if len(ranges) > MAX_MAPPINGS:
+            raise UserError(f"{len(ranges)} executable mappings are too many", f"At most {MAX_MAPPINGS}.")
+        raw = b"".join(
+            start.to_bytes(8, "little") + end.to_bytes(8, "little") + prot.to_bytes(8, "little")
+            for start, end, prot in ranges
+        )
+        ctypes.memmove(int(self.ctx.mappings), raw, len(raw))
+        self.ctx.n_mappings = len(ranges)
+        self.runtime.forget_pages(self.ctx_address)
+        self.cpu.memory.code_changed = False
+
+    def _anonymous(self, size: int) -> int:
+        address = hostmem.map_anonymous(size)
+        self._mapped.append((address, size))
+        return address
+
+    def _release(self) -> None:
+        """Give back what `_anonymous` gave last."""
+        hostmem.unmap_memory(*self._mapped.pop())
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for --stats."""
+        ctx = self.ctx
+        return {
+            "blocks": ctx.n_blocks,
+            "guest instructions translated": ctx.n_instructions,
+            "host bytes": ctx.host_bytes,
+            "links patched": ctx.n_links,
+            "indirect misses": ctx.n_indirect,
+            "entries": ctx.n_entries,
+            "native system calls": ctx.n_syscalls,
+            "flushes": ctx.n_flushes,
+        }
+
+

@@ -1,0 +1,195 @@
+"""The cache of compiled code: where it is, what identifies it, who builds what is missing.
+
+    <cache>/<build>/runtime.image     the native runtime
+    <cache>/<build>/<guest>.tables    decoder tables
+    <cache>/<build>/<guest>.pack      stencils, growing as guests need them
+    <cache>/<build>/stamp             the text that <build> is a short form of
+
+A build is identified by a stamp: version, our source files (name, size, time), LLVM bindings, and the host CPU's
+features. The warm path compares it, and neither hashes nor imports. Code is only ever trusted from a folder of mode
+0700 that belongs to the user (DESIGN, section 5).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from dbt.errors import CacheUnusable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .image import Image
+
+SOURCE_FOLDERS = (
+    ("dbt", ("native", "engine", "ir", "ir/passes")),
+    ("frontends", ("", "a64")),
+    ("backends", ("", "llvm", "reference")),
+)
+BUILD_DIGITS = 16
+
+
+def cache_root(environment: dict[str, str] | os._Environ[str] | None = None) -> str:
+    """The folder that holds all builds: $XDG_CACHE_HOME/dragoman or ~/.cache/dragoman."""
+    env = os.environ if environment is None else environment
+    base = env.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = env.get("HOME", "")
+        if not os.path.isabs(home):
+            raise CacheUnusable("~/.cache/dragoman", "HOME is not set", "Set HOME or XDG_CACHE_HOME.")
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "dragoman")
+
+
+def check_private(folder: str) -> None:
+    """Raise CacheUnusable unless `folder` is a real folder of ours that nobody else can write."""
+    info = os.lstat(folder)
+    if not stat.S_ISDIR(info.st_mode):
+        raise CacheUnusable(folder, "not a folder (symbolic links are not followed)", "Remove it.")
+    if info.st_uid != os.geteuid():
+        raise CacheUnusable(folder, f"belongs to user {info.st_uid}", "Set XDG_CACHE_HOME to a folder of your own.")
+    if info.st_mode & 0o077:
+        raise CacheUnusable(folder, f"others have rights on it (mode {info.st_mode & 0o777:o})", f"chmod 700 {folder}")
+
+
+def make_private(folder: str) -> None:
+    """Create a folder of mode 0700 (and what leads to it), or check that it is one."""
+    try:
+        check_private(folder)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            check_private(folder)
+        except OSError as error:
+            raise CacheUnusable(folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written.") from error
+
+
+def source_stamp() -> str:
+    """Names, sizes and times of all source files that compiled code depends on, and of the LLVM bindings."""
+    import dbt
+    import dbt.backends
+    import dbt.frontends
+
+    roots = {"dbt": dbt.__file__, "frontends": dbt.frontends.__file__, "backends": dbt.backends.__file__}
+    lines = [f"dragoman {dbt.__version__} python {sys.version_info[0]}.{sys.version_info[1]}"]
+    for root, folders in SOURCE_FOLDERS:
+        top = os.path.dirname(roots[root] or "")
+        for folder in folders:
+            lines += sorted(
+                f"{root}/{folder}/{entry.name} {info.st_size} {info.st_mtime_ns}"
+                for entry in os.scandir(os.path.join(top, folder))
+                if entry.name.endswith(".py") and (info := entry.stat())
+            )
+    return "\n".join(lines)
+
+
+def bindings_stamp() -> str:
+    """Which llvmlite is installed, without importing it."""
+    for folder in sys.path:
+        try:
+            info = os.stat(os.path.join(folder, "llvmlite", "_version.py"))
+        except OSError:
+            continue
+        return f"llvmlite {info.st_size} {info.st_mtime_ns}"
+    return "llvmlite none"
+
+
+def host_stamp() -> str:
+    """The host's architecture and the features of its (first) CPU."""
+    machine = os.uname().machine
+    try:
+        fd = os.open("/proc/cpuinfo", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return machine
+    try:
+        text = os.read(fd, 4096)  # the kernel writes it CPU by CPU: the first one is enough
+    finally:
+        os.close(fd)
+    wanted = [line for line in text.split(b"\n") if line.startswith((b"flags", b"model name", b"Features"))]
+    return machine + " " + b" ".join(wanted[:2]).decode("ascii", "replace")
+
+
+def build_name(stamp: str) -> str:
+    """A short form of a stamp, for a folder's name; the stamp itself is compared as well."""
+    number = int.from_bytes(stamp.encode(), "little") % ((1 << 89) - 1)
+    return f"{number & ((1 << 64) - 1):0{BUILD_DIGITS}x}"
+
+
+class Store:
+    """The part of the cache that belongs to this build. Everything in it is made on demand."""
+
+    def __init__(self, root: str = "", *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.root = root or cache_root()
+        make_private(self.root)
+        self.stamp = "\n".join((source_stamp(), bindings_stamp(), host_stamp()))
+        self.folder = os.path.join(self.root, build_name(self.stamp))
+        make_private(self.folder)
+
+    def path(self, name: str) -> str:
+        """The path of a file of this build."""
+        return os.path.join(self.folder, name)
+
+    def image(self) -> Image:
+        """The native runtime, loaded."""
+        from .image import ImageError, load_image
+
+        path = self.path("runtime.image")
+        if not os.path.exists(path):
+            self.build(["image"])
+        try:
+            return load_image(path, self.stamp)
+        except ImageError as error:
+            self._warn(f"{error}; building it again")
+            os.unlink(path)
+            self.build(["image"])
+            return load_image(path, self.stamp)
+
+    def tables(self, guest: str) -> str:
+        """The path of a guest's decoder tables."""
+        path = self.path(f"{guest}.tables")
+        if not os.path.exists(path):
+            self.build([f"tables {guest}"])
+        return path
+
+    def pack(self, guest: str) -> str | None:
+        """The path of a guest's stencil pack, None while nothing is compiled."""
+        path = self.path(f"{guest}.pack")
+        return path if os.path.exists(path) else None
+
+    def compile(self, guest: str, stencils: Iterable[int]) -> None:
+        """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept."""
+        self.build([f"stencils {guest} " + ",".join(str(s) for s in sorted(stencils))])
+
+    def build(self, jobs: list[str]) -> None:
+        """Have the worker build what is missing. Raises InternalError with what it said if it fails."""
+        from .build import run_worker  # the cold path
+
+        run_worker(self, jobs)
+
+    def _warn(self, text: str) -> None:
+        if not self.quiet:
+            sys.stderr.write(f"dragoman: {text}\n")
+
+
+def open_store(*, quiet: bool = False) -> Store:
+    """The user's cache; where it cannot be trusted, a private one for this process, with a warning."""
+    try:
+        return Store(quiet=quiet)
+    except (CacheUnusable, OSError) as error:
+        import atexit
+        import shutil
+        import tempfile
+
+        if not quiet:
+            sys.stderr.write(f"dragoman: {error}\ndragoman: compiled code will not be kept\n")
+        folder = tempfile.mkdtemp(prefix="dragoman-")
+        owner = os.getpid()
+        atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+        return Store(folder, quiet=quiet)
+

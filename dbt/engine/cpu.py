@@ -1,0 +1,236 @@
+"""One virtual CPU: its state, the engine that runs it, and what the Linux personality and the API need of both.
+
+The state lives in Env (layout.py) for every engine, so an engine can be left and another entered at any boundary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from dbt.errors import InternalError, Unimplemented, UserError
+
+from . import hostmem
+from .guests import GuestInfo, guest_info
+from .layout import (
+    EXIT_BUDGET,
+    EXIT_NAMES,
+    GUEST_BYTES,
+    Env,
+)
+from .memory import AddressSpace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .baseline import Baseline
+    from .cache import Store
+
+ENGINES = ("baseline", "reference")
+UNLIMITED = (1 << 63) - 1
+MASK64 = (1 << 64) - 1
+FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
+
+
+class Cpu:
+    """A virtual CPU with its own address space. `engine` is one of ENGINES."""
+
+    def __init__(self, guest: str = "aarch64", engine: str = "baseline", store: Store | None = None) -> None:
+        if engine not in ENGINES:
+            raise UserError(f"there is no engine {engine!r}", f"Engines: {', '.join(ENGINES)}.")
+        self.info: GuestInfo = guest_info(guest)
+        self.engine = engine
+        self.memory = AddressSpace()
+        self.env_address = hostmem.map_anonymous(Env.size)
+        self.env: Any = Env.at(self.env_address)
+        self.env.base = self.memory.base
+        self.env.mask = self.memory.mask
+        self.env.mxcsr = self.env.host_mxcsr = self.info.host_fp_default
+        self._words: Any = (ctypes.c_uint64 * (GUEST_BYTES // 8)).from_address(self.env_address)
+        self.x: Any = memoryview(self._words).cast("B").cast("Q")[:31]
+        self._reference: Any = None
+        self.baseline: Baseline | None = None
+        self.counting = False
+        self.executed = 0  # instructions, as far as they are counted
+        if engine == "baseline":
+            from .baseline import Baseline
+            from .cache import open_store
+
+            self.baseline = Baseline(self, store or open_store())
+            self.kernel: Any = self.baseline.kernel
+            self.signals: Any = self.baseline.signals
+        else:
+            from .plain import PlainKernel, PlainSignals
+
+            self.kernel = PlainKernel(self.env)
+            self.signals = PlainSignals(self.env)
+        self.memory.on_code_change = self._code_change
+        self._clear_registers()
+
+    # ---- life
+
+    def close(self) -> None:
+        """Give back all host resources. The Cpu cannot be used afterwards."""
+        if self.baseline is not None:
+            self.baseline.close()
+            self.baseline = None
+        self._reference = None
+        if self.env_address:
+            self.memory.close()
+            del self.x, self._words
+            hostmem.unmap_memory(self.env_address, Env.size)
+            self.env_address = 0
+
+    def reset(self) -> None:
+        """For exec: no memory mapped, no translations, all registers zero."""
+        self.memory.clear()
+        if self.baseline is not None:
+            self.baseline.flush()
+        if self._reference is not None:
+            self._reference.invalidate(0, self.memory.limit)
+        self._clear_registers()
+
+    def _clear_registers(self) -> None:
+        ctypes.memset(self.env_address, 0, GUEST_BYTES)
+        self.env.pc = 0
+        self.env.flags[:] = (1, 1, 0, 0)
+        self.env.mxcsr = self.info.host_fp_default
+        self.clear_exclusive()
+
+    def clear_exclusive(self) -> None:
+        """Clear the exclusive monitor, as a context switch does."""
+        self._words[self.info.exclusive // 8] = MASK64
+
+    # ---- registers
+
+    def reg(self, name: str) -> int:
+        """A register by name: x0.., w0.., sp, pc, v0.., nzcv (bits 31..28), fpcr, fpsr, tpidr_el0."""
+        if name == "pc":
+            return int(self.env.pc)
+        if name == "nzcv":
+            n, z, c, v = self.env.flags
+            return (FLAG_N if n >> 63 else 0) | (0 if z else FLAG_Z) | (FLAG_C if c else 0) | (FLAG_V if v >> 63 else 0)
+        if name == "fpsr":
+            self._fold_fp_status()
+        offset, size = self._place(name)
+        return int.from_bytes(ctypes.string_at(self.env_address + offset, size), "little")
+
+    def set_reg(self, name: str, value: int) -> None:
+        """Set a register by name. Writing w<n> clears the upper half of x<n>."""
+        if name == "pc":
+            self.env.pc = value & MASK64
+            return
+        if name == "nzcv":
+            flags = (
+                MASK64 if value & FLAG_N else 1,
+                0 if value & FLAG_Z else 1,
+                1 if value & FLAG_C else 0,
+                MASK64 if value & FLAG_V else 0,
+            )
+            if value & FLAG_N and value & FLAG_Z:
+                flags = (1 << 63, 0, *flags[2:])
+            self.env.flags[:] = flags
+            return
+        if name == "fpsr":
+            self._fold_fp_status()
+        offset, size = self._place(name)
+        if name[0] == "w":
+            size, value = 8, value & 0xFFFFFFFF
+        ctypes.memmove(self.env_address + offset, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little"), size)
+        if name == "fpcr":
+            self.env.mxcsr = self.info.host_fp_control(value)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        try:
+            return self.info.registers[name]
+        except KeyError:
+            known = "x0..x30, w0..w30, sp, pc, nzcv, v0..v31, fpcr, fpsr, tpidr_el0"
+            raise UserError(f"{self.info.name} has no register {name!r}", f"Registers: {known}.") from None
+
+    def _fold_fp_status(self) -> None:
+        """Move the sticky flags that the host's control word holds to where the reference engine keeps them."""
+        index = self.info.fpsr // 8
+        self._words[index] |= self.info.fp_status(self.env.mxcsr)
+        self.env.mxcsr = self.info.host_fp_control(self._words[self.info.fpcr // 8])
+
+    # ---- running
+
+    def run(self, budget: int | None = None) -> int:
+        """Run from pc until something is for the caller: an EXIT_ reason, with env.pc and env.value as it says.
+
+        `budget`: at most so many instructions (exact), then EXIT_BUDGET.
+        """
+        if self.baseline is None:
+            return self._run_reference(UNLIMITED if budget is None else budget)
+        if budget is None:
+            return self.baseline.run()
+        return self._run_budget(budget)
+
+    def _run_budget(self, budget: int) -> int:
+        baseline = self.baseline
+        assert baseline is not None
+        before = baseline.count_instructions(on=True)
+        self.env.budget = budget
+        reason = baseline.run()
+        left = int(self.env.budget)
+        baseline.count_instructions(on=before)
+        self.executed += budget - left
+        if reason == EXIT_BUDGET and left:
+            return self._run_reference(left)
+        return reason
+
+    def step(self) -> int:
+        """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
+        return self._run_reference(1)
+
+    def _run_reference(self, budget: int) -> int:
+        engine = self.reference()
+        self._fold_fp_status()
+        before = engine.executed
+        reason = int(engine.run(budget))
+        self.executed += engine.executed - before
+        self.env.mxcsr = self.info.host_fp_control(self._words[self.info.fpcr // 8])
+        return reason
+
+    def reference(self) -> Any:
+        """The reference engine over the same state."""
+        if self._reference is None:
+            from dbt.backends.reference import ReferenceEngine
+            from dbt.frontends.guest import load_guest
+
+            self._reference = ReferenceEngine(load_guest(self.info.name).tables, self.memory, self.env_address)
+        return self._reference
+
+    def fault_address(self) -> int:
+        """After EXIT_FAULT or EXIT_BUS: the guest address of the access, with all its bits."""
+        if self.engine == "baseline" and self.env.fault_pc:
+            masked = self.env.fault_address - self.memory.base
+            if 0 <= masked < self.memory.limit:
+                return int(masked)
+        return int(self.env.value)
+
+    def describe_exit(self, reason: int) -> str:
+        """A line for people."""
+        name = EXIT_NAMES[reason] if reason < len(EXIT_NAMES) else str(reason)
+        return f"{name} at {self.env.pc:#x} (value {self.env.value:#x})"
+
+    def unimplemented(self) -> Unimplemented:
+        """The error for EXIT_UNIMPLEMENTED at pc."""
+        return Unimplemented(f"{self.info.name}: what the instruction at {self.env.pc:#x} asks for is not implemented")
+
+    def stop(self) -> None:
+        """Make `run` return EXIT_POLL soon; from a signal handler or another thread."""
+        self.env.poll = 1
+        if self.baseline is not None:
+            self.baseline.hurry()
+
+    def _code_change(self, start: int, end: int) -> None:
+        if self.baseline is not None:
+            self.baseline.invalidate(start, end)
+        if self._reference is not None:
+            self._reference.invalidate(start, end)
+
+    def check(self, reason: int) -> None:
+        """Raise InternalError for a reason that must not reach a user."""
+        if reason >= len(EXIT_NAMES):
+            raise InternalError(f"exit reason {reason} at {self.env.pc:#x}")

@@ -1,0 +1,111 @@
+"""The runtime's main loop, native: enter translated code, and deal with why it came back.
+
+What can be done here (linking, indirect branches, system calls that pass through) is; the rest goes to Python as the
+exit reason that `run` returns.
+"""
+
+from __future__ import annotations
+
+from dbt.native import Code, Ptr, addr, cast, native, u8, u32, u64, unlikely, volatile_load
+
+from .decode import decode, fetch_page
+from .host_x86_64 import load_mxcsr, patch_displacement, store_mxcsr
+from .layout import (
+    EXIT_INDIRECT,
+    EXIT_LINK,
+    EXIT_NONE,
+    EXIT_POLL,
+    EXIT_SYSCALL,
+    JUMP_CACHE_ENTRIES,
+    Ctx,
+    Env,
+)
+from .syscalls import pass_through
+from .table import look_up
+from .translate import translate, wide_bit
+
+
+@native(inline=True)
+def enter(env: Env, c: Ctx, code: u64) -> None:
+    """Run translated code until it leaves."""
+    env.entry_code = code
+    env.exit = EXIT_NONE
+    store_mxcsr(addr(env.host_mxcsr))
+    load_mxcsr(addr(env.mxcsr))
+    env.in_code = 1
+    flags = env.flags
+    cast(Code, c.entry)(flags[0], flags[1], flags[2], flags[3], env, cast(Ptr[u8], env.base), env.mask, 0)
+    env.in_code = 0
+    store_mxcsr(addr(env.mxcsr))
+    load_mxcsr(addr(env.host_mxcsr))
+
+
+@native(export=True)
+def run(env: Env) -> u64:
+    """Run guest code from env.pc until something needs Python; returns env.exit."""
+    c = cast(Ctx, env.ctx)
+    site: u64 = 0
+    indirect: u32 = 0
+    while True:
+        # Whoever sets the poll word empties the jump cache as well; put it back before looking at the word.
+        env.jump_cache = c.jump_cache
+        if unlikely(volatile_load(addr(env.poll)) != 0):
+            env.exit = EXIT_POLL
+            return EXIT_POLL
+        pc = env.pc
+        code = look_up(c, pc)
+        if code == 0:
+            code = translate(env, c, pc)
+            if unlikely(code == 0):
+                return env.exit
+        if site:
+            patch_displacement(site, code)
+            c.n_links += 1
+            site = 0
+        if indirect:
+            entry = c.jump_cache[(pc >> 2) & (JUMP_CACHE_ENTRIES - 1)]
+            entry.pc = pc
+            entry.code = code
+            c.n_indirect += 1
+            indirect = 0
+        enter(env, c, code)
+        c.n_entries += 1
+        reason = env.exit
+        if reason == EXIT_LINK:
+            site = env.site
+        elif reason == EXIT_INDIRECT:
+            indirect = 1
+        elif reason == EXIT_SYSCALL:
+            if not pass_through(env, c):
+                return EXIT_SYSCALL
+        else:
+            return reason
+
+
+@native(export=True)
+def translate_at(env: Env, pc: u64) -> u64:
+    """Translate the block at `pc` without running it (for measurements); its host code or 0."""
+    c = cast(Ctx, env.ctx)
+    code = look_up(c, pc)
+    if code:
+        return code
+    return translate(env, c, pc)
+
+
+@native(export=True)
+def scan_forms(c: Ctx, address: u64, size: u64, seen: Ptr[u8]) -> u64:
+    """Decode all words of a range of guest code; set seen[form] to 1 (narrow values), 2 (wide ones) or 3.
+
+    Returns the number of words that decode. For the choice of what to compile: data between code does no harm.
+    """
+    count: u64 = 0
+    r = c.records[0]
+    for i in range(size >> 2):
+        pc = address + 4 * i
+        page = fetch_page(c, pc)
+        if page:
+            form = decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r)
+            if form:
+                count += 1
+                seen[form] |= 1 + u8(wide_bit(c, r, 1) != 0)
+    return count

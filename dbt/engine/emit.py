@@ -1,0 +1,95 @@
+"""The emitter, native: copies stencils behind each other and fills their holes (copy-and-patch)."""
+
+from __future__ import annotations
+
+from dbt.native import Ptr, cast, i32, i64, native, new, u8, u32, u64, u128
+
+from . import layout
+from .layout import SPECIAL_LINK, STENCIL_HEAD_BYTES, Ctx, Hole, Record, StencilHead, Values
+from .table import look_up
+
+
+@native(inline=True)
+def copy_code(to: Ptr[u8], source: Ptr[u8], size: u32) -> None:
+    """Copy whole 16-byte words, at least two: there is slack behind both."""
+    words_to = cast(Ptr[u128], to)
+    words = cast(Ptr[u128], source)
+    words_to[0] = words[0]
+    words_to[1] = words[1]
+    for i in range(2, (size + 15) >> 4):
+        words_to[i] = words[i]
+
+
+@native(inline=True)
+def put(c: Ctx, to: Ptr[u8], stencil: u32, r: Record, v: Values) -> Ptr[u8]:
+    """Copy the stencil at an offset of the pack to `to`; returns the place behind it."""
+    head = cast(StencilHead, c.pack + stencil)
+    size = u32(head.code_size)
+    copy_code(to, cast(Ptr[u8], head) + head.code, size)
+    end = to + size
+    holes = cast(Ptr[Hole], cast(Ptr[u8], head) + STENCIL_HEAD_BYTES)
+    for i in range(u32(head.n_holes)):
+        hole = holes[i]
+        place = to + hole.offset
+        p32 = cast(Ptr[i32], place)
+        p64 = cast(Ptr[i64], place)
+        add = i64(hole.addend)
+        match hole.kind:
+            case layout.HOLE_REG32:
+                p32[0] = i32(r.r[hole.source]) + hole.addend
+            case layout.HOLE_IMM32:
+                p32[0] = i32(r.imm + add)
+            case layout.HOLE_TARGET32:
+                p32[0] = i32(r.target + add)
+            case layout.HOLE_PC32:
+                p32[0] = i32(i64(r.pc) + add)
+            case layout.HOLE_NPC32:
+                p32[0] = i32(v.npc + add)
+            case layout.HOLE_REG64:
+                p64[0] = i64(r.r[hole.source]) + add
+            case layout.HOLE_IMM64:
+                p64[0] = r.imm + add
+            case layout.HOLE_TARGET64:
+                p64[0] = r.target + add
+            case layout.HOLE_PC64:
+                p64[0] = i64(r.pc) + add
+            case layout.HOLE_NPC64:
+                p64[0] = v.npc + add
+            case layout.HOLE_NEXT:
+                p32[0] = i32(end - place) + hole.addend
+            case layout.HOLE_TAKEN:
+                p32[0] = i32(i64(branch_target(c, u64(r.target), cast(u64, place))) - cast(i64, place)) + hole.addend
+            case layout.HOLE_LEAVE:
+                p32[0] = i32(i64(c.leave) - cast(i64, place)) + hole.addend
+            case layout.HOLE_RODATA:
+                p32[0] = i32(i64(c.rodata) - cast(i64, place)) + hole.addend
+            case layout.HOLE_SITE64:
+                p64[0] = v.site + add
+            case layout.HOLE_COUNT32:
+                p32[0] = i32(v.count + add)
+    return end
+
+
+@native(inline=False)
+def put_special(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u8]:
+    """As put, for one of the special stencils."""
+    return put(c, to, c.special[number], r, v)
+
+
+@native(inline=False)
+def branch_target(c: Ctx, pc: u64, site: u64) -> u64:
+    """Where a direct branch to `pc` goes now: the block if there is one, else a new link stub in the cold part."""
+    code = look_up(c, pc)
+    if code:
+        return code
+    r = new(Record)
+    v = new(Values)
+    r.pc = pc
+    r.target = i64(pc)
+    v.npc = i64(pc)
+    v.site = i64(site)
+    v.count = 0
+    stub = cast(Ptr[u8], c.cold)
+    end = put_special(c, stub, SPECIAL_LINK, r, v)
+    c.cold = cast(u64, end)
+    return cast(u64, stub)

@@ -1,0 +1,99 @@
+"""Signal handlers of the host, native: faults of translated code become exits, other signals are noted for the guest.
+
+A fault resumes at the leave stencil, as if the translated code had left by itself: the pinned registers are as they
+were at the access (the stencil builder has verified that), and only the stack pointer has to be put back.
+"""
+
+from __future__ import annotations
+
+from dbt.native import Fn, Ptr, addr, cast, i32, native, new, symbol, syscall, u8, u32, u64, volatile_store
+
+from .host_x86_64 import (
+    SI_ADDR,
+    SYS_SIGACTION,
+    SYSTEM_CALL,
+    UC_ERR,
+    UC_RIP,
+    UC_RSP,
+    UC_SIGMASK,
+    KernelSigaction,
+)
+from .layout import EXIT_BUS, EXIT_FAULT, SIGINFO_BYTES, SIGNAL_RING, Ctx, Env, SignalArea
+
+SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV = 4, 5, 7, 8, 11
+BUS_ADRERR = 2
+SI_CODE = 8  # offset in siginfo
+# Signals that stay unblocked while one waits to be taken: those that our own code may raise.
+SYNCHRONOUS = (1 << 3) | (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10)
+
+
+@native(inline=True)
+def field(base: Ptr[u8], offset: u64) -> Ptr[u64]:
+    """A 64-bit field of one of the kernel's structs."""
+    return cast(Ptr[u64], base + offset)
+
+
+@native(inline=False)
+def note(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
+    """Record a signal for the guest, and see to it that translated code leaves soon."""
+    slot = area.ring[area.head & (SIGNAL_RING - 1)]
+    slot.signo = signo
+    source = cast(Ptr[u64], info)
+    to = cast(Ptr[u64], addr(slot.info))
+    for i in range(u32(SIGINFO_BYTES // 8)):
+        to[i] = source[i]
+    area.head += 1
+    # One at a time: the rest stays pending in the kernel, in its order, until Python has dealt with this one.
+    field(context, UC_SIGMASK)[0] = ~u64(SYNCHRONOUS)
+    rip = field(context, UC_RIP)
+    if rip[0] >= area.window_start and rip[0] < area.window_end:
+        rip[0] = area.window_abort
+    if area.env:
+        env = cast(Env, area.env)
+        c = cast(Ctx, env.ctx)
+        volatile_store(addr(env.poll), 1)
+        if c.empty_cache:
+            env.jump_cache = c.empty_cache
+
+
+@native(inline=False)
+def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
+    """A fault that is not the guest's: to whoever handled it before us, or to its default action."""
+    old = area.previous[signo]
+    if old > 1:
+        handler = cast(Fn[None, i32, Ptr[u8], Ptr[u8]], old)
+        handler(i32(signo), info, context)
+        return
+    action = new(KernelSigaction)
+    action.handler = 0
+    action.flags = 0
+    action.restorer = 0
+    action.mask = 0
+    syscall(SYS_SIGACTION, signo, cast(u64, action), 0, 8)
+
+
+@native(export=True)
+def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
+    """The handler of every signal that we handle (SA_SIGINFO | SA_ONSTACK)."""
+    area = cast(SignalArea, cast(Ptr[u64], symbol(SYSTEM_CALL, "dragoman_area"))[0])
+    code = cast(Ptr[i32], info + SI_CODE)[0]
+    number = u32(signo)
+    fault = number == SIGSEGV or number == SIGBUS or number == SIGFPE or number == SIGILL or number == SIGTRAP
+    if not fault or code <= 0:
+        note(area, number, info, context)
+        return
+    if area.env:
+        env = cast(Env, area.env)
+        c = cast(Ctx, env.ctx)
+        rip = field(context, UC_RIP)
+        if env.in_code and rip[0] >= c.arena and rip[0] < c.arena_end and number != SIGILL and number != SIGTRAP:
+            env.fault_pc = rip[0]
+            env.fault_address = field(info, SI_ADDR)[0]
+            env.fault_error = field(context, UC_ERR)[0]
+            env.exit = EXIT_FAULT
+            if number == SIGBUS and code == BUS_ADRERR:
+                env.exit = EXIT_BUS
+            rip[0] = c.leave
+            field(context, UC_RSP)[0] = env.host_sp
+            return
+    pass_on(area, number, info, context)

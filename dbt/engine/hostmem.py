@@ -1,0 +1,106 @@
+"""The host's memory calls, through the C library; nothing here knows the host's architecture.
+
+The warm path imports this module: ctypes and mmap are all it may use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
+MAP_SHARED: Final = mmap.MAP_SHARED
+MAP_PRIVATE: Final = mmap.MAP_PRIVATE
+MAP_ANONYMOUS: Final = mmap.MAP_ANONYMOUS
+MAP_FIXED: Final = 0x10
+MAP_NORESERVE: Final = 0x4000
+HOST_PAGE: Final = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_mprotect = _libc.mprotect
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+_vm_readv = _libc.process_vm_readv
+_vm_writev = _libc.process_vm_writev
+for _call in (_vm_readv, _vm_writev):
+    _call.restype = ctypes.c_ssize_t
+    _call.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+
+
+def map_memory(size: int, prot: int, flags: int, address: int = 0, fd: int = -1, offset: int = 0) -> int:
+    """Call mmap; returns the host address. Raises OSError with the host's errno."""
+    found = _mmap(address, size, prot, flags, fd, offset)
+    if found is None or found == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(found)
+
+
+def map_anonymous(size: int, prot: int = PROT_READ | PROT_WRITE) -> int:
+    """Zeroed private memory that is committed as it is touched; returns its host address."""
+    return map_memory(size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+
+def unmap_memory(address: int, size: int) -> None:
+    """Call munmap; raises OSError."""
+    if _munmap(address, size):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def protect_memory(address: int, size: int, prot: int) -> None:
+    """Call mprotect; raises OSError."""
+    if _mprotect(address, size, prot):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def read_own(address: int, size: int) -> bytes:
+    """Read our own memory through the kernel, which stops at what is not readable instead of faulting.
+
+    Returns the bytes before the first unreadable page, so fewer than `size` when there is one.
+    """
+    buffer = ctypes.create_string_buffer(size)
+    local = _IoVec(ctypes.addressof(buffer), size)
+    remote = _IoVec(address, size)
+    done = _vm_readv(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return buffer.raw[:done] if done > 0 else b""
+
+
+def write_own(address: int, data: bytes) -> int:
+    """Write our own memory through the kernel; returns how many bytes there was room for before a bad page."""
+    local = _IoVec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
+    remote = _IoVec(address, len(data))
+    done = _vm_writev(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return max(int(done), 0)
+
+
+_mremap = _libc.mremap
+_mremap.restype = ctypes.c_void_p
+_mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+_MREMAP_MAYMOVE_FIXED = 3
+
+
+def remap_memory(old: int, old_size: int, new: int, new_size: int) -> None:
+    """Move pages to another host address (or resize them in place where both are the same); raises OSError."""
+    flags = _MREMAP_MAYMOVE_FIXED if new != old else 0
+    found = _mremap(old, old_size, new_size, flags, new)
+    if found is None or found == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,391 @@
+"""The structs that translated code, the native runtime and Python share; each is declared here and nowhere else.
+
+Everything that the runtime knows lives in these structs, outside of Python's own buffers (DESIGN, section 13), so
+that native code could run without Python attached. Offsets are taken from the declarations, never written as numbers.
+"""
+
+from __future__ import annotations
+
+from dbt.native import Arr, Ptr, array, i32, i64, struct, u8, u16, u32, u64
+
+GUEST_BYTES = 2048  # of registers at the start of Env; a register token is a byte offset into it
+JUMP_CACHE_ENTRIES = 4096
+TOKENS = 6  # register tokens of a record
+VARIANTS = 8  # stencils of a form: bits WIDE, NO_FLAGS, POLL
+WIDE, NO_FLAGS, POLL = 1, 2, 4
+CONDITIONS = 16
+FUSED_STENCIL = 1 << 31  # in the value of EXIT_STENCIL: the index is one of a fused pair
+FUSED_VARIANTS = 4  # of a fused pair: bits WIDE, POLL_FUSED
+POLL_FUSED = 2
+MAX_BLOCK = 64  # guest instructions of a block
+MAX_HELPERS = 64
+LOOK_AHEAD = 8  # instructions looked at behind a block for liveness
+PAGE_SIZE = 4096  # of the guest
+PAGE_CACHE = 256
+
+# Why translated code returned to the runtime, or the runtime to Python (Env.exit).
+EXIT_NONE = 0
+EXIT_SYSCALL = 1  # svc: pc is the next instruction
+EXIT_UNDEFINED = 2  # an encoding that no row covers, or one that is UNDEFINED: pc is its address
+EXIT_BREAKPOINT = 3  # brk: pc is its address, value its immediate
+EXIT_FAULT = 4  # a data access: pc is the instruction
+EXIT_FETCH = 5  # pc is not executable
+EXIT_ALIGNMENT = 6  # pc is the instruction, value the address
+EXIT_POLL = 7  # the poll word was set: pc is where to go on
+EXIT_BUDGET = 8  # the budget would be exceeded by the block at pc
+EXIT_UNTIL = 9  # pc is in the set of stop addresses
+EXIT_ICACHE = 10  # instruction cache maintenance by address (value): pc is the next instruction
+EXIT_STENCIL = 11  # a stencil is not compiled yet: value is its index; pc the block
+EXIT_LINK = 12  # a direct branch to pc that is not patched yet: site is the displacement
+EXIT_INDIRECT = 13  # an indirect branch to pc that the jump cache does not know
+EXIT_UNIMPLEMENTED = 14  # value: a number of dbt.engine.layout.UNIMPLEMENTED; pc is the instruction
+EXIT_HELPER = 15  # a native helper failed: value is its code
+EXIT_FULL = 16  # the code arena is full
+EXIT_BUS = 17  # as EXIT_FAULT, beyond the end of a mapped file
+EXIT_HINT = 18  # wfi/wfe/yield outside user mode: pc is the next instruction
+
+EXIT_NAMES = (
+    "none", "syscall", "undefined", "breakpoint", "fault", "fetch", "alignment", "poll", "budget", "until",
+    "icache", "stencil", "link", "indirect", "unimplemented", "helper", "full", "bus", "hint",
+)  # fmt: skip
+
+
+@struct
+class JumpEntry:
+    """One entry of the inline jump cache and of the block table: guest PC to host code. code 0: empty."""
+
+    pc: u64
+    code: u64
+
+
+@struct
+class Env:
+    """The state of one virtual CPU. Translated code reaches all of it at fixed offsets from one pinned register."""
+
+    guest: Arr[u8] = array(GUEST_BYTES)  # the guest's register file: see frontends/<guest>/state.py
+    pc: u64
+    exit: u64  # EXIT_...
+    value: u64  # what belongs to the exit: see EXIT_...
+    site: u64  # EXIT_LINK: host address of the displacement to patch
+    flags: Arr[u64] = array(4)  # the flag words n, z, c, v while outside of translated code
+    poll: u32  # not 0: leave at the next poll
+    mxcsr: u32  # the guest's floating-point control and sticky flags, in the host's form
+    host_mxcsr: u32
+    in_code: u32  # 1 between the entry stencil and the leave stencil
+    base: u64  # host address of guest address 0
+    mask: u64  # what a guest address is masked with before base is added
+    jump_cache: Ptr[JumpEntry]
+    entry_code: u64  # where the entry stencil goes
+    host_sp: u64  # stack pointer that the leave stencil needs; set by the entry stencil
+    fault_pc: u64  # host PC of the last fault
+    fault_address: u64  # host address as the kernel reported it (0 for a non-canonical one)
+    fault_error: u64  # page-fault error code of the host: bit 1: a write
+    budget: i64  # instructions left, counted at block heads when counting is on
+    helpers: Arr[u64] = array(MAX_HELPERS)  # addresses of native helpers, in the order of engine/helpers.py
+    ctx: u64  # address of Ctx
+
+
+@struct
+class Record:
+    """One decoded guest instruction (or a part of one): a form, its operand tokens and immediates."""
+
+    form: u16
+    variant: u8  # bits WIDE, NO_FLAGS, POLL: chosen between decoding and emission
+    length: u8  # of the guest instruction in bytes
+    r: Arr[u16] = array(TOKENS)  # register tokens: byte offsets into Env.guest
+    imm: i64
+    target: i64  # a branch target (absolute), or a second immediate
+    pc: u64
+
+
+@struct
+class FormInfo:
+    """What the runtime needs to know of a form, derived from its template by frontends/tables.py."""
+
+    mask: u32  # fixed bits of the encoding: a leaf of the decision tree is checked against them
+    value: u32
+    operands: u32  # index of its first OperandInfo
+    n_operands: u8
+    flags_read: u8  # bits 8 N, 4 Z, 2 C, 1 V
+    flags_written: u8
+    flags_killed: u8  # written on every path, not depending on the old value
+    ends: u8  # ENDS_...
+    wide: u8  # which values the template uses: bits USES_IMM, USES_TARGET, USES_PC, USES_NPC
+    fuse_first: u8  # 1 + index among the forms that may start a fused pair, 0: none
+    fuse_second: u8  # 1 + condition number (0..15) for a conditional branch on flags, 0: none
+    accesses: u8  # 1: may access guest memory, so that it may fault
+    pad: u8
+
+
+ENDS_NO, ENDS_CONDITIONAL, ENDS_ALWAYS = 0, 1, 2  # goes on; may fall through; never falls through
+ENDS_DIRECT = 4  # bit: Record.target is a direct branch target
+USES_IMM, USES_TARGET, USES_PC, USES_NPC = 1, 2, 4, 8
+
+
+@struct
+class OperandInfo:
+    """How one operand is taken out of the instruction word: fields are concatenated, first field highest.
+
+    A register operand (kind 0) looks the concatenation up in a table of u16 tokens, an immediate (kind 1: imm,
+    kind 2: target) may look it up in a table of i64, is sign-extended from `sign` bits (0: not), shifted left by
+    `shift`, and has the base added (0 none, 1 PC, 2 PC with its low 12 bits cleared).
+    """
+
+    kind: u8
+    slot: u8  # of Record.r for kind 0
+    n_fields: u8
+    sign: u8
+    shift: u8
+    pc_base: u8
+    has_table: u8
+    pad: u8
+    table: u32  # index of the table's first element (u16 tokens or i64 values, by kind)
+    pos: Arr[u8] = array(4)  # of each field: lowest bit
+    width: Arr[u8] = array(4)
+
+
+@struct
+class Node:
+    """An inner node of the decoder's decision tree: go to children[base + (word >> shift & mask)].
+
+    A child >= 0 is another node, a child < 0 is form ~child; form 0 is 'undefined'.
+    """
+
+    shift: u32
+    mask: u32
+    base: u32
+
+
+@struct
+class Hole:
+    """A place in a stencil that is filled in when it is copied."""
+
+    offset: u16  # of the field in the code
+    kind: u8  # HOLE_...
+    source: u8  # token number for HOLE_REG..
+    addend: i32
+
+
+HOLE_REG32, HOLE_IMM32, HOLE_TARGET32, HOLE_PC32, HOLE_NPC32 = 0, 1, 2, 3, 4
+HOLE_REG64, HOLE_IMM64, HOLE_TARGET64, HOLE_PC64, HOLE_NPC64 = 5, 6, 7, 8, 9
+HOLE_NEXT = 10  # 32-bit PC-relative: the code behind this stencil
+HOLE_TAKEN = 11  # 32-bit PC-relative: the code of the guest address Record.target; patchable
+HOLE_LEAVE = 12  # 32-bit PC-relative: the leave stencil
+HOLE_RODATA = 13  # 32-bit PC-relative: constants of the stencil pack
+HOLE_SITE64 = 14  # special stencils only: the address of the displacement to patch
+HOLE_COUNT32 = 15  # special stencils only: instructions of the block
+HOLE_IMM8, HOLE_TARGET8 = 16, 17  # one byte: a shift amount, the low byte of the number
+
+
+@struct
+class Values:
+    """What fills holes of a stencil beside its record."""
+
+    npc: i64  # the next guest PC
+    site: i64
+    count: i64
+
+
+@struct
+class StencilHead:
+    """In a stencil pack, in front of a stencil's holes and code; code follows the holes, 16-byte aligned."""
+
+    code_size: u16
+    n_holes: u16
+    code: u32  # offset from this head to the code
+
+
+STENCIL_HEAD_BYTES = 8
+
+
+@struct
+class PackHead:
+    """The start of a stencil pack file. Offsets are from the start of the file; 0 in an index: not compiled."""
+
+    magic: u64
+    size: u64  # of the whole file
+    checksum: u64  # over everything behind this head
+    n_forms: u32
+    n_fusable: u32
+    index: u32  # u32[n_forms * VARIANTS]
+    fused: u32  # u32[n_fusable * CONDITIONS * FUSED_VARIANTS]
+    special: u32  # u32[N_SPECIAL]
+    rodata: u32
+    stamp: u32  # offset of the text that identifies what this was built from
+    stamp_size: u32
+
+
+PACK_MAGIC = 0x314B434150474144  # 'DAGPACK1', little-endian
+
+@struct
+class TablesHead:
+    """The start of a decoder tables file (frontends/tables.py). Offsets are from the start of the file."""
+
+    magic: u64
+    size: u64  # of the whole file
+    checksum: u64  # zlib.crc32 of everything behind this head
+    hwcap: u64  # AT_HWCAP and AT_HWCAP2 of the guest, from the features of its rows
+    hwcap2: u64
+    n_forms: u32
+    n_fusable: u32
+    nodes: u32
+    children: u32
+    forms: u32
+    operands: u32
+    tokens: u32
+    constants: u32
+    stamp: u32
+    stamp_size: u32
+
+
+TABLES_MAGIC = 0x3142415447415244  # 'DRAGTAB1', little-endian
+
+# Special stencils, indices into PackHead.special.
+SPECIAL_ENTRY = 0  # save the host stack pointer, go to Env.entry_code
+SPECIAL_LEAVE = 1  # spill the flag words, return to the runtime
+SPECIAL_LINK = 2  # Env.pc = target, Env.site = site, exit EXIT_LINK
+SPECIAL_COUNT = 3  # Env.budget -= count; below 0: undo and exit EXIT_BUDGET with Env.pc = pc
+SPECIAL_STOP = 4  # Env.pc = pc, Env.exit = imm, Env.value = target: leave
+SPECIAL_POLL = 5  # if Env.poll: Env.pc = pc, exit EXIT_POLL
+SPECIAL_JUMP = 6  # go to the code of Record.target (HOLE_TAKEN): the end of a block that falls through
+N_SPECIAL = 8
+
+
+@struct
+class Block:
+    """A translated block. Host offsets of its instructions are u16s at Ctx.offsets[first .. first + n]."""
+
+    pc: u64
+    code: u64
+    size: u32  # host bytes
+    n: u32  # guest instructions
+    guest_size: u32
+    first: u32
+
+
+@struct
+class Mapping:
+    """Part of the guest address space: [start, end), PROT_ bits."""
+
+    start: u64
+    end: u64
+    prot: u32
+    pad: u32
+
+
+@struct
+class Pass:
+    """A guest system call that native code may make by itself: see engine/syscalls.py."""
+
+    host: i32  # the host's number, -1: Python makes this call
+    pointers: u8  # bit i: argument i is a guest address (0 stays 0)
+    fds: u8  # bit i: argument i is a descriptor, which may not be one of ours
+    waits: u8  # 1: may wait, so a signal that is noted already comes first
+    pad: u8
+    sizes: Arr[u32] = array(6)  # bytes at pointer i, for each count
+    counts: Arr[u8] = array(8)  # 0: one; else 1 + the argument that says how many
+
+
+N_PASS = 512
+SYSCALL_PERFORM, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED = 0, 4, 512  # Env.value of EXIT_SYSCALL
+
+
+@struct
+class Ctx:
+    """What translation needs: tables, stencils, the code arena, blocks. One for each address space."""
+
+    # decoder (frontends/tables.py)
+    nodes: Ptr[Node]
+    children: Ptr[i32]
+    forms: Ptr[FormInfo]
+    operands: Ptr[OperandInfo]
+    tokens: Ptr[u16]
+    constants: Ptr[i64]
+    # stencils: 0 while no pack is mapped
+    pack: u64
+    stencils: Ptr[u32]
+    fused: Ptr[u32]
+    special: Ptr[u32]
+    rodata: u64
+    leave: u64  # host address of the leave stencil in the arena
+    entry: u64  # host address of the entry stencil in the arena
+    # the arena: hot code grows up from the start, link stubs grow down from the end
+    arena: u64
+    arena_end: u64
+    hot_start: u64
+    hot: u64
+    cold: u64
+    # blocks
+    table: Ptr[JumpEntry]  # open addressing, table_mask + 1 entries
+    table_mask: u64
+    table_used: u64
+    blocks: Ptr[Block]
+    n_blocks: u64
+    max_blocks: u64
+    offsets: Ptr[u16]
+    n_offsets: u64
+    max_offsets: u64
+    next_pc: u64  # translate_one: where the block falls through to
+    records: Ptr[Record]  # scratch: MAX_BLOCK + LOOK_AHEAD of them
+    page_tags: Ptr[u64]  # PAGE_CACHE guest page numbers + 1 (0: empty)
+    page_data: Ptr[u8]  # their bytes, PAGE_SIZE each: translation reads these, so it can not fault
+    # guest memory that may be executed
+    mappings: Ptr[Mapping]
+    n_mappings: u64
+    base: u64
+    mask: u64
+    # modes: bit MODE_...
+    mode: u64
+    max_block: u64  # guest instructions of a block: MAX_BLOCK, 1 for single step
+    stops: Ptr[u64]  # sorted addresses at which to stop (EXIT_UNTIL)
+    n_stops: u64
+    # figures for --stats
+    n_instructions: u64  # translated
+    host_bytes: u64
+    n_links: u64
+    n_indirect: u64
+    n_entries: u64
+    n_flushes: u64
+    n_syscalls: u64  # made natively
+    # system calls: Pass[N_PASS]; where the guest keeps number, arguments and result (byte offsets into Env.guest)
+    passes: Ptr[Pass]
+    syscall_number: u32
+    syscall_result: u32
+    syscall_args: Arr[u32] = array(6)
+    fd_limit: u64  # descriptors from here on are ours
+    limit: u64  # guest addresses are below
+    jump_cache: Ptr[JumpEntry]
+    empty_cache: Ptr[JumpEntry]  # stands in for jump_cache while a poll is wanted: every indirect branch leaves
+
+
+SIGNAL_RING = 64
+SIGINFO_BYTES = 128
+
+
+@struct
+class SignalRecord:
+    """A host signal that arrived for the guest."""
+
+    signo: u64
+    info: Arr[u8] = array(SIGINFO_BYTES)
+
+
+@struct
+class SignalArea:
+    """What the signal handlers know. One for the process; they find it through a word in the runtime image."""
+
+    env: u64  # the Env that runs, 0: none
+    window_start: u64  # host code in which a system call has not begun yet: see host_x86_64.SYSTEM_CALL
+    window_end: u64
+    window_abort: u64
+    head: u64  # records noted so far
+    tail: u64  # records taken by Python so far
+    previous: Arr[u64] = array(65)  # handlers that were there before ours: 0 default, 1 ignore
+    ring: Arr[SignalRecord] = array(SIGNAL_RING)
+
+
+
+MODE_COUNT = 1  # a count stencil at every block head
+MODE_NO_LIVENESS = 2  # keep every flag write (debugging)
+MODE_NO_FUSION = 4
+MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them

@@ -1,0 +1,78 @@
+"""Host system calls and signals without the native runtime, for the reference engine: no LLVM is needed.
+
+Signals are noted by Python's own handlers, so they are seen between two instructions of the reference engine. What
+a handler cannot know (the sender) is reported as zero.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+
+from .layout import SIGINFO_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+NOT_STARTED = -512
+FAULTS = (signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
+EINTR = 4
+
+
+class PlainKernel:
+    """Raw system calls of the host through the C library: results are -errno, nothing is restarted."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self._syscall.restype = ctypes.c_long
+
+    def call(self, number: int, *args: int) -> int:
+        """Make a system call in any case."""
+        # Arguments are passed as 64-bit words whatever their sign.
+        words = [ctypes.c_ulong(arg & 0xFFFFFFFFFFFFFFFF) for arg in args]
+        result = int(self._syscall(ctypes.c_long(number), *words))
+        return -ctypes.get_errno() if result == -1 else result
+
+    def wait(self, number: int, *args: int) -> int:
+        """The same for a call that may wait; a signal that comes between the look and the call waits as long."""
+        if self._env.poll:
+            return NOT_STARTED
+        return self.call(number, *args)
+
+
+class PlainSignals:
+    """The interface of signals.Signals over Python's signal module."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._noted: list[tuple[int, bytes]] = []
+
+    def install(self, signo: int, flags: int = 0) -> None:
+        """Note a signal for the guest from now on."""
+        del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python
+        if signo not in FAULTS:
+            signal.signal(signo, self._note)
+            signal.siginterrupt(signo, True)  # noqa: FBT003
+
+    def restore(self, signo: int, how: int, flags: int = 0) -> None:
+        """Give a signal its default action (0) or have it ignored (1)."""
+        del flags
+        if signo not in FAULTS:
+            signal.signal(signo, signal.SIG_IGN if how else signal.SIG_DFL)
+
+    def die(self, signo: int) -> None:
+        """The default action, so that one can die of the signal."""
+        signal.signal(signo, signal.SIG_DFL)
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """What has arrived: (signal number, siginfo)."""
+        self._env.poll = 0
+        noted, self._noted = self._noted, []
+        return noted
+
+    def _note(self, signo: int, _frame: FrameType | None) -> None:
+        self._noted.append((signo, signo.to_bytes(4, "little").ljust(SIGINFO_BYTES, b"\0")))
+        self._env.poll = 1

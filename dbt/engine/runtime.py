@@ -1,0 +1,107 @@
+"""The native runtime in this process: its image, the tables and stencils of a guest, mapped from the cache.
+
+Loading is the warm path: a few files are mapped, a few words are stored. What is missing is built by the worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+from dbt.errors import InternalError
+
+from . import hostmem
+from .layout import PACK_MAGIC, PackHead, SignalArea, TablesHead
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .cache import Store
+    from .image import Image
+
+U64 = ctypes.c_uint64
+PACK_RESERVE = 64 << 20  # host bytes kept free in front of an arena for the stencil pack
+
+
+class Runtime:
+    """The native functions, loaded once for a process."""
+
+    __slots__ = (
+        "area", "code_change", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan", "signal_handler",
+        "signal_return", "touches_code", "translate_at", "wait",
+    )  # fmt: skip
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        get = image.function
+        self.run: Any = get("run", U64, (U64,))
+        self.translate_at: Any = get("translate_at", U64, (U64, U64))
+        self.flush: Any = get("flush", None, (U64, U64))
+        self.forget_pages: Any = get("forget_pages", None, (U64,))
+        self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
+        self.instruction_at: Any = get("find_instruction", U64, (U64, U64))
+        self.scan: Any = get("scan_forms", U64, (U64, U64, U64, U64))
+        self.raw: Any = get("raw_call", ctypes.c_int64, (U64,) * 7)
+        self.wait: Any = get("wait_call", ctypes.c_int64, (U64,) * 8)
+        self.signal_handler = image.address("on_signal")
+        self.signal_return = image.address("dragoman_signal_return")
+        address = hostmem.map_anonymous(SignalArea.size)
+        self.area: Any = SignalArea.at(address)
+        self.ring = address + SignalArea.offset("ring")
+        self.area.window_start = image.address("dragoman_system_call_begin")
+        self.area.window_end = image.address("dragoman_system_call_end")
+        self.area.window_abort = image.address("dragoman_system_call_abort")
+        U64.from_address(image.address("dragoman_area")).value = address
+
+
+class Mapped:
+    """A file of the cache, mapped privately."""
+
+    __slots__ = ("address", "size")
+
+    def __init__(self, path: str, at: int = 0, limit: int = 0) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.size = os.fstat(fd).st_size
+            if not self.size or (limit and self.size > limit):
+                raise InternalError(f"{path}: a size of {self.size} bytes is not possible here")
+            flags = mmap.MAP_PRIVATE | (hostmem.MAP_FIXED if at else 0)
+            self.address = hostmem.map_memory(self.size, mmap.PROT_READ, flags, at, fd)
+        finally:
+            os.close(fd)
+
+
+_loaded: dict[str, Any] = {}
+
+
+def load_runtime(store: Store) -> Runtime:
+    """The runtime of this process; built by the worker first if the cache has none."""
+    found = _loaded.get("runtime")
+    if found is None:
+        found = _loaded["runtime"] = Runtime(store.image())
+    runtime: Runtime = found
+    return runtime
+
+
+def load_tables(store: Store, guest: str) -> Any:
+    """The decoder tables of a guest: (TablesHead view, host address)."""
+    key = "tables:" + guest
+    found = _loaded.get(key)
+    if found is None:
+        mapped = Mapped(store.tables(guest))
+        found = _loaded[key] = (TablesHead.at(mapped.address), mapped.address)
+    return found
+
+
+def map_pack(store: Store, guest: str, at: int) -> Any:
+    """Map the stencil pack to the room in front of an arena; returns its PackHead view, None if there is none yet."""
+    path = store.pack(guest)
+    if path is None:
+        return None
+    mapped = Mapped(path, at, PACK_RESERVE)
+    head = PackHead.at(mapped.address)
+    if head.magic != PACK_MAGIC or head.size != mapped.size:
+        raise InternalError(f"{path}: not a stencil pack of {mapped.size} bytes; 'dragoman cache clear' removes it")
+    return head

@@ -1,0 +1,118 @@
+"""The table of translated blocks, native: guest PC to host code, in open addressing.
+
+Neighbouring PCs share pages of the table, so a short program touches little of it.
+"""
+
+from __future__ import annotations
+
+from dbt.native import native, u16, u32, u64, unlikely
+
+from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, Env
+
+
+@native(inline=True)
+def look_up(c: Ctx, pc: u64) -> u64:
+    """The host code of the block at `pc`, 0 if there is none."""
+    table = c.table
+    mask = c.table_mask
+    at = (pc >> 2) & mask
+    while True:
+        entry = table[at]
+        if entry.pc == pc and entry.code:
+            return entry.code
+        if entry.code == 0:
+            return 0
+        at = (at + 1) & mask
+
+
+@native(inline=False)
+def insert(c: Ctx, pc: u64, code: u64) -> None:
+    """Add a block; the caller has seen to it that there is room and that it is not there yet."""
+    at = (pc >> 2) & c.table_mask
+    while c.table[at].code:
+        at = (at + 1) & c.table_mask
+    c.table[at].pc = pc
+    c.table[at].code = code
+    c.table_used += 1
+
+
+@native(export=True)
+def flush(env: Env, c: Ctx) -> None:
+    """Forget all translated blocks. Only outside of translated code."""
+    table = c.table
+    for b in range(c.n_blocks):
+        # Emptying the slots of the blocks there were costs less than clearing the whole table.
+        block = c.blocks[b]
+        at = (block.pc >> 2) & c.table_mask
+        while table[at].code:
+            table[at].code = 0
+            table[at].pc = 0
+            at = (at + 1) & c.table_mask
+    for i in range(u64(JUMP_CACHE_ENTRIES)):
+        env.jump_cache[i].pc = 0
+        env.jump_cache[i].code = 0
+    forget_pages(c)
+    c.table_used = 0
+    c.n_blocks = 0
+    c.n_offsets = 0
+    c.hot = c.hot_start
+    c.cold = c.arena_end
+    c.n_flushes += 1
+
+
+@native(export=True)
+def forget_pages(c: Ctx) -> None:
+    """Forget the guest pages that translation has copied: they may have changed."""
+    for i in range(u64(PAGE_CACHE)):
+        c.page_tags[i] = 0
+
+
+@native(inline=False)
+def note_block(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -> None:
+    """Enter a translated block into the table and the list that faults are looked up in."""
+    block = c.blocks[c.n_blocks]
+    block.pc = pc
+    block.code = code
+    block.size = u32(size)
+    block.n = n
+    block.guest_size = guest_size
+    block.first = u32(c.n_offsets)
+    c.n_blocks += 1
+    c.n_offsets += n
+    insert(c, pc, code)
+
+
+@native(export=True)
+def touches_code(c: Ctx, start: u64, end: u64) -> u32:
+    """1 if any translated block has guest bytes in [start, end)."""
+    for b in range(c.n_blocks):
+        block = c.blocks[b]
+        if block.pc < end and start < block.pc + block.guest_size:
+            return 1
+    return 0
+
+
+@native(export=True)
+def find_instruction(c: Ctx, host: u64) -> u64:
+    """The guest PC of the instruction whose code holds the host address; all ones if there is none.
+
+    Blocks lie in the order in which they were made, so the list is sorted by code.
+    """
+    low: u64 = 0
+    high = c.n_blocks
+    while low < high:
+        middle = (low + high) >> 1
+        if c.blocks[middle].code <= host:
+            low = middle + 1
+        else:
+            high = middle
+    if unlikely(low == 0):
+        return u64(-1)
+    block = c.blocks[low - 1]
+    if host >= block.code + block.size:
+        return u64(-1)
+    offset = u16(host - block.code)
+    i: u64 = 0
+    while i + 1 < block.n and c.offsets[block.first + i + 1] <= offset:
+        i += 1
+    return block.pc + 4 * i

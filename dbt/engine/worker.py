@@ -1,0 +1,158 @@
+"""The worker process: compiles what the cache lacks. Run as `worker.main([FOLDER, JOB…])` by build.py.
+
+Jobs: `image`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines to descriptor 3:
+`@progress DONE TOTAL TEXT`, `@error TEXT` for what the user can mend, `@done` at the end; anything else is
+shown if the worker fails.
+
+LLVM aborts on internal errors, so stencils are compiled in child processes, a batch each. A batch whose child dies is
+halved until the stencil to blame is alone; that one is left out, which the engine reports when it needs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .cache import Store
+
+BATCH = 48  # stencils of a child process
+
+
+def say(text: str) -> None:
+    """A line to the supervisor."""
+    os.write(3, (text + "\n").encode())
+
+
+def progress(done: int, total: int, text: str) -> None:
+    """A progress line."""
+    say(f"@progress {done} {total} {text}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do the jobs for the cache folder given first, one worker at a time."""
+    folder, *jobs = arguments
+    try:
+        store = Store(os.path.dirname(folder), quiet=True)
+        if store.folder != folder:
+            raise RuntimeError(f"the sources changed while this process started: {store.folder} is not {folder}")
+        lock = os.open(store.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for job in jobs:
+            name, *rest = job.split(" ")
+            JOBS[name](store, *rest)
+        say("@done")
+    except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
+        say(traceback.format_exc())
+        sys.exit(1)
+
+
+def build_image(store: Store) -> None:
+    """The native runtime."""
+    if os.path.exists(store.path("runtime.image")):
+        return
+    from dbt.backends.llvm.compile import compile_text
+    from dbt.backends.llvm.image import write_image
+    from dbt.backends.llvm.native import module_text
+
+    from . import dispatch, faults, host_x86_64, syscalls, table
+    from .helpers import HELPERS
+
+    progress(0, 1, "compiling the runtime")
+    roots = [
+        dispatch.run, dispatch.translate_at, dispatch.scan_forms, faults.on_signal, syscalls.raw_call,
+        syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.find_instruction,
+        *(helper.function for helper in HELPERS.values()),
+    ]  # fmt: skip
+    write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
+    progress(1, 1, "compiling the runtime")
+
+
+def build_tables(store: Store, guest: str) -> None:
+    """The decoder tables of a guest."""
+    if os.path.exists(store.path(f"{guest}.tables")):
+        return
+    from dbt.frontends.guest import load_guest
+    from dbt.frontends.tables_file import write_tables
+
+    progress(0, 1, f"preparing {guest}")
+    write_tables(load_guest(guest), store.path(f"{guest}.tables"), store.stamp)
+    progress(1, 1, f"preparing {guest}")
+
+
+def build_stencils(store: Store, guest: str, numbers: str = "") -> None:
+    """Compile stencils into the guest's pack, which keeps those it has."""
+    from dbt.backends.llvm.pack import Pack, read_pack, write_pack
+    from dbt.frontends.guest import load_guest
+
+    path = store.path(f"{guest}.pack")
+    pack: Any = read_pack(path) if os.path.exists(path) else Pack()
+    wanted = {int(number) for number in numbers.split(",") if number}
+    todo = sorted(wanted - set(pack.stencils))
+    table = load_guest(guest).tables
+    table.fusable()  # builds all templates once, for all children
+    special = [] if pack.special else [SPECIALS]
+    jobs = [*special, *(todo[i : i + BATCH] for i in range(0, len(todo), BATCH))]
+    done = 0
+    text = f"compiling instructions of {guest}"
+    progress(0, len(todo), text)
+    for batch, result in in_children(table, jobs):
+        pack.add(result)
+        done += 0 if batch is SPECIALS else len(batch)
+        progress(done, len(todo), text)
+    write_pack(path, store.stamp, table, pack)
+
+
+SPECIALS: list[int] = [-1]
+
+
+def in_children(table: Any, jobs: list[list[int]]) -> Any:
+    """Yield (batch, compiled stencils) for each batch, two children at a time, halving those that die."""
+    waiting = list(reversed(jobs))
+    running: dict[int, tuple[int, list[int]]] = {}
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            batch = waiting.pop()
+            read_end, write_end = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(read_end)
+                _compile_batch(table, batch, write_end)
+            os.close(write_end)
+            running[read_end] = (child, batch)
+        for read_end in list(running):
+            child, batch = running.pop(read_end)
+            with os.fdopen(read_end, "rb") as stream:
+                data = stream.read()
+            _, status = os.waitpid(child, 0)
+            if status == 0:
+                yield batch, pickle.loads(data)  # noqa: S301 - from our own child
+            elif len(batch) > 1:
+                middle = len(batch) // 2
+                waiting += [batch[:middle], batch[middle:]]
+            else:
+                say(f"stencil {batch[0]} cannot be compiled (status {status})")
+            break
+
+
+def _compile_batch(table: Any, batch: list[int], write_end: int) -> None:
+    """In a child: compile and send the result. Never returns."""
+    status = 1
+    try:
+        from dbt.backends.llvm.stencils import compile_batch
+
+        data = pickle.dumps(compile_batch(table, None if batch is SPECIALS else batch))
+        with os.fdopen(write_end, "wb") as stream:
+            stream.write(data)
+        status = 0
+    except Exception:  # noqa: BLE001 - told, then the batch is halved
+        say(traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+JOBS: dict[str, Callable[..., None]] = {"image": build_image, "tables": build_tables, "stencils": build_stencils}
