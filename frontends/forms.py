@@ -182,7 +182,7 @@ def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type])
             parameters.append(kind(name))
         else:
             raise RowError(f"{where}: parameter {name} is neither a field nor a keyword")
-    used = {name for name, _ in placeholders(asm)} | set(statics)
+    used = {name for name, _ in placeholders(asm)} | _callable_names(row) | set(statics)
     for value in (*parameters, *given.values()):
         if isinstance(value, Operand):
             for name in value.names:
@@ -199,15 +199,19 @@ def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type])
     return parameters
 
 
-def resolve(row: Row, statics: Mapping[str, int]) -> tuple[dict[str, object], str]:
-    """The row's keywords and assembly template for given statics: functions are called."""
+def resolve(row: Row, statics: Mapping[str, int], word: int = 0) -> tuple[dict[str, object], str]:
+    """The row's keywords and assembly template: functions of statics are called, those of asm may look at any field."""
     values: dict[str, object] = {name: v for name, v in row.given.items() if not callable(v)}
     values.update(statics)
     given = dict(values)
     for name, value in row.given.items():
         if callable(value):
             given[name] = call_with(value, values)
-    asm = row.asm if isinstance(row.asm, str) else str(call_with(row.asm, given))
+    if isinstance(row.asm, str):
+        asm = row.asm
+    else:
+        fields = {name: word >> low & ((1 << width) - 1) for name, (low, width) in row.pattern.fields.items()}
+        asm = str(call_with(row.asm, {**fields, **given}))
     return {name: given[name] for name in row.given}, asm
 
 

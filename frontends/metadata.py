@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from dbt.engine.layout import (
-    ENDS_ALWAYS,
-    ENDS_CONDITIONAL,
-    ENDS_DIRECT,
-    ENDS_NO,
-    USES_IMM,
-    USES_NPC,
-    USES_PC,
-    USES_TARGET,
-)
+from dbt.engine.layout import USES_IMM
 from dbt.ir.ops import CONDITIONS, FLAGS_OUT, GET, LOAD, OPS, PUT, STORE
-from dbt.ir.passes import flag_effects
+from dbt.ir.passes import flag_effects, uses
 
 if TYPE_CHECKING:
     from dbt.ir.builder import Template
-
-_USES: Final = {
-    "imm": USES_IMM, "imm2": USES_TARGET, "goto": USES_TARGET, "goto_if": USES_TARGET, "pc": USES_PC,
-    "npc": USES_NPC, "exit_if": USES_PC, "align_check": USES_PC, "repeat_if": USES_PC,
-}  # fmt: skip
-_ENDS: Final = {
-    "goto": ENDS_ALWAYS | ENDS_DIRECT, "goto_if": ENDS_CONDITIONAL | ENDS_DIRECT, "goto_indirect": ENDS_ALWAYS,
-    "exit": ENDS_ALWAYS, "repeat_if": ENDS_CONDITIONAL,
-}  # fmt: skip
 
 
 class Metadata(NamedTuple):
@@ -45,31 +27,25 @@ class Metadata(NamedTuple):
 
 def metadata_of(template: Template) -> Metadata:
     """Derive it from the ops."""
-    read, written, killed = flag_effects(template)
-    uses = 0
+    flags = flag_effects(template)
+    used = uses(template)
+    names = [op.name for op in template.ops]
     effects = 0
     for op in template.ops:
         effects |= OPS[op.name].effects
-        uses |= _USES.get(op.name, 0)
-        if op.name in ("exit", "exit_if"):
-            uses |= USES_NPC if op.attrs["pc"] == "next" else USES_PC
-    names = [op.name for op in template.ops]
     return Metadata(
-        flags_read=read,
-        flags_written=written,
-        flags_killed=killed,
-        ends=_ENDS.get(names[-1], ENDS_NO) if names else ENDS_NO,
-        uses=uses,
-        # An integer operation that does nothing else: compare or test and branch.
+        flags_read=flags.read,
+        flags_written=flags.written,
+        flags_killed=flags.killed,
+        ends=used.ends,
+        uses=used.values,
+        # An integer operation that sets flags and does nothing else: compare or test and branch.
         fuse_first=(
             names.count("flags") == 1
             and not effects & ~(FLAGS_OUT | GET | PUT)
-            and not uses & ~USES_IMM
+            and not used.values & ~USES_IMM
             and "helper" not in names
-            and "set_fpcr" not in names
         ),
         fuse_second=CONDITIONS.index(str(template.ops[0].attrs["cc"])) if names == ["cond", "goto_if"] else None,
         accesses=bool(effects & (LOAD | STORE)) and names != ["fence"],
     )
-
-

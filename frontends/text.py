@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def render(form: Form, word: int, pc: int = 0) -> str:
     """The instruction as the row's assembly template prints it; immediates as `#1`, targets as absolute addresses."""
-    given, asm = resolve(form.row, form.statics)
+    given, asm = resolve(form.row, form.statics, word)
+    constants = {name: value for name, value in given.items() if isinstance(value, int)} | dict(form.statics)
     fields = form.row.pattern.fields
 
     def show(match: re.Match[str]) -> str:
@@ -34,11 +35,11 @@ def render(form: Form, word: int, pc: int = 0) -> str:
                 return str(word >> position & ((1 << width) - 1))
         parts = tuple(fields[part] for part in operand.names)
         if isinstance(operand, Imm):
-            return operand.text(operand.extraction(parts, operand.PLAIN_SLOT).value(word, pc), style, form.statics)
+            return operand.text(operand.extraction(parts, operand.PLAIN_SLOT).value(word, pc), style, constants)
         raw = 0
         for position, width in parts:
             raw = raw << width | word >> position & ((1 << width) - 1)
-        return operand.text(raw, style, form.statics)
+        return operand.text(raw, style, constants)
 
     return re.sub(r"\{(\w+)(?::(\w*))?\}", show, asm)
 

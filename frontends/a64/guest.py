@@ -6,7 +6,7 @@ from typing import Final
 
 from dbt.frontends.guest import Feature, Guest
 
-from . import state
+from . import simd, state
 from .lifter import Lifter
 
 EM_AARCH64: Final = 183
@@ -44,7 +44,7 @@ GUEST: Final = Guest(
     name="a64",
     aliases=("aarch64", "arm64"),
     package="dbt.frontends.a64",
-    modules=("data_immediate",),
+    modules=("data_immediate", "data_register", *simd.MODULES),
     width=32,
     machine=EM_AARCH64,
     lifter=Lifter,

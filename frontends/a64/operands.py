@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from dbt.frontends.operands import Imm, Register, Rel
 from dbt.frontends.pattern import Encoding
 from dbt.ir.builder import Place
-from dbt.ir.types import I64, Type, int_type, vector
+from dbt.ir.types import F32, F64, Type, int_type, vector
 
 from . import state
 
@@ -103,7 +103,7 @@ class V(Register):
         bits = value.type.width
         if bits < 128:
             # A vector, not i128: one 16-byte store, which a later 16-byte load can be forwarded from.
-            lane = int_type(bits)
+            lane = value.type if value.type in (F32, F64) else int_type(bits)
             value = self.cpu.const(vector(lane, 128 // bits), 0).with_lane(0, value.bitcast(lane))
         self.cpu.put(Place(self.write_token(), 0), value)
 
@@ -133,4 +133,4 @@ def size_type(size: int) -> Type:
     return int_type(8 << size)
 
 
-__all__ = ["I64", "XSP", "General", "Imm", "Rel", "V", "X", "XPair", "a64", "size_type"]
+__all__ = ["XSP", "General", "Imm", "Rel", "V", "X", "XPair", "a64", "size_type"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .operands import V
-from .simd_common import FLOAT, FLOAT_OR_SD, as_int, float_shape, pairs
+from .simd_common import FLOAT, FLOAT_OR_SD, float_shape, pairs
 from .simd_operands import simd
 
 if TYPE_CHECKING:
@@ -45,26 +45,10 @@ def FMLA_v(cpu: Lifter, Q: int, S: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
     Rd.write(cpu.fma(Rd.read(t), cpu.fneg(a) if S else a, Rm.read(t)))
 
 
-def extended_product(cpu: Lifter, a: Value, b: Value) -> Value:
-    """FMULX: as FMUL, but zero times infinity is 2 with the product's sign, and no invalid operation."""
-    t = a.type
-    i = as_int(t)
-    infinity = {32: 0x7F80_0000, 64: 0x7FF0_0000_0000_0000}[t.bits]
-    two = {32: 0x4000_0000, 64: 0x4000_0000_0000_0000}[t.bits]
-    one = {32: 0x3F80_0000, 64: 0x3FF0_0000_0000_0000}[t.bits]
-    sign = 1 << (t.bits - 1)
-    x, y = a.bitcast(i), b.bitcast(i)
-    m, n = x & (sign - 1), y & (sign - 1)
-    special = (m.eq(0) & n.eq(infinity)) | (m.eq(infinity) & n.eq(0))
-    x = special.select((x & sign) | two, x)
-    y = special.select((y & sign) | one, y)
-    return cpu.fmul(x.bitcast(t), y.bitcast(t))
-
-
 @simd("0 Q 0 s 1110 0 sz 1 Rm:5 11011 1 Rn:5 Rd:5", static="Q s sz", where=FLOAT_OR_SD)
 def FMULX_v(cpu: Lifter, Q: int, s: int, sz: int, Rm: V, Rn: V, Rd: V) -> None:
     t = float_shape(Q, s, sz)
-    Rd.write(extended_product(cpu, Rn.read(t), Rm.read(t)))
+    Rd.write(cpu.fmulx(Rn.read(t), Rm.read(t)))
 
 
 @simd("0 Q 1 s 1110 1 sz 1 Rm:5 11010 1 Rn:5 Rd:5", static="Q s sz", where=FLOAT_OR_SD)

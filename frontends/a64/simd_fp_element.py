@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from .operands import V
 from .simd_common import broadcast, float_shape
-from .simd_fp import extended_product
 from .simd_operands import VLane, simd
 
 if TYPE_CHECKING:
@@ -31,4 +30,4 @@ def FMUL_e(cpu: Lifter, Q: int, X: int, s: int, sz: int, Em: VLane, Rn: V, Rd: V
     """FMUL, FMULX (X)."""
     t = float_shape(Q, s, sz)
     a, b = Rn.read(t), broadcast(Em.read(t.lane), t)
-    Rd.write(extended_product(cpu, a, b) if X else cpu.fmul(a, b))
+    Rd.write(cpu.fmulx(a, b) if X else cpu.fmul(a, b))
