@@ -145,9 +145,10 @@ def _place(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrV
     )  # fmt: skip
 
 
-def _memory(types: Sequence[Type], result: Type | None, _attrs: Mapping[str, AttrValue]) -> bool:
+def _memory(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrValue]) -> bool:
     type_ = types[1] if len(types) > 1 else result
-    return type_ is not None and _sized(type_) and type_.width <= 128
+    ordered = attrs.get("endian", "little") == "little" or (type_ is not None and type_.is_int)
+    return type_ is not None and _sized(type_) and type_.width <= 128 and ordered
 
 
 def _atomic(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrValue]) -> bool:
@@ -168,9 +169,8 @@ def _shuffle(types: Sequence[Type], _result: Type | None, attrs: Mapping[str, At
 
 def _flags(types: Sequence[Type], _result: Type | None, attrs: Mapping[str, AttrValue]) -> bool:
     kind = attrs["kind"]
-    if types[-1] is types[0] and len(types) == 3:
-        return types[0].is_int and types[0].bits >= 8 and kind in ("add", "sub", "logic")
-    return types[0].is_int and types[0].bits >= 8 and kind in ("adc", "sbc")
+    kinds = ("adc", "sbc") if types[-1] is I1 else ("add", "sub", "logic")
+    return types[0].is_int and 8 <= types[0].bits <= 64 and kind in kinds
 
 
 def _fixed(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrValue]) -> bool:
@@ -210,7 +210,7 @@ _SPECIAL: Final[dict[str, _Rule]] = {
     "cas": _atomic,
     "align_check": lambda types, result, attrs: attrs["size"] in (1, 2, 4, 8, 16, 32, 64),
     "flags": _flags,
-    "flags_if": lambda types, result, attrs: types[1].bits >= 8 and attrs["kind"] in ("add", "sub", "logic"),
+    "flags_if": lambda types, result, attrs: 8 <= types[1].bits <= 64 and attrs["kind"] in ("add", "sub", "logic"),
     "fconvert": lambda types, result, _: (
         result is not None and result.is_float and result.lanes == types[0].lanes and result is not types[0]
     ),
