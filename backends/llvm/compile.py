@@ -7,7 +7,7 @@ calls this; unit tests may.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import llvmlite.binding as llvm
 
@@ -27,11 +27,12 @@ def host_cpu() -> tuple[str, str]:
 
 
 def llvm_version() -> str:
+    """Part of what identifies compiled code."""
     return ".".join(str(part) for part in llvm.llvm_version_info)
 
 
 @cache
-def _target_machine(reloc: str, opt: int, code_model: str) -> Any:
+def _target_machine(reloc: str, opt: int, code_model: str) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -55,7 +56,7 @@ def assembly_text(ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = T
     return str(machine.emit_assembly(_optimised(ir, machine, opt, passes=passes)))
 
 
-def _optimised(ir: str, machine: Any, opt: int, *, passes: bool) -> Any:
+def _optimised(ir: str, machine: llvm.TargetMachine, opt: int, *, passes: bool) -> llvm.ModuleRef:
     try:
         module = llvm.parse_assembly(ir)
         module.verify()

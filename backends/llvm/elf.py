@@ -5,9 +5,8 @@ Only what our own emitter can produce: little-endian x86-64 relocatable files wi
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
-from struct import Struct
-from struct import error as StructError
 from typing import Final
 
 from dbt.errors import InternalError
@@ -24,10 +23,10 @@ R_X86_64_32, R_X86_64_32S, R_X86_64_PC64 = 10, 11, 24
 R_X86_64_GOTPCRELX, R_X86_64_REX_GOTPCRELX = 41, 42
 
 _EM_X86_64: Final = 62
-_HEADER: Final = Struct("<16sHHIQQQIHHHHHH")
-_SECTION: Final = Struct("<IIQQQQIIQQ")
-_SYMBOL: Final = Struct("<IBBHQQ")
-_RELA: Final = Struct("<QQq")
+_HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION: Final = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL: Final = struct.Struct("<IBBHQQ")
+_RELA: Final = struct.Struct("<QQq")
 
 
 class ElfError(InternalError):
@@ -36,6 +35,8 @@ class ElfError(InternalError):
 
 @dataclass(slots=True)
 class Section:
+    """One section with its contents and the relocations that apply to it."""
+
     index: int
     name: str
     type: int
@@ -80,6 +81,8 @@ class Relocation:
 
 @dataclass(slots=True)
 class ObjectFile:
+    """Sections and symbols, in the order of their indices."""
+
     sections: list[Section]
     symbols: list[Symbol]
 
@@ -101,7 +104,7 @@ def read_object(data: bytes) -> ObjectFile:
     """Parse a relocatable object file."""
     try:
         return _read(data)
-    except (StructError, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         raise ElfError(f"the object file is damaged: {error}") from error
 
 

@@ -100,12 +100,11 @@ class Linker:
         lines = "".join(f"{s.name} {self._address(s)}\n" for s in exported).encode()
         image[exports : exports + len(lines)] = lines
         image[stamp_offset : stamp_offset + len(stamp_bytes)] = stamp_bytes
-        head = ImageHead.view(
-            magic=MAGIC, size=size, n_fixups=len(self.fixups), code=code, data=data, stamp=stamp_offset,
-            stamp_size=len(stamp_bytes), exports=exports, exports_size=len(lines), fixups=fixups,
+        image[: ImageHead.size] = ImageHead.pack(
+            magic=MAGIC, size=size, checksum=crc32(memoryview(image)[ImageHead.size :]), n_fixups=len(self.fixups),
+            code=code, data=data, stamp=stamp_offset, stamp_size=len(stamp_bytes), exports=exports,
+            exports_size=len(lines), fixups=fixups,
         )  # fmt: skip
-        head.checksum = crc32(memoryview(image)[ImageHead.size :])
-        image[: ImageHead.size] = bytes(head)
         return bytes(image)
 
     def _place(self, sections: list[elf.Section], offset: int) -> int:

@@ -7,7 +7,7 @@ to its own parts relative to the program counter.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbt.native import tree
 from dbt.native.function import Assembly, Native, NativeError, Table
@@ -35,13 +35,14 @@ def module_text(roots: Iterable[Native], assembly: Iterable[Assembly] = ()) -> s
     return module.text()
 
 
-def llvm_type(kind: Any) -> str:
+def llvm_type(kind: object) -> str:
+    """How LLVM spells a native type."""
     if isinstance(kind, Int):
         return f"i{kind.bits}"
     return "void" if kind is VOID else "ptr"
 
 
-def literal(kind: Any, value: int) -> str:
+def literal(kind: object, value: int) -> str:
     """A constant as LLVM prints it."""
     if not isinstance(kind, Int):
         return "null" if value == 0 else f"inttoptr (i64 {i64(value)} to ptr)"
@@ -123,7 +124,7 @@ def _table_text(name: str, table: Table) -> str:
     return f'@"{name}" = internal constant [{len(table.data)} x {item}] [{items}], align 16'
 
 
-def _parameter(kind: Any) -> str:
+def _parameter(kind: object) -> str:
     return llvm_type(kind) + (" zeroext" if kind is BOOL else "")
 
 
@@ -384,7 +385,7 @@ class FunctionEmitter:
     def ex_convert(self, e: tree.Convert) -> str:
         return self.convert(self.ex(e.operand), e.operand.type, e.type)
 
-    def convert(self, value: str, kind: Any, to: Any) -> str:
+    def convert(self, value: str, kind: object, to: object) -> str:
         source, target = llvm_type(kind), llvm_type(to)
         if source == target:
             return value
@@ -392,6 +393,8 @@ class FunctionEmitter:
             return self.op(f"inttoptr i64 {self.convert(value, kind, u64)} to ptr")
         if source == "ptr":
             return self.convert(self.op(f"ptrtoint ptr {value} to i64"), u64, to)
+        assert isinstance(kind, Int)
+        assert isinstance(to, Int)
         op = "trunc" if kind.bits > to.bits else "sext" if kind.signed else "zext"
         return self.op(f"{op} {source} {value} to {target}")
 

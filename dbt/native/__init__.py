@@ -52,6 +52,7 @@ from dbt.native.types import (
     Fn,
     Ptr,
     Struct,
+    address,
     i8,
     i16,
     i32,
@@ -68,10 +69,9 @@ from dbt.native.types import (
 )
 
 __all__ = [
-    "AnyPtr", "Arr", "Assembly", "Code", "Fn", "Native", "NativeError", "Ptr", "Struct",
-    "addr", "array", "asm", "atomic_add", "atomic_and", "atomic_load", "atomic_or", "atomic_store", "atomic_xchg",
-    "bitreverse", "bswap", "cas", "cast", "clz", "copy", "ctz", "fence", "i8", "i16", "i32", "i64", "likely",
-    "mul_high", "native", "new", "offsetof", "pause", "popcount", "rotl", "rotr", "sizeof", "struct", "symbol",
-    "syscall", "table", "tail", "trap", "u8", "u16", "u32", "u64", "u128", "unlikely", "volatile_load",
-    "volatile_store",
+    "AnyPtr", "Arr", "Assembly", "Code", "Fn", "Native", "NativeError", "Ptr", "Struct", "addr", "address", "array",
+    "asm", "atomic_add", "atomic_and", "atomic_load", "atomic_or", "atomic_store", "atomic_xchg", "bitreverse",
+    "bswap", "cas", "cast", "clz", "copy", "ctz", "fence", "i8", "i16", "i32", "i64", "likely", "mul_high",
+    "native", "new", "offsetof", "pause", "popcount", "rotl", "rotr", "sizeof", "struct", "symbol", "syscall",
+    "table", "tail", "trap", "u8", "u16", "u32", "u64", "u128", "unlikely", "volatile_load", "volatile_store",
 ]  # fmt: skip

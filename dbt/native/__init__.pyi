@@ -1,11 +1,10 @@
-"""What type checkers see of the native subset: integers are ints, pointers are generic classes, and a struct class
-stands for a reference to it. The checker of the subset itself (dbt.native.check) is stricter.
-"""
+# What type checkers see of the native subset: integers are ints, pointers are generic classes, and a struct class
+# stands for a reference to it. The checker of the subset itself (dbt.native.check) is stricter.
 
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
-from typing_extensions import TypeVarTuple, Unpack
+from typing_extensions import TypeVarTuple
 
 from dbt.native.function import Assembly as Assembly
 from dbt.native.function import Native as Native
@@ -14,7 +13,7 @@ from dbt.native.function import NativeError as NativeError
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound=type[Any])
 _F = TypeVar("_F", bound=Callable[..., Any])
-_R = TypeVar("_R", covariant=True)
+_R_co = TypeVar("_R_co", covariant=True)
 _Ts = TypeVarTuple("_Ts")
 
 u8 = int
@@ -45,8 +44,8 @@ class Arr(Ptr[_T]):
 
 AnyPtr: TypeAlias = Any
 
-class Fn(Generic[_R, Unpack[_Ts]]):
-    def __call__(self, *args: Unpack[_Ts]) -> _R: ...
+class Fn(Generic[_R_co, *_Ts]):
+    def __call__(self, *args: *_Ts) -> _R_co: ...
 
 class Code:
     def __call__(self, n: int, z: int, c: int, v: int, env: object, base: object, mask: int, tmp: int, /) -> None: ...
@@ -58,10 +57,12 @@ class StructType(type):
     def offset(cls, field: str) -> int: ...
     def at(cls: type[_T], address: int) -> _T: ...
     def view(cls: type[_T], **fields: int) -> _T: ...
+    def pack(cls, **fields: int) -> bytes: ...
 
 class Struct(metaclass=StructType): ...
 
 def struct(cls: _C) -> _C: ...
+def address(view: object) -> int: ...
 def array(count: int) -> Any: ...
 @overload
 def native(function: _F, /) -> _F: ...

@@ -1,4 +1,4 @@
-"""Statements of the native subset, and the checks of a whole function: assignment before use, a result on every path."""
+"""Statements of the native subset, and the checks of a whole function: assignment before use, results everywhere."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Checker(Expressions):
         self.assigned.update(names)
         body = self.block(self.node.body)
         if self.live and self.kind.result is not VOID:
-            self.fail(self.node, f"{self.native.name} may end without returning its {name_of(self.kind.result)}")
+            raise self.error(self.node, f"{self.native.name} may end without returning its {name_of(self.kind.result)}")
         return tree.FunctionTree(self.native, self.kind, names, self.locals, self.slots, body)
 
     def block(self, nodes: list[ast.stmt]) -> list[Stmt]:
         statements: list[Stmt] = []
         for node in nodes:
             if not self.live:
-                self.fail(node, "this statement can never be reached")
+                raise self.error(node, "this statement can never be reached")
             method = getattr(self, f"_st_{type(node).__name__.lower()}", None)
             if method is None:
-                self.fail(node, f"{type(node).__name__} statements are not in the native subset")
+                raise self.error(node, f"{type(node).__name__} statements are not in the native subset")
             statements += method(node)
         return statements
 
@@ -56,10 +56,10 @@ class Checker(Expressions):
     def bind(self, name: str, value: Expr, node: ast.AST, kind: Any = None) -> Stmt:
         """Assign to a local; the first assignment, or an annotation, gives it its type."""
         if kind is not None and self.locals.get(name, kind) != kind:
-            self.fail(node, f"{name!r} is {name_of(self.locals[name])} already")
+            raise self.error(node, f"{name!r} is {name_of(self.locals[name])} already")
         if name not in self.locals:
             if value.type is VOID:
-                self.fail(node, "the call returns nothing")
+                raise self.error(node, "the call returns nothing")
             self.locals[name] = kind or self.typed(value, node).type
         converted = self.convert(value, self.locals[name], node)
         self.assigned.add(name)
@@ -67,13 +67,13 @@ class Checker(Expressions):
 
     def _st_annassign(self, node: ast.AnnAssign) -> list[Stmt]:
         if not isinstance(node.target, ast.Name):
-            self.fail(node, "only local variables are annotated")
+            raise self.error(node, "only local variables are annotated")
         kind = self.type_of(node.annotation)
         if kind is VOID:
-            self.fail(node, "a variable cannot be None")
+            raise self.error(node, "a variable cannot be None")
         if node.value is None:
             if self.locals.get(node.target.id, kind) != kind:
-                self.fail(node, f"{node.target.id!r} is {name_of(self.locals[node.target.id])} already")
+                raise self.error(node, f"{node.target.id!r} is {name_of(self.locals[node.target.id])} already")
             self.locals[node.target.id] = kind
             return []
         return [self.bind(node.target.id, self.expression(node.value), node, kind)]
@@ -81,7 +81,7 @@ class Checker(Expressions):
     def _st_assign(self, node: ast.Assign) -> list[Stmt]:
         target = node.targets[0]
         if len(node.targets) != 1 or isinstance(target, (ast.Tuple, ast.List, ast.Starred)):
-            self.fail(node, "one target for each assignment: several at once are not in the native subset")
+            raise self.error(node, "one target for each assignment: several at once are not in the native subset")
         value = self.expression(node.value)
         if isinstance(target, ast.Name):
             return [self.bind(target.id, value, node)]
@@ -91,19 +91,19 @@ class Checker(Expressions):
     def _place(self, node: ast.expr) -> tuple[Expr, Any]:
         """Where an assignment stores."""
         if isinstance(node, ast.Subscript) and isinstance(self.find(node.value), Table):
-            self.fail(node, "a table is constant")
+            raise self.error(node, "a table is constant")
         address, kind = self.address(node)
         if isinstance(kind, (StructType, Array)):
-            self.fail(node, f"{name_of(kind)} is not assigned as a whole: use copy(to, from), or its parts")
+            raise self.error(node, f"{name_of(kind)} is not assigned as a whole: use copy(to, from), or its parts")
         return address, kind
 
     def _st_augassign(self, node: ast.AugAssign) -> list[Stmt]:
         op = OPERATORS.get(type(node.op))
         if op is None:
-            self.fail(node, "this operator is not in the native subset")
+            raise self.error(node, "this operator is not in the native subset")
         if isinstance(node.target, ast.Name):
             if node.target.id not in self.locals:
-                self.fail(node, f"{node.target.id!r} has no value yet")
+                raise self.error(node, f"{node.target.id!r} has no value yet")
             current = self.expression(ast.copy_location(ast.Name(node.target.id, ast.Load()), node))
             return [self.bind(node.target.id, self.binary(op, current, node.value, node), node)]
         address, kind = self._place(node.target)
@@ -123,7 +123,7 @@ class Checker(Expressions):
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             return []  # a docstring
         if not isinstance(node.value, ast.Call):
-            self.fail(node, "this expression does nothing")
+            raise self.error(node, "this expression does nothing")
         if self.intrinsic(node.value.func) == "tail":
             return self._tail(node.value)
         value = self.expression(node.value)
@@ -133,10 +133,10 @@ class Checker(Expressions):
 
     def _tail(self, node: ast.Call) -> list[Stmt]:
         if not node.args:
-            self.fail(node, "tail(f, ...) needs a function")
+            raise self.error(node, "tail(f, ...) needs a function")
         call = self.call(node.args[0], node.args[1:], node)
         if not same_shape(call.kind, self.kind):
-            self.fail(node, f"tail() needs a function of the caller's shape {self.kind}, not {call.kind}")
+            raise self.error(node, f"tail() needs a function of the caller's shape {self.kind}, not {call.kind}")
         self.live = False
         return [tree.TailCall(self.line(node), call)]
 
@@ -145,10 +145,10 @@ class Checker(Expressions):
         value = None
         if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
             if result is VOID:
-                self.fail(node, f"{self.native.name} is declared to return None")
+                raise self.error(node, f"{self.native.name} is declared to return None")
             value = self.convert(self.expression(node.value), result, node)
         elif result is not VOID:
-            self.fail(node, f"{self.native.name} must return {name_of(result)}")
+            raise self.error(node, f"{self.native.name} must return {name_of(result)}")
         self.live = False
         return [tree.Return(self.line(node), value)]
 
@@ -177,7 +177,7 @@ class Checker(Expressions):
 
     def _st_while(self, node: ast.While) -> list[Stmt]:
         if node.orelse:
-            self.fail(node, "else of a loop is not in the native subset")
+            raise self.error(node, "else of a loop is not in the native subset")
         forever = self.constant(node.test) or (isinstance(node.test, ast.Constant) and node.test.value is True)
         condition = tree.Literal(BOOL, 1) if forever else self.condition(node.test)
         before = set(self.assigned)
@@ -188,22 +188,22 @@ class Checker(Expressions):
     def _st_for(self, node: ast.For) -> list[Stmt]:
         call, target = node.iter, node.target
         if node.orelse:
-            self.fail(node, "else of a loop is not in the native subset")
+            raise self.error(node, "else of a loop is not in the native subset")
         ranged = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "range"
         if not ranged or not isinstance(call, ast.Call) or not isinstance(target, ast.Name):
-            self.fail(node, "a for loop is `for name in range(...)`")
+            raise self.error(node, "a for loop is `for name in range(...)`")
         if not 1 <= len(call.args) <= 3 or call.keywords:
-            self.fail(node, "range() takes 1 to 3 arguments")
+            raise self.error(node, "range() takes 1 to 3 arguments")
         step = self.constant(call.args[2]) if len(call.args) == 3 else 1
         if not step:
-            self.fail(node, "the step of range() must be a constant other than 0")
+            raise self.error(node, "the step of range() must be a constant other than 0")
         bounds = [self.expression(a) for a in call.args[:2]]
         if len(bounds) == 1:
             bounds.insert(0, tree.Literal(CONST, 0))
         kind = self._range_type(target.id, bounds, node)
         start, stop = (self.convert(b, kind, node) for b in bounds)
         if abs(step) > kind.mask >> 1:
-            self.fail(node, f"the step {step} is out of range for {kind}")
+            raise self.error(node, f"the step {step} is out of range for {kind}")
         self.locals.setdefault(target.id, kind)
         before = set(self.assigned)
         self.assigned.add(target.id)
@@ -218,13 +218,13 @@ class Checker(Expressions):
             start, stop = bounds
             kind = i64 if start.type is CONST and stop.type is CONST else self.pair(start, stop, node)[0].type
         if kind is BOOL or not isinstance(kind, Int) or kind.bits > 64:
-            self.fail(node, f"the variable of a range is an integer of at most 64 bits, not {name_of(kind)}")
+            raise self.error(node, f"the variable of a range is an integer of at most 64 bits, not {name_of(kind)}")
         return kind
 
     def _st_match(self, node: ast.Match) -> list[Stmt]:
         subject = self.typed(self.expression(node.subject), node)
         if subject.type is BOOL or not isinstance(subject.type, Int):
-            self.fail(node, f"match works on integers, not {name_of(subject.type)}")
+            raise self.error(node, f"match works on integers, not {name_of(subject.type)}")
         before = set(self.assigned)
         cases: list[tuple[list[int], list[Stmt]]] = []
         default: list[Stmt] | None = None
@@ -232,7 +232,7 @@ class Checker(Expressions):
         seen: set[int] = set()
         for case in node.cases:
             if default is not None:
-                self.fail(case.pattern, "no case can follow `case _`")
+                raise self.error(case.pattern, "no case can follow `case _`")
             values = self._case_values(case, subject.type, seen)
             self.live, self.assigned = True, set(before)
             body = self.block(case.body)
@@ -249,22 +249,22 @@ class Checker(Expressions):
     def _case_values(self, case: ast.match_case, kind: Int, seen: set[int]) -> list[int] | None:
         """The constants of a case; None for `case _`."""
         if case.guard is not None:
-            self.fail(case.pattern, "a guard on a case is not in the native subset")
+            raise self.error(case.pattern, "a guard on a case is not in the native subset")
         patterns = case.pattern.patterns if isinstance(case.pattern, ast.MatchOr) else [case.pattern]
         values = []
         for pattern in patterns:
             if isinstance(pattern, ast.MatchAs):
                 if pattern.name is not None:
                     message = f"`case {pattern.name}` would bind a variable: write the module in front of a constant"
-                    self.fail(pattern, message)
+                    raise self.error(pattern, message)
                 return None
             value = self.constant(pattern.value) if isinstance(pattern, ast.MatchValue) else None
             if value is None:
-                self.fail(pattern, f"{ast.unparse(pattern)!r} is not an integer constant")
+                raise self.error(pattern, f"{ast.unparse(pattern)!r} is not an integer constant")
             literal = self.convert(tree.Literal(CONST, value), kind, pattern)
             assert isinstance(literal, tree.Literal)
             if literal.value in seen:
-                self.fail(pattern, f"{ast.unparse(pattern)} is a case already")
+                raise self.error(pattern, f"{ast.unparse(pattern)} is a case already")
             seen.add(literal.value)
             values.append(literal.value)
         return values

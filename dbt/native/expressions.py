@@ -52,7 +52,7 @@ class Expressions(Scope):
         if value.type is CONST:
             return self._constant_as(value, kind, node)
         if not assignable(value.type, kind):
-            self.fail(node, self._mismatch(value.type, kind))
+            raise self.error(node, self._mismatch(value.type, kind))
         if isinstance(kind, Int) and value.type is not kind:
             return tree.Convert(kind, value)
         return value if value.type == kind else tree.Convert(kind, value)
@@ -63,13 +63,15 @@ class Expressions(Scope):
             return tree.Select(kind, value.condition, then, self._constant_as(value.otherwise, kind, node))
         assert isinstance(value, tree.Literal)
         if kind is BOOL or not isinstance(kind, (Int, Pointer, Function)):
-            self.fail(node, f"cannot use the constant {value.value} as {name_of(kind)}")
+            raise self.error(node, f"cannot use the constant {value.value} as {name_of(kind)}")
         if not fits(value.value, kind):
             if isinstance(kind, Int):
-                self.fail(
+                raise self.error(
                     node, f"the constant {value.value} does not fit {kind}: write {kind}({value.value}) to wrap it"
                 )
-            self.fail(node, f"the constant {value.value} is no {name_of(kind)}: write cast({name_of(kind)}, ...)")
+            raise self.error(
+                node, f"the constant {value.value} is no {name_of(kind)}: write cast({name_of(kind)}, ...)"
+            )
         return tree.Literal(kind, kind(value.value) if isinstance(kind, Int) else value.value)
 
     def _mismatch(self, kind: Any, wanted: Any) -> str:
@@ -88,7 +90,7 @@ class Expressions(Scope):
             large = isinstance(value, tree.Literal) and not fits(value.value, i64)
             return self._constant_as(value, u64 if large else i64, node)
         if value.type is VOID:
-            self.fail(node, "the call returns nothing")
+            raise self.error(node, "the call returns nothing")
         return value
 
     def pair(self, left: Expr, right: Expr, node: ast.AST) -> tuple[Expr, Expr]:
@@ -103,7 +105,7 @@ class Expressions(Scope):
             return left, self.convert(right, left.type, node)
         if assignable(left.type, right.type):
             return self.convert(left, right.type, node), right
-        self.fail(node, f"{name_of(left.type)} and {name_of(right.type)} do not mix: convert one of them")
+        raise self.error(node, f"{name_of(left.type)} and {name_of(right.type)} do not mix: convert one of them")
 
     def condition(self, node: ast.expr) -> Expr:
         """The truth of a value: integers and pointers are compared with 0."""
@@ -114,7 +116,7 @@ class Expressions(Scope):
             return value
         if isinstance(value.type, (Int, Pointer, Function)):
             return tree.Compare(BOOL, "ne", value, tree.Literal(value.type, 0))
-        self.fail(node, f"{name_of(value.type)} has no truth value")
+        raise self.error(node, f"{name_of(value.type)} has no truth value")
 
     def index(self, node: ast.expr) -> Expr:
         """A 64-bit index."""
@@ -122,7 +124,7 @@ class Expressions(Scope):
         if value.type is CONST:
             return self.convert(value, i64, node)
         if not isinstance(value.type, Int) or value.type is BOOL or value.type.bits > i64.bits:
-            self.fail(node, f"an index is an integer of at most 64 bits, not {name_of(value.type)}")
+            raise self.error(node, f"an index is an integer of at most 64 bits, not {name_of(value.type)}")
         return value if value.type.bits == i64.bits else tree.Convert(i64 if value.type.signed else u64, value)
 
     # memory
@@ -132,22 +134,22 @@ class Expressions(Scope):
         if isinstance(node, ast.Attribute):
             base = self.expression(node.value)
             if not isinstance(base.type, Pointer) or not isinstance(base.type.to, StructType):
-                self.fail(node, f"{name_of(base.type)} is not a struct and has no field {node.attr!r}")
+                raise self.error(node, f"{name_of(base.type)} is not a struct and has no field {node.attr!r}")
             offset, kind = self.field(node, base.type.to, node.attr)
             return tree.Offset(Pointer(kind), base, tree.Literal(i64, offset), 1), kind
         if isinstance(node, ast.Subscript):
             base = self.expression(node.value)
             if not isinstance(base.type, Pointer):
-                self.fail(node, f"{name_of(base.type)} cannot be indexed: it is not a pointer or an array")
+                raise self.error(node, f"{name_of(base.type)} cannot be indexed: it is not a pointer or an array")
             if isinstance(node.slice, ast.Slice):
-                self.fail(node, "slices are not in the native subset")
+                raise self.error(node, "slices are not in the native subset")
             return self._element(base, self.index(node.slice), node), base.type.to
-        self.fail(node, "this has no address: only fields and elements have (use new() for memory of your own)")
+        raise self.error(node, "this has no address: only fields and elements have (use new() for memory of your own)")
 
     def _element(self, base: Expr, index: Expr, node: ast.AST) -> Expr:
         to = base.type.to
         if to is None or to is VOID:
-            self.fail(node, "AnyPtr does not know what it points to: write cast(Ptr[T], ...)")
+            raise self.error(node, "AnyPtr does not know what it points to: write cast(Ptr[T], ...)")
         return tree.Offset(base.type, base, index, to.size)
 
     def load(self, address: Expr, kind: Any) -> Expr:
@@ -166,19 +168,19 @@ class Expressions(Scope):
             return tree.Literal(CONST, value)
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            self.fail(node, f"{type(node).__name__} expressions are not in the native subset")
+            raise self.error(node, f"{type(node).__name__} expressions are not in the native subset")
         result: Expr = method(node)
         return result
 
     def _constant(self, node: ast.Constant) -> Expr:
         if isinstance(node.value, bool):
             return tree.Literal(BOOL, int(node.value))
-        self.fail(node, f"{type(node.value).__name__} constants are not in the native subset")
+        raise self.error(node, f"{type(node.value).__name__} constants are not in the native subset")
 
     def _name(self, node: ast.Name) -> Expr:
         if node.id in self.locals:
             if node.id not in self.assigned:
-                self.fail(node, f"{node.id!r} may be used before it has a value")
+                raise self.error(node, f"{node.id!r} may be used before it has a value")
             return tree.Local(self.locals[node.id], node.id)
         return self._global(node, node.id)
 
@@ -191,10 +193,12 @@ class Expressions(Scope):
         if isinstance(found, bool):
             return tree.Literal(BOOL, int(found))
         if isinstance(found, Intrinsic):
-            self.fail(node, f"{name} is an intrinsic: it can only be called")
+            raise self.error(node, f"{name} is an intrinsic: it can only be called")
         if found is _MISSING:
-            self.fail(node, f"{name!r} is not known here")
-        self.fail(node, f"{name!r} is a {type(found).__name__}: native code can use ints, tables and native functions")
+            raise self.error(node, f"{name!r} is not known here")
+        raise self.error(
+            node, f"{name!r} is a {type(found).__name__}: native code can use ints, tables and native functions"
+        )
 
     def _attribute(self, node: ast.Attribute) -> Expr:
         if self.find(node) is not _MISSING:
@@ -207,7 +211,7 @@ class Expressions(Scope):
     def _binop(self, node: ast.BinOp) -> Expr:
         op = OPERATORS.get(type(node.op))
         if op is None:
-            self.fail(node, f"the operator of {ast.unparse(node)!r} is not in the native subset")
+            raise self.error(node, f"the operator of {ast.unparse(node)!r} is not in the native subset")
         return self.binary(op, self.expression(node.left), node.right, node)
 
     def binary(self, op: str, left: Expr, right_node: ast.expr, node: ast.AST) -> Expr:
@@ -216,10 +220,10 @@ class Expressions(Scope):
             return self._pointer_arithmetic(op, left, right_node, node)
         right = self.expression(right_node)
         if isinstance(right.type, Pointer) and op == "add":
-            self.fail(node, "write the pointer on the left of '+'")
+            raise self.error(node, "write the pointer on the left of '+'")
         for side in (left, right):
             if side.type is not CONST and (side.type is BOOL or not isinstance(side.type, Int)):
-                self.fail(node, f"{name_of(side.type)} is not an integer: no arithmetic with it")
+                raise self.error(node, f"{name_of(side.type)} is not an integer: no arithmetic with it")
         if op in ("shl", "shr"):
             return self._shift(op, left, right, node)
         left, right = self.pair(left, right, node)
@@ -227,9 +231,9 @@ class Expressions(Scope):
 
     def _shift(self, op: str, left: Expr, right: Expr, node: ast.AST) -> Expr:
         if left.type is CONST:
-            self.fail(node, "a constant that is shifted by a variable needs a type: write u64(1) << n")
+            raise self.error(node, "a constant that is shifted by a variable needs a type: write u64(1) << n")
         if isinstance(right, tree.Literal) and not 0 <= right.value < left.type.bits:
-            self.fail(node, f"a shift by {right.value} is out of range for {left.type}")
+            raise self.error(node, f"a shift by {right.value} is out of range for {left.type}")
         if right.type is CONST:
             right = self.convert(right, left.type, node)
         elif right.type is not left.type:
@@ -240,12 +244,12 @@ class Expressions(Scope):
         right = self.expression(right_node)
         if isinstance(right.type, Pointer) and op == "sub":
             if left.type != right.type or left.type.to is None:
-                self.fail(node, f"{name_of(left.type)} and {name_of(right.type)} cannot be subtracted")
+                raise self.error(node, f"{name_of(left.type)} and {name_of(right.type)} cannot be subtracted")
             distance = tree.Binary(i64, "sub", tree.Convert(i64, left), tree.Convert(i64, right))
             size = left.type.to.size
             return distance if size == 1 else tree.Binary(i64, "div", distance, tree.Literal(i64, size))
         if op not in ("add", "sub"):
-            self.fail(node, f"pointers have + and - only: cast(u64, p) for other arithmetic, not {op!r}")
+            raise self.error(node, f"pointers have + and - only: cast(u64, p) for other arithmetic, not {op!r}")
         index = self.index(right_node)
         if op == "sub":
             index = tree.Binary(index.type, "sub", tree.Literal(index.type, 0), index)
@@ -256,7 +260,7 @@ class Expressions(Scope):
             return tree.Not(BOOL, self.condition(node.operand))
         value = self.typed(self.expression(node.operand), node)
         if value.type is BOOL or not isinstance(value.type, Int):
-            self.fail(node, f"{name_of(value.type)} is not an integer: no arithmetic with it")
+            raise self.error(node, f"{name_of(value.type)} is not an integer: no arithmetic with it")
         if isinstance(node.op, ast.Invert):
             return tree.Binary(value.type, "xor", value, tree.Literal(value.type, value.type(-1)))
         if isinstance(node.op, ast.USub):
@@ -265,20 +269,20 @@ class Expressions(Scope):
 
     def _compare(self, node: ast.Compare) -> Expr:
         if len(node.ops) != 1:
-            self.fail(node, "chained comparisons are not in the native subset: write `a < b and b < c`")
+            raise self.error(node, "chained comparisons are not in the native subset: write `a < b and b < c`")
         op = COMPARISONS.get(type(node.ops[0]))
         if op is None:
-            self.fail(node, f"{ast.unparse(node)!r}: only == != < <= > >= are in the native subset")
+            raise self.error(node, f"{ast.unparse(node)!r}: only == != < <= > >= are in the native subset")
         left, right = self.expression(node.left), self.expression(node.comparators[0])
         for a, b in ((left, right), (right, left)):
-            if isinstance(a, tree.Literal) and a.type is CONST and a.value < 0:
-                if isinstance(b.type, Int) and not b.type.signed:
-                    self.fail(node, f"{b.type} is never negative: compare with {b.type}({a.value})")
+            negative = isinstance(a, tree.Literal) and a.type is CONST and a.value < 0
+            if negative and isinstance(b.type, Int) and not b.type.signed:
+                raise self.error(node, f"{b.type} is never negative: write {b.type}(...) around the constant")
         left, right = self.pair(left, right, node)
         if left.type is BOOL and op not in ("eq", "ne"):
-            self.fail(node, "bools compare by == and != only")
+            raise self.error(node, "bools compare by == and != only")
         if not isinstance(left.type, (Int, Pointer, Function)):
-            self.fail(node, f"{name_of(left.type)} cannot be compared")
+            raise self.error(node, f"{name_of(left.type)} cannot be compared")
         return tree.Compare(BOOL, op, left, right)
 
     def _boolop(self, node: ast.BoolOp) -> Expr:
@@ -298,42 +302,42 @@ class Expressions(Scope):
 
     def _call(self, node: ast.Call) -> Expr:
         if node.keywords:
-            self.fail(node, "keyword arguments are not in the native subset")
+            raise self.error(node, "keyword arguments are not in the native subset")
         if any(isinstance(a, ast.Starred) for a in node.args):
-            self.fail(node, "starred arguments are not in the native subset")
+            raise self.error(node, "starred arguments are not in the native subset")
         found = self.find(node.func)
         if isinstance(found, Intrinsic):
             return intrinsics.check(self, found.name, node)
         if isinstance(found, Int):
             if len(node.args) != 1:
-                self.fail(node, f"{found}(...) takes one value")
+                raise self.error(node, f"{found}(...) takes one value")
             return self.cast(self.expression(node.args[0]), found, node)
         if found is _MISSING and isinstance(node.func, ast.Name) and node.func.id not in self.locals:
             if node.func.id in ("min", "max"):
                 return intrinsics.check(self, node.func.id, node)
             if node.func.id == "bool" and len(node.args) == 1:
                 return self.condition(node.args[0])
-            self.fail(node, f"{node.func.id!r} is not known here, or is not in the native subset")
+            raise self.error(node, f"{node.func.id!r} is not known here, or is not in the native subset")
         return self.call(node.func, node.args, node)
 
     def call(self, func: ast.expr, args: list[ast.expr], node: ast.AST) -> tree.Call:
         """A call to a native function or through a function pointer."""
         found = self.find(func)
         if found is not _MISSING and callable(found) and not isinstance(found, (Native, Table)):
-            self.fail(node, f"{ast.unparse(func)} is not a native function")
+            raise self.error(node, f"{ast.unparse(func)} is not a native function")
         target = self.expression(func)
         kind = target.type
         if not isinstance(kind, Function):
-            self.fail(node, f"{name_of(kind)} cannot be called")
+            raise self.error(node, f"{name_of(kind)} cannot be called")
         if len(args) != len(kind.parameters):
-            self.fail(node, f"{ast.unparse(func)} takes {len(kind.parameters)} arguments, {len(args)} given")
+            raise self.error(node, f"{ast.unparse(func)} takes {len(kind.parameters)} arguments, {len(args)} given")
         values = [self.convert(self.expression(a), t, a) for a, t in zip(args, kind.parameters, strict=True)]
         return tree.Call(kind.result, target, kind, values)
 
     def cast(self, value: Expr, kind: Any, node: ast.AST) -> Expr:
         """The explicit conversion."""
         if value.type is VOID or kind is VOID:
-            self.fail(node, "None cannot be cast")
+            raise self.error(node, "None cannot be cast")
         if value.type is CONST:
             if isinstance(value, tree.Literal):
                 if kind is BOOL:

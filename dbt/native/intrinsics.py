@@ -29,11 +29,11 @@ _COUNTS = {  # name -> (least, most) arguments
 def check(scope: Expressions, name: str, node: ast.Call) -> Expr:
     """The typed tree of a call to the intrinsic `name`."""
     if name == "tail":
-        scope.fail(node, "tail(f, ...) is a statement of its own")
+        raise scope.error(node, "tail(f, ...) is a statement of its own")
     least, most = _COUNTS[name]
     if not least <= len(node.args) <= most:
         count = str(least) if least == most else f"{least} to {most}"
-        scope.fail(node, f"{name}() takes {count} arguments, {len(node.args)} given")
+        raise scope.error(node, f"{name}() takes {count} arguments, {len(node.args)} given")
     checker = next(function for names, function in _CHECKS.items() if name in names)
     return checker(scope, name, node)
 
@@ -49,12 +49,12 @@ def _new(scope: Expressions, _name: str, node: ast.Call) -> Expr:
     if len(node.args) > 1:
         found = scope.constant(node.args[1])
         if found is None or found < 1:
-            scope.fail(node, "new(T, n): n must be a constant of at least 1")
+            raise scope.error(node, "new(T, n): n must be a constant of at least 1")
         count = found
     elif not isinstance(kind, StructType):
-        scope.fail(node, f"new({name_of(kind)}): write new({name_of(kind)}, n) for an array of n on the stack")
+        raise scope.error(node, f"new({name_of(kind)}): write new({name_of(kind)}, n) for an array of n on the stack")
     if kind is BOOL or kind is VOID:
-        scope.fail(node, f"there is no memory of type {name_of(kind)}")
+        raise scope.error(node, f"there is no memory of type {name_of(kind)}")
     scope.slots.append(kind.size * count)
     return tree.New(Pointer(kind), len(scope.slots) - 1, kind.size * count)
 
@@ -69,15 +69,15 @@ def _addr(scope: Expressions, _name: str, node: ast.Call) -> Expr:
     value = scope.expression(argument)
     if isinstance(value.type, Pointer) and isinstance(value.type.to, StructType):
         return value
-    scope.fail(node, "a local variable has no address: use new()")
+    raise scope.error(node, "a local variable has no address: use new()")
 
 
 def _symbol(scope: Expressions, _name: str, node: ast.Call) -> Expr:
     found, label = scope.find(node.args[0]), node.args[1]
     if not isinstance(found, Assembly) or not isinstance(label, ast.Constant):
-        scope.fail(node, "use symbol(ASSEMBLY, 'label')")
+        raise scope.error(node, "use symbol(ASSEMBLY, 'label')")
     if label.value not in found.symbols:
-        scope.fail(node, f"{found.name} has no symbol {label.value!r}: it has {', '.join(found.symbols)}")
+        raise scope.error(node, f"{found.name} has no symbol {label.value!r}: it has {', '.join(found.symbols)}")
     return tree.SymbolRef(u64, found, str(label.value))
 
 
@@ -88,14 +88,14 @@ def _expect(scope: Expressions, name: str, node: ast.Call) -> Expr:
 def _integer(scope: Expressions, node: ast.expr, name: str) -> Expr:
     value = scope.expression(node)
     if value.type is CONST or value.type is BOOL or not isinstance(value.type, Int):
-        scope.fail(node, f"{name}() needs an integer of a known type, not {name_of(value.type)}")
+        raise scope.error(node, f"{name}() needs an integer of a known type, not {name_of(value.type)}")
     return value
 
 
 def _bits(scope: Expressions, name: str, node: ast.Call) -> Expr:
     value = _integer(scope, node.args[0], name)
     if name == "bswap" and value.type.bits == 8:
-        scope.fail(node, "bswap() of one byte")
+        raise scope.error(node, "bswap() of one byte")
     return tree.Intrinsic(value.type, name, [value])
 
 
@@ -104,16 +104,16 @@ def _rotate(scope: Expressions, name: str, node: ast.Call) -> Expr:
     value = _integer(scope, node.args[0], name)
     amount = scope.expression(node.args[1])
     if amount.type is not CONST and (amount.type is BOOL or not isinstance(amount.type, Int)):
-        scope.fail(node, f"{name}() by {name_of(amount.type)}")
+        raise scope.error(node, f"{name}() by {name_of(amount.type)}")
     return tree.Intrinsic(value.type, name, [value, scope.cast(amount, value.type, node)])
 
 
 def _two(scope: Expressions, name: str, node: ast.Call) -> Expr:
     left, right = scope.pair(scope.expression(node.args[0]), scope.expression(node.args[1]), node)
     if left.type is BOOL or not isinstance(left.type, Int):
-        scope.fail(node, f"{name}() needs integers, not {name_of(left.type)}")
+        raise scope.error(node, f"{name}() needs integers, not {name_of(left.type)}")
     if name == "mul_high" and left.type.bits > 64:
-        scope.fail(node, "mul_high() takes at most 64 bits")
+        raise scope.error(node, "mul_high() takes at most 64 bits")
     return tree.Intrinsic(left.type, name, [left, right])
 
 
@@ -123,7 +123,7 @@ def _word(scope: Expressions, node: ast.expr, what: str) -> Expr:
     if value.type is CONST:
         return scope.cast(value, i64, node)
     if not isinstance(value.type, (Int, Pointer, Function)) or value.type.size > u64.size:
-        scope.fail(node, f"{what} cannot be {name_of(value.type)}")
+        raise scope.error(node, f"{what} cannot be {name_of(value.type)}")
     return scope.cast(value, i64, node)
 
 
@@ -135,7 +135,7 @@ def _asm(scope: Expressions, name: str, node: ast.Call) -> Expr:
     """asm(template, constraints, *args): a result if the constraints begin with '='."""
     texts = [a.value for a in node.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if len(texts) != 2:
-        scope.fail(node, "asm(template, constraints, ...): the first two arguments are string constants")
+        raise scope.error(node, "asm(template, constraints, ...): the first two arguments are string constants")
     values = [_word(scope, a, "an argument of asm()") for a in node.args[2:]]
     return tree.Intrinsic(u64 if texts[1].startswith("=") else VOID, name, values, (texts[0], texts[1]))
 
@@ -144,7 +144,7 @@ def _pointed(scope: Expressions, node: ast.expr, name: str) -> tuple[Expr, Any]:
     pointer = scope.expression(node)
     to = pointer.type.to if isinstance(pointer.type, Pointer) else None
     if not isinstance(to, (Int, Pointer, Function)):
-        scope.fail(node, f"{name}() needs a pointer to an integer or pointer, not {name_of(pointer.type)}")
+        raise scope.error(node, f"{name}() needs a pointer to an integer or pointer, not {name_of(pointer.type)}")
     return pointer, to
 
 
@@ -153,7 +153,7 @@ def _memory(scope: Expressions, name: str, node: ast.Call) -> Expr:
     pointer, to = _pointed(scope, node.args[0], name)
     values = [scope.convert(scope.expression(a), to, a) for a in node.args[1:]]
     if name in ("atomic_add", "atomic_and", "atomic_or") and not isinstance(to, Int):
-        scope.fail(node, f"{name}() needs an integer in memory, not {name_of(to)}")
+        raise scope.error(node, f"{name}() needs an integer in memory, not {name_of(to)}")
     stores = name in ("atomic_store", "volatile_store")
     return tree.Intrinsic(VOID if stores else to, name, [pointer, *values])
 
@@ -163,7 +163,7 @@ def _copy(scope: Expressions, name: str, node: ast.Call) -> Expr:
     values = [scope.expression(a) for a in node.args]
     kind = values[0].type
     if not isinstance(kind, Pointer) or not isinstance(kind.to, StructType) or values[1].type != kind:
-        scope.fail(node, "copy(to, from) copies one struct: both must be references to the same struct")
+        raise scope.error(node, "copy(to, from) copies one struct: both must be references to the same struct")
     return tree.Intrinsic(VOID, name, values)
 
 

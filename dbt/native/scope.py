@@ -107,15 +107,16 @@ class Scope:
         self.source = textwrap.dedent(source).splitlines()
         node = ast.parse("\n".join(self.source)).body[0]
         if not isinstance(node, ast.FunctionDef):
-            self.fail(node, "only plain functions can be native")
+            raise self.error(node, "only plain functions can be native")
         self.node = node
         if native.function.__closure__:
             names = ", ".join(native.function.__code__.co_freevars)
-            self.fail(node, f"{native.name} uses variables of an enclosing function: {names}")
+            raise self.error(node, f"{native.name} uses variables of an enclosing function: {names}")
 
-    def fail(self, node: ast.AST, message: str) -> NoReturn:
+    def error(self, node: ast.AST, message: str) -> NativeError:
+        """What is wrong, with the line of the file and its text."""
         line = getattr(node, "lineno", 1)
-        raise NativeError(message, self.file, self.first_line + line - 1, self.source[line - 1].strip())
+        return NativeError(message, self.file, self.first_line + line - 1, self.source[line - 1].strip())
 
     def line(self, node: ast.AST) -> int:
         return self.first_line + int(getattr(node, "lineno", 1)) - 1
@@ -129,7 +130,7 @@ class Scope:
             if isinstance(base, ModuleType) or (isinstance(base, type) and not isinstance(base, StructType)):
                 found = getattr(base, node.attr, _MISSING)
                 if found is _MISSING:
-                    self.fail(node, f"{base.__name__} has no {node.attr!r}")
+                    raise self.error(node, f"{base.__name__} has no {node.attr!r}")
                 return found
         return _MISSING
 
@@ -164,28 +165,30 @@ class Scope:
         if right is None:
             return None
         if type(node.op) not in FOLD:
-            self.fail(node, "'/' is not in the native subset: integers divide by '//'")
+            raise self.error(node, "'/' is not in the native subset: integers divide by '//'")
         try:
             return FOLD[type(node.op)](left, right)
         except (ArithmeticError, ValueError) as error:
-            self.fail(node, f"constant expression: {error}")
+            raise self.error(node, f"constant expression: {error}") from error
 
     def _layout_constant(self, node: ast.Call) -> int:
         name = self.intrinsic(node.func)
         if len(node.args) != (1 if name == "sizeof" else 2):
-            self.fail(node, "use sizeof(T) or offsetof(Struct, 'field')")
+            raise self.error(node, "use sizeof(T) or offsetof(Struct, 'field')")
         kind = self.type_of(node.args[0], value=True)
         if name == "sizeof":
             return int(kind.size)
         field = node.args[1]
         if not isinstance(kind, StructType) or not isinstance(field, ast.Constant):
-            self.fail(node, "use offsetof(Struct, 'field')")
+            raise self.error(node, "use offsetof(Struct, 'field')")
         return self.field(node, kind, str(field.value))[0]
 
     def field(self, node: ast.AST, kind: StructType, name: str) -> tuple[int, Any]:
         found = kind.layout.fields.get(name)
         if found is None:
-            self.fail(node, f"struct {name_of(kind)} has no field {name!r}: it has {', '.join(kind.layout.fields)}")
+            raise self.error(
+                node, f"struct {name_of(kind)} has no field {name!r}: it has {', '.join(kind.layout.fields)}"
+            )
         return found
 
     def type_of(self, node: ast.expr, *, value: bool = False) -> Any:
@@ -194,15 +197,15 @@ class Scope:
         try:
             kind = evaluate(text, self.globals) if text != "None" else None
         except Exception as error:
-            self.fail(node, f"{text!r} is not a type: {error}")
+            raise self.error(node, f"{text!r} is not a type: {error}") from error
         if value and isinstance(kind, StructType):
             return kind
         if isinstance(kind, ArrayOf) and value:
-            self.fail(node, "the size of an array is not known here")
+            raise self.error(node, "the size of an array is not known here")
         try:
             return parameter_type(kind)
         except TypeError as error:
-            self.fail(node, str(error))
+            raise self.error(node, str(error)) from error
 
     def is_type(self, node: ast.expr) -> bool:
         return isinstance(self.find(node), (Int, StructType)) or self.find(node) is bool
@@ -222,5 +225,5 @@ def assignable(kind: Any, to: Any) -> bool:
     if isinstance(kind, Int) and isinstance(to, Int):
         return kind is to or (not kind.signed and 1 < kind.bits < to.bits)
     if isinstance(kind, Pointer) and isinstance(to, Pointer):
-        return to == AnyPtr or kind == to
+        return to in (AnyPtr, kind)
     return bool(kind == to)

@@ -40,6 +40,7 @@ def argument(value: Any, kind: Any) -> Any:
 
 
 def check_address(address: int, kind: Any) -> None:
+    """Catch the mistakes that would end the process."""
     if not LOWEST_ADDRESS <= address < 1 << 63:
         raise NativeError(f"native code under CPython accesses a {name_of(kind)} at address {address:#x}")
 
@@ -111,17 +112,20 @@ def amount(value: int, bits: int) -> int:
 
 
 def system_call(number: int, *args: int) -> int:
+    """A system call of the host: the result, or -errno."""
     result = _libc.syscall(*[ctypes.c_long(a) for a in (number, *args)])
     return -ctypes.get_errno() if result == -1 else int(result)
 
 
 def copy_struct(to: int, source: int, size: int) -> None:
+    """The contents of a struct."""
     check_address(to, AnyPtr)
     check_address(source, AnyPtr)
     ctypes.memmove(to, source, size)
 
 
 def unavailable(name: str) -> Any:
+    """What has no meaning under CPython."""
     raise NativeError(f"{name}() cannot run under CPython")
 
 
@@ -152,33 +156,40 @@ def call_pointer(kind: Function, address: int, *args: int) -> Any:
 
 
 def clz(value: int, bits: int) -> int:
+    """Leading zeros."""
     return bits - (value & ((1 << bits) - 1)).bit_length()
 
 
 def ctz(value: int, bits: int) -> int:
+    """Trailing zeros; the width for 0."""
     value &= (1 << bits) - 1
     return (value & -value).bit_length() - 1 if value else bits
 
 
 def popcount(value: int, bits: int) -> int:
+    """Bits that are set."""
     return (value & ((1 << bits) - 1)).bit_count()
 
 
 def bswap(value: int, bits: int) -> int:
+    """The bytes in the other order."""
     return int.from_bytes((value & ((1 << bits) - 1)).to_bytes(bits // 8, "little"), "big")
 
 
 def bitreverse(value: int, bits: int) -> int:
+    """The bits in the other order."""
     return int(f"{value & ((1 << bits) - 1):0{bits}b}"[::-1], 2)
 
 
 def rotl(value: int, by: int, bits: int) -> int:
+    """Rotate to the left, modulo the width."""
     by %= bits
     value &= (1 << bits) - 1
     return value << by | value >> (bits - by)
 
 
 def rotr(value: int, by: int, bits: int) -> int:
+    """Rotate to the right, modulo the width."""
     return rotl(value, -by, bits)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Expr:
+    """An expression; every one has a type."""
+
     type: Any
 
 
@@ -28,28 +30,38 @@ class Literal(Expr):
 
 @dataclass(slots=True)
 class Local(Expr):
+    """The value of a parameter or local variable."""
+
     name: str
 
 
 @dataclass(slots=True)
 class FunctionRef(Expr):
+    """The address of a native function."""
+
     function: Native
 
 
 @dataclass(slots=True)
 class TableRef(Expr):
+    """The address of a constant table."""
+
     table: Table
     name: str
 
 
 @dataclass(slots=True)
 class SymbolRef(Expr):
+    """The address of a label of assembly text."""
+
     assembly: Assembly
     symbol: str
 
 
 @dataclass(slots=True)
 class Load(Expr):
+    """The value in memory at an address."""
+
     address: Expr
     volatile: bool = False
 
@@ -83,6 +95,8 @@ class Compare(Expr):
 
 @dataclass(slots=True)
 class Not(Expr):
+    """The other truth value."""
+
     operand: Expr
 
 
@@ -112,6 +126,8 @@ class Convert(Expr):
 
 @dataclass(slots=True)
 class Call(Expr):
+    """A call of a function or through a pointer."""
+
     target: Expr
     kind: Function
     arguments: list[Expr]
@@ -136,17 +152,23 @@ class New(Expr):
 
 @dataclass(slots=True)
 class Stmt:
+    """A statement, and the line of the file it comes from."""
+
     line: int
 
 
 @dataclass(slots=True)
 class Assign(Stmt):
+    """To a local variable."""
+
     name: str
     value: Expr
 
 
 @dataclass(slots=True)
 class Store(Stmt):
+    """To memory."""
+
     address: Expr
     value: Expr
     volatile: bool = False
@@ -154,16 +176,22 @@ class Store(Stmt):
 
 @dataclass(slots=True)
 class Eval(Stmt):
+    """A call for its effect."""
+
     value: Expr
 
 
 @dataclass(slots=True)
 class TailCall(Stmt):
+    """`tail(f, ...)`: go to a function and never come back."""
+
     call: Call
 
 
 @dataclass(slots=True)
 class If(Stmt):
+    """Two branches."""
+
     condition: Expr
     body: list[Stmt]
     orelse: list[Stmt]
@@ -171,6 +199,8 @@ class If(Stmt):
 
 @dataclass(slots=True)
 class While(Stmt):
+    """`while condition`."""
+
     condition: Expr
     body: list[Stmt]
 
@@ -198,16 +228,18 @@ class Switch(Stmt):
 
 @dataclass(slots=True)
 class Break(Stmt):
-    pass
+    """Out of the innermost loop."""
 
 
 @dataclass(slots=True)
 class Continue(Stmt):
-    pass
+    """On with the next round."""
 
 
 @dataclass(slots=True)
 class Return(Stmt):
+    """Leave the function."""
+
     value: Expr | None
 
 

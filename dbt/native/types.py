@@ -161,7 +161,7 @@ class ArrayLength:
 
     __slots__ = ("count",)
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: Any) -> None:
         if not isinstance(count, int) or count < 1:
             raise TypeError(f"array({count!r}): the length must be an int of at least 1")
         self.count = count
@@ -224,7 +224,7 @@ class StructType(type):
     @property
     def view(cls) -> Any:
         """The ctypes class of this layout. `S.view()` is a zeroed struct that owns its memory."""
-        found = cls.__dict__["_view"]
+        found: Any = cls.__dict__["_view"]
         if found is None:
             found = cls.layout.make_view()
             type.__setattr__(cls, "_view", found)
@@ -235,7 +235,11 @@ class StructType(type):
 
         The memory must stay valid; pointers are plain ints.
         """
-        return (cls.__dict__["_view"] or cls.view).from_address(address)
+        return cls.view.from_address(address)
+
+    def pack(cls, **fields: int) -> bytes:
+        """The bytes of a struct with these scalar fields; the others are 0."""
+        return bytes(cls.view(**fields))
 
     def __repr__(cls) -> str:
         return cls.__name__
@@ -267,7 +271,7 @@ class Layout:
         self.fields: dict[str, tuple[int, Any]] = {}
         self.align = 1
         offset = 0
-        for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+        for name, annotation in cls.__dict__.get("__annotations__", {}).items():  # noqa: RUF063 - inspect is dear
             kind = _field_type(f"{self.name}.{name}", annotation, lengths.get(name), scope)
             offset = (offset + kind.align - 1) & -kind.align
             self.fields[name] = (offset, kind)
@@ -318,7 +322,7 @@ def evaluate(annotation: Any, scope: Mapping[str, Any]) -> Any:
         return Pointer(annotation[4:-1], scope)
     if annotation.startswith("Arr[") and annotation[4:-1].isidentifier() and scope.get("Arr") is Arr:
         return ArrayOf(_value_type(evaluate(annotation[4:-1], scope)))
-    return eval(annotation, dict(scope))
+    return eval(annotation, dict(scope))  # noqa: S307 - annotations of our own source
 
 
 def parameter_type(kind: Any) -> Any:
@@ -336,6 +340,11 @@ def parameter_type(kind: Any) -> Any:
     if isinstance(kind, (Int, Pointer, Function, Void)):
         return kind
     raise TypeError(f"{kind!r} is not a native type")
+
+
+def address(view: Any) -> int:
+    """The host address of a struct view (or of one of its arrays)."""
+    return ctypes.addressof(view)
 
 
 def name_of(kind: Any) -> str:
