@@ -137,24 +137,28 @@ def run_command(arguments: list[str], origin: Origin) -> int:
 
 def run_program(options: RunOptions, origin: Origin) -> NoReturn:
     """Run the program of `options`, and end as it ends: with its exit status, or by dying of its signal."""
-    from dbt.engine.cpu import open_cpu
+    from dbt.engine.cpu import Cpu
     from dbt.launch import finish_output
     from dbt.linux.process import Process
 
-    cpu = open_cpu("a64", engine=options.engine, count=options.stats)
+    cpu = Cpu(engine=options.engine)
+    hwcap, hwcap2 = cpu.hwcap
     process = Process(
         cpu,
         root=options.root,
-        hwcap=cpu.hwcap[0],
-        hwcap2=cpu.hwcap[1],
+        hwcap=hwcap,
+        hwcap2=hwcap2,
         ignored=origin.ignored,
         strace=options.strace,
         log=warn,
     )
     process.load(options.path, options.argv, options.environ)
-    process.run()
     if options.stats:
-        sys.stderr.write(statistics(cpu))
+        from dbt.statistics import measured_run
+
+        sys.stderr.write(measured_run(process))
+    else:
+        process.run()
     finish_output()
     process.finish()
 

@@ -5,7 +5,32 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbt.linux.process import Process
+
 PREFIX = "dragoman: stats: "
+
+
+def measured_run(process: Process) -> str:
+    """Run a process that is loaded to its end, with every instruction counted; the text for it."""
+    cpu = process.cpu
+    baseline = cpu.baseline
+    budget = (1 << 63) - 1
+    if baseline is not None:
+        baseline.count_instructions(on=True)
+        cpu.env.budget = budget
+    start = time.perf_counter()
+    process.run()
+    seconds = time.perf_counter() - start
+    executed = cpu.executed if baseline is None else budget - int(cpu.env.budget)
+    facts: list[tuple[str, float, str]] = [("executed", executed, "instructions"), ("time", seconds, "seconds")]
+    facts.append(("speed", executed / seconds, "instructions a second"))
+    if baseline is not None:
+        facts += [(name.replace(" ", "_"), count, "") for name, count in baseline.statistics().items()]
+    return show(facts)
 
 
 def show(facts: list[tuple[str, float, str]]) -> str:
@@ -13,7 +38,7 @@ def show(facts: list[tuple[str, float, str]]) -> str:
     lines = []
     for name, value, unit in facts:
         number = f"{value:.6g}" if isinstance(value, float) else str(value)
-        lines.append(f"{PREFIX}{name} {number} {unit}\n")
+        lines.append(f"{PREFIX}{name} {number} {unit}".rstrip() + "\n")
     return "".join(lines)
 
 

@@ -25,7 +25,7 @@ TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
     "script": "apt-get install bsdutils",
-    BUSYBOX: "apt-get update (the tests download it themselves)",
+    BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
@@ -78,33 +78,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def debian_busybox() -> Path | None:
     """Debian's busybox-static for arm64, from the package, kept in build/; None if it cannot be downloaded."""
-    folder = BUILD / "debian"
-    binary = folder / "root" / "bin" / "busybox"
-    if binary.exists():
-        return binary
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # apt's own lists may not have arm64, and need root to be renewed: then lists of our own, beside.
-    state, cache = folder / "apt", folder / "apt-cache"
-    own = [
-        "-oAPT::Architecture=arm64",
-        "-oAPT::Architectures=arm64",
-        f"-oDir::State={state}",
-        "-oDir::State::status=/dev/null",
-        f"-oDir::Cache={cache}",
-    ]
-    for options in ([], own):
-        if options:
-            (state / "lists" / "partial").mkdir(parents=True)
-            (cache / "archives" / "partial").mkdir(parents=True)
-            subprocess.run(["apt-get", *options, "update"], cwd=folder, capture_output=True, check=False)
-        download = ["apt-get", *options, "download", BUSYBOX]
-        subprocess.run(download, cwd=folder, capture_output=True, check=False)
-        packages = sorted(folder.glob("busybox-static_*.deb"))
-        if packages:
-            subprocess.run(["dpkg", "-x", packages[-1], folder / "root"], check=True)
-            return binary
-    return None
+    folder = BUILD / "debian-arm64"
+    binary = folder / "bin" / "busybox"
+    if not binary.exists():
+        subprocess.run([ROOT / "bin" / "debian-package", BUSYBOX, folder], capture_output=True, check=False)
+    return binary if binary.exists() else None
 
 
 @pytest.fixture(scope="session")

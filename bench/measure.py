@@ -1,0 +1,90 @@
+"""Running commands: wall time, peak memory, and interleaved pairs of both."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Command = Sequence[str | os.PathLike[str]]
+SAMPLE_SECONDS = 0.0002  # between two looks at a process's peak memory
+
+
+class BenchError(Exception):
+    """A command that is to be measured did not do what it should."""
+
+
+@dataclass(slots=True)
+class Figure:
+    """One measured pair. `ratio` is how many times as fast as qemu we are; `goal` is the least that is wanted of it."""
+
+    name: str
+    unit: str
+    ours: list[float]
+    qemus: list[float] = field(default_factory=list)
+    goal: float | None = None  # of `ratio`
+    limit: float | None = None  # of `ours`, where that has to be below a figure
+    kind: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """qemu's median by ours."""
+        return statistics.median(self.qemus) / statistics.median(self.ours) if self.qemus else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the figure is what is wanted; None if nothing particular is."""
+        if self.limit is not None:
+            return statistics.median(self.ours) <= self.limit
+        return None if self.goal is None or self.ratio is None else self.ratio >= self.goal
+
+
+def check(command: Command, environ: Mapping[str, str], expected: str | None = None) -> str:
+    """Run a command once for what it says on standard error; its output has to be what is expected."""
+    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode or (expected is not None and done.stdout.strip() != expected):
+        words = " ".join(str(word) for word in command)
+        raise BenchError(f"{words}: status {done.returncode}, output {done.stdout[-200:]!r}\n{done.stderr[-2000:]}")
+    return done.stderr
+
+
+def _spawn(command: Command, environ: Mapping[str, str]) -> int:
+    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    return os.posix_spawn(command[0], [os.fspath(word) for word in command], dict(environ), file_actions=nowhere)
+
+
+def wall_seconds(command: Command, environ: Mapping[str, str]) -> float:
+    """Seconds from before the process exists until it has been waited for."""
+    start = time.perf_counter()
+    _, status = os.waitpid(_spawn(command, environ), 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise BenchError(f"{' '.join(str(word) for word in command)}: wait status {status}")
+    return seconds
+
+
+def peak_mebibytes(command: Command, environ: Mapping[str, str]) -> float:
+    """Peak resident memory: VmHWM, looked at until the end (what wait4 reports has the parent's own peak in it)."""
+    process = _spawn(command, environ)
+    peak = 0
+    with open(f"/proc/{process}/status", "rb", buffering=0) as status:
+        while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            status.seek(0)
+            for line in status.read(4096).split(b"\n"):
+                if line.startswith(b"VmHWM:"):
+                    peak = max(peak, int(line.split()[1]))
+            time.sleep(SAMPLE_SECONDS)
+    os.waitpid(process, 0)
+    return peak / 1024
+
+
+def pairs(ours: Command, qemus: Command, environ: Mapping[str, str], rounds: int) -> tuple[list[float], list[float]]:
+    """Wall seconds of both, taken in turns; the side that goes first changes."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            seconds[side].append(wall_seconds((ours, qemus)[side], environ))
+    return seconds

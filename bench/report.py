@@ -1,0 +1,93 @@
+"""Figures as a table, as JSON, and as a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .guests import INTEGER, MEMORY
+from .measure import Figure
+
+HEADER = f"{'':32} {'Dragoman':>12} {'qemu':>12} {'speed':>8}  wanted"
+SCALES = {"s": (1e3, "ms"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B")}
+KERNELS_GOAL = 0.8  # of qemu's speed, as a geometric mean
+
+
+def _amount(values: Sequence[float], unit: str) -> str:
+    if not values:
+        return "-"
+    scale, shown = SCALES[unit]
+    return f"{statistics.median(values) * scale:,.1f} {shown}"
+
+
+def line(figure: Figure) -> str:
+    """One row of the table."""
+    ratio = figure.ratio
+    speed = "" if ratio is None else f"{ratio:.2f}x"
+    wanted = ""
+    if figure.limit is not None:
+        wanted = f"<= {_amount([figure.limit], figure.unit)}"
+    elif figure.goal is not None:
+        wanted = f">= {figure.goal:.2f}x"
+    verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
+    ours, qemus = _amount(figure.ours, figure.unit), _amount(figure.qemus, figure.unit)
+    return f"{figure.name:32} {ours:>12} {qemus:>12} {speed:>8}  {wanted:12} {verdict}".rstrip()
+
+
+def means(figures: Iterable[Figure]) -> list[tuple[str, float]]:
+    """Geometric means of the kernels' ratios, by kind and of all."""
+    ratios = {kind: [f.ratio for f in figures if f.kind == kind and f.ratio] for kind in (INTEGER, MEMORY)}
+    groups = [(f"{kind} kernels", values) for kind, values in ratios.items()]
+    groups.append(("all kernels", [ratio for values in ratios.values() for ratio in values]))
+    return [(name, math.exp(statistics.fmean(map(math.log, values)))) for name, values in groups if values]
+
+
+def summary(figures: Sequence[Figure]) -> list[str]:
+    """The lines below the table."""
+    lines = []
+    for name, mean in means(figures):
+        wanted = ""
+        if name.startswith("all"):
+            wanted = f">= {KERNELS_GOAL:.2f}x       {'met' if mean >= KERNELS_GOAL else 'MISSED'}"
+        lines.append(f"{'geometric mean of ' + name:32} {'':12} {'':12} {mean:7.2f}x  {wanted}".rstrip())
+    return lines
+
+
+def save_json(figures: Sequence[Figure], path: Path, qemu: str) -> None:
+    """All single measurements, and what they were made on."""
+    data = {
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "qemu": qemu,
+        "means": dict(means(figures)),
+        "figures": [
+            {"name": f.name, "kind": f.kind, "unit": f.unit, "dragoman": f.ours, "qemu": f.qemus, "ratio": f.ratio}
+            for f in figures
+        ],
+    }
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def plot(figures: Sequence[Figure], path: Path) -> bool:
+    """Speed against qemu as a bar for each pair; False where matplotlib is not installed."""
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:
+        return False
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    chosen = [f for f in figures if f.ratio is not None][::-1]
+    _, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(chosen)))
+    bars = axes.barh([f.name for f in chosen], [f.ratio or 0 for f in chosen], color="tab:blue")
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.margins(x=0.12)
+    axes.set_xlabel("speed, qemu-aarch64-static = 1 (longer is better)")
+    plt.savefig(path, bbox_inches="tight")
+    return True

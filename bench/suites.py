@@ -1,0 +1,127 @@
+"""What is measured: each suite is a function from a Setting to figures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .guests import GUESTS, PLAIN
+from .measure import Command, Figure, check, pairs, peak_mebibytes, wall_seconds
+
+STATS_PREFIX = "dragoman: stats: "
+LOOP = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i"
+SPAWN = "i=0; while [ $i -lt 200 ]; do {command} true; i=$((i+1)); done; echo $i"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where the two translators and the guest programs are, and how often each pair runs."""
+
+    dragoman: Path
+    qemu: Path
+    busybox: Path
+    rounds: int
+    cache: Path
+    environ: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A plain environment, with a cache that is the benchmark's own."""
+        keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        object.__setattr__(self, "environ", {**keep, "XDG_CACHE_HOME": str(self.cache)})
+
+    def ours(self, program: Path, *arguments: str) -> Command:
+        """The command that runs a guest program with Dragoman."""
+        return [self.dragoman, "run", program, *arguments]
+
+    def qemus(self, program: Path, *arguments: str) -> Command:
+        """The command that runs a guest program with qemu."""
+        return [self.qemu, program, *arguments]
+
+
+def kernels(setting: Setting) -> Iterator[Figure]:
+    """The compute-bound and memory-bound guests, each long enough that starting does not count."""
+    for guest in GUESTS:
+        if guest.kind == PLAIN:
+            continue
+        work = str(guest.long)
+        check(setting.ours(guest.path, str(guest.ordinary)), setting.environ, guest.ordinary_line)
+        ours, qemus = pairs(
+            setting.ours(guest.path, work), setting.qemus(guest.path, work), setting.environ, setting.rounds
+        )
+        yield Figure(guest.name, "s", ours, qemus, goal=0.6, kind=guest.kind)
+
+
+def startup(setting: Setting) -> Iterator[Figure]:
+    """busybox echo as a whole process, everything cached by another command line before."""
+    busybox, environ = setting.busybox, setting.environ
+    check(setting.ours(busybox, "sh", "-c", "echo one two | cat"), environ)
+    ours, qemus = setting.ours(busybox, "echo", "hello"), setting.qemus(busybox, "echo", "hello")
+    yield Figure("first run by a warm cache", "s", [wall_seconds(ours, environ)], kind="startup")
+    times = pairs(ours, qemus, environ, setting.rounds * 5)
+    yield Figure("busybox echo", "s", *times, goal=1 / 2.2, kind="startup")
+    peaks = [[peak_mebibytes(command, environ) for _ in range(setting.rounds)] for command in (ours, qemus)]
+    yield Figure("busybox echo, peak memory", "MiB", *peaks, limit=45, kind="startup")
+
+
+def shell(setting: Setting) -> Iterator[Figure]:
+    """A shell loop, and a shell that starts 200 guest programs: under qemu it has to name qemu in front."""
+    busybox, environ = setting.busybox, setting.environ
+    check(setting.ours(busybox, "sh", "-c", LOOP), environ, "1000")
+    ours, qemus = setting.ours(busybox, "sh", "-c", LOOP), setting.qemus(busybox, "sh", "-c", LOOP)
+    yield Figure(
+        "shell loop of 1,000 rounds", "s", *pairs(ours, qemus, environ, setting.rounds * 3), goal=1, kind="shell"
+    )
+    ours = setting.ours(busybox, "sh", "-c", SPAWN.format(command=busybox))
+    qemus = setting.qemus(busybox, "sh", "-c", SPAWN.format(command=f"{setting.qemu} {busybox}"))
+    check(ours, environ, "200")
+    yield Figure("fork and exec, 200 times", "s", *pairs(ours, qemus, environ, setting.rounds), goal=1, kind="shell")
+
+
+def translation(setting: Setting) -> Iterator[Figure]:
+    """What decoding and emitting costs: a run that touches much code once, all forms compiled."""
+    command = [setting.dragoman, "run", "--stats", setting.busybox, "vi", "--help"]
+    nanoseconds, host_bytes = [], []
+    for _ in range(setting.rounds + 1):
+        text = check(command, setting.environ)
+        lines = [line.removeprefix(STATS_PREFIX).split() for line in text.splitlines() if line.startswith(STATS_PREFIX)]
+        facts = {name: float(value) for name, value, *_ in lines}
+        nanoseconds.append(facts["translation"] / facts["translated"])
+        host_bytes.append(facts["host_bytes"] / facts["translated"])
+    yield Figure("translation of an instruction", "ns", nanoseconds[1:], limit=150, kind="translation")
+    yield Figure("host code of an instruction", "B", host_bytes[1:], limit=40, kind="translation")
+
+
+def first(setting: Setting) -> Iterator[Figure]:
+    """The first run ever, with an empty cache, and compiling everything at once."""
+    seconds = []
+    for _ in range(3):
+        with empty_cache(setting) as environ:
+            seconds.append(wall_seconds(setting.ours(setting.busybox, "echo", "hello"), environ))
+    yield Figure("first run ever of busybox echo", "s", seconds, limit=2, kind="first")
+    with empty_cache(setting) as environ:
+        seconds = [wall_seconds([setting.dragoman, "cache", "build"], environ)]
+    yield Figure("the full table of forms", "s", seconds, limit=15, kind="first")
+
+
+@contextmanager
+def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
+    """An environment whose cache is empty, removed afterwards."""
+    folder = tempfile.mkdtemp(prefix="empty-", dir=setting.cache)
+    try:
+        yield {**setting.environ, "XDG_CACHE_HOME": folder}
+    finally:
+        shutil.rmtree(folder)
+
+
+SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
+    "kernels": kernels,
+    "startup": startup,
+    "shell": shell,
+    "translation": translation,
+    "first": first,
+}
