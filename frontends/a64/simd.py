@@ -13,6 +13,7 @@ MODULES: Final = (
     "simd_fp",
     "simd_fp_across",
     "simd_fp_element",
+    "simd_fp_fixed",
     "simd_fp_misc",
     "simd_immediate",
     "simd_load_multiple",
