@@ -76,7 +76,7 @@ _Step = tuple["Callable[..., int]", "Sequence[int]", int, int, int]
 class ReferenceEngine:
     """Runs guest code. `executed` counts the instructions that were completed."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         tables: Tables,
         memory: Memory,

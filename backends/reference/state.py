@@ -236,8 +236,8 @@ class State:
 
 _FUNCTIONS: Final = (
     "load", "store", "load_as", "store_as", "load_exclusive", "store_exclusive", "clear_exclusive", "rmw", "cas",
-    "fp", "fp_call", "fp_compare", "fp_compare_flags", "get_fpcr", "get_fpsr", "set_fpsr", "set_fpcr", "set_qc", "set_nzcv",
-    "leave", "call_helper",
+    "fp", "fp_call", "fp_compare", "fp_compare_flags", "get_fpcr", "get_fpsr", "set_fpsr", "set_fpcr", "set_qc",
+    "set_nzcv", "leave", "call_helper",
 )  # fmt: skip
 
 

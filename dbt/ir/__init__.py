@@ -1,1 +1,1 @@
-"""The intermediate representation: types, ops, builder, verifier, text format and passes. It knows no guest, no host."""
+"""The intermediate representation: types, ops, builder, verifier, text, passes. It knows no guest and no host."""

@@ -287,8 +287,6 @@ class Builder:
     def _optional(self, value: Value | int | None) -> tuple[Value, ...]:
         return () if value is None else (self.as_value(value, I64),)
 
-    def helper(
-        self, name: str, *args: Value, result: Type | None = None, effects: str = "writes"
-    ) -> Value | None:
+    def helper(self, name: str, *args: Value, result: Type | None = None, effects: str = "writes") -> Value | None:
         """Call a native helper; effects (pure, reads, writes) as its declaration says."""
         return self.emit("helper", *args, type=result, name=name, effects=effects).result

@@ -7,8 +7,8 @@ name; `=k`: the type of argument k; `?k`: i1, or a vector of i1 with the lanes o
 its end may be absent, one with `*` may be given any number of times.
 Attributes: `name:KIND` or `name:KIND=default`; KIND is INT, BOOL, PLACE, LANES (a tuple of lane numbers), BITS (an
 integer, or one for each lane), NAME, or the allowed words as `a|b|c`.
-Result rules: `none`, a type name, `=k`, `?k`, `lane` (of argument 0), `lanes` (argument 0 with as many lanes as the mask
-has), `type` (named by the op itself; `check` in verify.py says what is allowed).
+Result rules: `none`, a type name, `=k`, `?k`, `lane` (of argument 0), `lanes` (argument 0 with as many lanes as the
+mask has), `type` (named by the op itself; verify.py says what is allowed).
 
 All integer operations are total: shifts take the amount modulo the lane's width, x / 0 is 0, MIN / -1 is MIN.
 """
@@ -120,7 +120,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("zext", "ints", "", "type", 0, "zero-extended"),
     ("sext", "ints", "", "type", 0, "sign-extended"),
     ("trunc", "ints", "", "type", 0, "the low bits"),
-    ("sat_narrow", "ints", "from_signed:BOOL to_signed:BOOL", "type", 0, "the nearest value of the narrower type"),
+    ("sat_narrow", "ints", "from_signed:BOOL to_signed:BOOL", "type", 0, "the nearest value that fits"),
     ("bitcast", "any", "", "type", 0, "the same bits as another type; lane 0 is lowest"),
     ("select", "?1 any =1", "", "=1", 0, "argument 1 where argument 0 is set, else argument 2; lanewise for a mask"),
     # vectors
@@ -129,7 +129,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("splat", "any", "", "type", 0, "a vector of equal lanes"),
     ("shuffle", "vec =0", "mask:LANES", "lanes", 0, "the lanes of argument 0, then 1, picked by number"),
     ("reduce", "vec", "op:add|and|or|xor|umin|umax|smin|smax", "lane", 0, "all lanes combined, integers only"),
-    ("tbl", "vec v16i8*", "", "=0", 0, "bytes of the tables (1 to 4) picked by the bytes of argument 0; out of range 0"),
+    ("tbl", "vec v16i8*", "", "=0", 0, "bytes of the tables (1 to 4) picked by those of argument 0; beyond: 0"),
     ("clmul", "i64 i64", "", "i128", 0, "carry-less product"),
     ("pmul", "vec =0", "", "=0", 0, "low half of the carry-less product, lanewise"),
     # memory

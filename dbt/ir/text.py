@@ -76,23 +76,25 @@ def parse_templates(text: str) -> list[Template]:
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.partition("#")[0].strip()
         try:
-            if not line:
-                continue
-            if reader is None:
-                head = _HEAD.fullmatch(line)
-                if head is None:
-                    raise IRError(f"expected 'template NAME {{', found {line!r}")
-                reader = _Reader("" if head[1] == "_" else head[1])
-            elif line == "}":
+            if line == "}" and reader is not None:
                 found.append(reader.builder.template(reader.name))
                 reader = None
-            else:
+            elif line and reader is not None:
                 reader.line(line)
+            elif line:
+                reader = _Reader(_head(line))
         except (IRError, ValueError) as error:
             raise IRError(f"line {number}: {error}") from None
     if reader is not None:
         raise IRError(f"template {reader.name} is not closed")
     return found
+
+
+def _head(line: str) -> str:
+    head = _HEAD.fullmatch(line)
+    if head is None:
+        raise IRError(f"expected 'template NAME {{', found {line!r}")
+    return "" if head[1] == "_" else head[1]
 
 
 def parse_template(text: str) -> Template:

@@ -91,164 +91,165 @@ class Value:
     def __bool__(self) -> bool:
         raise IRError("a guest value has no truth in Python: use select(), or make the field static")
 
-    def _emit(self, name: str, /, *args: Value | int, **attrs: AttrValue) -> Value:
+    def emit(self, name: str, /, *args: Value | int, **attrs: AttrValue) -> Value:
+        """The result of an op of the table with self as its first argument; ints become constants of self's type."""
         values = (self, *(self.builder.as_value(a, self.type) for a in args))
         return self.builder.value(name, *values, type=None, **attrs)
 
     def _reversed(self, name: str, left: int) -> Value:
-        return self.builder.as_value(left, self.type)._emit(name, self)
+        return self.builder.as_value(left, self.type).emit(name, self)
 
     # arithmetic and logic
     def __add__(self, b: Value | int) -> Value:
-        return self._emit("add", b)
+        return self.emit("add", b)
 
     def __radd__(self, a: int) -> Value:
         return self._reversed("add", a)
 
     def __sub__(self, b: Value | int) -> Value:
-        return self._emit("sub", b)
+        return self.emit("sub", b)
 
     def __rsub__(self, a: int) -> Value:
         return self._reversed("sub", a)
 
     def __mul__(self, b: Value | int) -> Value:
-        return self._emit("mul", b)
+        return self.emit("mul", b)
 
     def __rmul__(self, a: int) -> Value:
         return self._reversed("mul", a)
 
     def __and__(self, b: Value | int) -> Value:
-        return self._emit("and", b)
+        return self.emit("and", b)
 
     def __rand__(self, a: int) -> Value:
         return self._reversed("and", a)
 
     def __or__(self, b: Value | int) -> Value:
-        return self._emit("or", b)
+        return self.emit("or", b)
 
     def __ror__(self, a: int) -> Value:
         return self._reversed("or", a)
 
     def __xor__(self, b: Value | int) -> Value:
-        return self._emit("xor", b)
+        return self.emit("xor", b)
 
     def __rxor__(self, a: int) -> Value:
         return self._reversed("xor", a)
 
     def __invert__(self) -> Value:
-        return self._emit("xor", -1)
+        return self.emit("xor", -1)
 
     def __neg__(self) -> Value:
         return self._reversed("sub", 0)
 
     def __lshift__(self, n: Value | int) -> Value:
-        return self._emit("shl", n)
+        return self.emit("shl", n)
 
     def lshr(self, n: Value | int) -> Value:
         """Logical shift right."""
-        return self._emit("lshr", n)
+        return self.emit("lshr", n)
 
     def ashr(self, n: Value | int) -> Value:
         """Arithmetic shift right."""
-        return self._emit("ashr", n)
+        return self.emit("ashr", n)
 
     def rotr(self, n: Value | int) -> Value:
         """Rotate right."""
-        return self._emit("rotr", n)
+        return self.emit("rotr", n)
 
     def fshr(self, low: Value | int, n: Value | int) -> Value:
         """Low half of (self : low) shifted right by n."""
-        return self._emit("fshr", low, n)
+        return self.emit("fshr", low, n)
 
     def udiv(self, b: Value | int) -> Value:
         """Unsigned quotient; by 0: 0."""
-        return self._emit("udiv", b)
+        return self.emit("udiv", b)
 
     def sdiv(self, b: Value | int) -> Value:
         """Signed quotient towards 0; by 0: 0; MIN / -1: MIN."""
-        return self._emit("sdiv", b)
+        return self.emit("sdiv", b)
 
     def umulh(self, b: Value | int) -> Value:
         """High half of the unsigned product."""
-        return self._emit("umulh", b)
+        return self.emit("umulh", b)
 
     def smulh(self, b: Value | int) -> Value:
         """High half of the signed product."""
-        return self._emit("smulh", b)
+        return self.emit("smulh", b)
 
     # comparisons: i1, or a mask of i1 lanes
     def eq(self, b: Value | int) -> Value:
         """Equal."""
-        return self._emit("eq", b)
+        return self.emit("eq", b)
 
     def ne(self, b: Value | int) -> Value:
         """Not equal."""
-        return self._emit("ne", b)
+        return self.emit("ne", b)
 
     def ult(self, b: Value | int) -> Value:
         """Unsigned less."""
-        return self._emit("ult", b)
+        return self.emit("ult", b)
 
     def ule(self, b: Value | int) -> Value:
         """Unsigned less or equal."""
-        return self._emit("ule", b)
+        return self.emit("ule", b)
 
     def ugt(self, b: Value | int) -> Value:
         """Unsigned greater."""
-        return self.builder.as_value(b, self.type)._emit("ult", self)
+        return self.builder.as_value(b, self.type).emit("ult", self)
 
     def uge(self, b: Value | int) -> Value:
         """Unsigned greater or equal."""
-        return self.builder.as_value(b, self.type)._emit("ule", self)
+        return self.builder.as_value(b, self.type).emit("ule", self)
 
     def slt(self, b: Value | int) -> Value:
         """Signed less."""
-        return self._emit("slt", b)
+        return self.emit("slt", b)
 
     def sle(self, b: Value | int) -> Value:
         """Signed less or equal."""
-        return self._emit("sle", b)
+        return self.emit("sle", b)
 
     def sgt(self, b: Value | int) -> Value:
         """Signed greater."""
-        return self.builder.as_value(b, self.type)._emit("slt", self)
+        return self.builder.as_value(b, self.type).emit("slt", self)
 
     def sge(self, b: Value | int) -> Value:
         """Signed greater or equal."""
-        return self.builder.as_value(b, self.type)._emit("sle", self)
+        return self.builder.as_value(b, self.type).emit("sle", self)
 
     # minimum, maximum, saturation
     def umin(self, b: Value | int) -> Value:
         """Unsigned minimum."""
-        return self._emit("umin", b)
+        return self.emit("umin", b)
 
     def umax(self, b: Value | int) -> Value:
         """Unsigned maximum."""
-        return self._emit("umax", b)
+        return self.emit("umax", b)
 
     def smin(self, b: Value | int) -> Value:
         """Signed minimum."""
-        return self._emit("smin", b)
+        return self.emit("smin", b)
 
     def smax(self, b: Value | int) -> Value:
         """Signed maximum."""
-        return self._emit("smax", b)
+        return self.emit("smax", b)
 
     def uaddsat(self, b: Value | int) -> Value:
         """Unsigned sum, saturating."""
-        return self._emit("uaddsat", b)
+        return self.emit("uaddsat", b)
 
     def saddsat(self, b: Value | int) -> Value:
         """Signed sum, saturating."""
-        return self._emit("saddsat", b)
+        return self.emit("saddsat", b)
 
     def usubsat(self, b: Value | int) -> Value:
         """Unsigned difference, saturating at 0."""
-        return self._emit("usubsat", b)
+        return self.emit("usubsat", b)
 
     def ssubsat(self, b: Value | int) -> Value:
         """Signed difference, saturating."""
-        return self._emit("ssubsat", b)
+        return self.emit("ssubsat", b)
 
     def sat_narrow(self, bits: int, from_signed: bool, to_signed: bool) -> Value:
         """The nearest value that fits in `bits` bits a lane."""
@@ -257,27 +258,27 @@ class Value:
     # bits
     def clz(self) -> Value:
         """Number of leading zero bits."""
-        return self._emit("clz")
+        return self.emit("clz")
 
     def ctz(self) -> Value:
         """Number of trailing zero bits."""
-        return self._emit("ctz")
+        return self.emit("ctz")
 
     def popcount(self) -> Value:
         """Number of bits set."""
-        return self._emit("popcount")
+        return self.emit("popcount")
 
     def bitreverse(self) -> Value:
         """Bits in reverse order."""
-        return self._emit("bitreverse")
+        return self.emit("bitreverse")
 
     def bswap(self) -> Value:
         """Bytes in reverse order."""
-        return self._emit("bswap")
+        return self.emit("bswap")
 
     def abs(self) -> Value:
         """Absolute value; MIN stays."""
-        return self._emit("abs")
+        return self.emit("abs")
 
     # widths and types
     def _resized(self, name: str, bits: int, **attrs: AttrValue) -> Value:
@@ -310,7 +311,7 @@ class Value:
     # vectors
     def lane(self, index: int) -> Value:
         """One lane."""
-        return self._emit("lane", index=index)
+        return self.emit("lane", index=index)
 
     def with_lane(self, index: int, value: Value | int) -> Value:
         """Self with one lane replaced."""
@@ -322,11 +323,11 @@ class Value:
 
     def shuffle(self, other: Value, mask: Sequence[int]) -> Value:
         """Lanes of self (from 0) and other (from lanes on), picked by number; the mask may be shorter or longer."""
-        return self._emit("shuffle", other, mask=tuple(mask))
+        return self.emit("shuffle", other, mask=tuple(mask))
 
     def reduce(self, op: str) -> Value:
         """All lanes combined by add, and, or, xor, umin, umax, smin or smax."""
-        return self._emit("reduce", op=op)
+        return self.emit("reduce", op=op)
 
     def tbl(self, *tables: Value) -> Value:
         """Each byte of self picks a byte of the concatenated tables (v16i8, one to four); out of range: 0."""
@@ -334,6 +335,6 @@ class Value:
 
     def clmul(self, b: Value) -> Value:
         """Carry-less product: i64 to i128; on byte vectors lanewise, low half."""
-        return self._emit("pmul" if self.type.is_vector else "clmul", b)
+        return self.emit("pmul" if self.type.is_vector else "clmul", b)
 
     pmul = clmul

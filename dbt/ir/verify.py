@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from .values import AttrValue, Op, Template
 
 
-
-def check_op(
-    info: OpInfo, args: Sequence[Value], attrs: Mapping[str, AttrValue], type_: Type | None
-) -> Type | None:
+def check_op(info: OpInfo, args: Sequence[Value], attrs: Mapping[str, AttrValue], type_: Type | None) -> Type | None:
     """Check one op against its row; the type of its result (None: it has none)."""
     types = [a.type for a in args]
     _check_args(info, types)
@@ -208,9 +205,9 @@ _SPECIAL: Final[dict[str, _Rule]] = {
     "store_exclusive": _atomic,
     "rmw": lambda types, result, attrs: _atomic(types, result, attrs) and types[1].bits <= 64,
     "cas": _atomic,
-    "align_check": lambda types, result, attrs: attrs["size"] in (1, 2, 4, 8, 16, 32, 64),
+    "align_check": lambda *facts: facts[2]["size"] in (1, 2, 4, 8, 16, 32, 64),
     "flags": _flags,
-    "flags_if": lambda types, result, attrs: 8 <= types[1].bits <= 64 and attrs["kind"] in ("add", "sub", "logic"),
+    "flags_if": lambda types, _, attrs: 8 <= types[1].bits <= 64 and attrs["kind"] in ("add", "sub", "logic"),
     "fconvert": lambda types, result, _: (
         result is not None and result.is_float and result.lanes == types[0].lanes and result is not types[0]
     ),
@@ -229,16 +226,11 @@ def verify(template: Template, *, fused: bool = False) -> Template:
     defined: set[Value] = set()
     changed = ""
     written = 0
+    last = len(template.ops) - 1
     for position, op in enumerate(template.ops):
         try:
-            info = _check_use(op, defined)
-            effects = info.effects
-            if effects & END and position != len(template.ops) - 1:
-                raise IRError("ends the template, but is not last")
-            if effects & _FAULTS and changed and not _keeps_pc(op):
-                raise IRError(f"may leave the instruction after {changed} has changed state")
-            if not fused and ((effects & GET and written & PUT) or (effects & FLAGS_IN and written & FLAGS_OUT)):
-                raise IRError("reads state that this instruction has already written")
+            effects = _check_use(op, defined)
+            _check_order(op, effects, changed, 0 if fused else written, is_last=position == last)
         except IRError as error:
             raise IRError(f"{template.name or 'template'}: op {position} ({op!r}): {error}") from None
         written |= _writes(op, effects)
@@ -249,7 +241,18 @@ def verify(template: Template, *, fused: bool = False) -> Template:
     return template
 
 
-def _check_use(op: Op, defined: set[Value]) -> OpInfo:
+def _check_order(op: Op, effects: int, changed: str, written: int, *, is_last: bool) -> None:
+    """Reads before writes, what may leave before what changes state; `changed` names the first op that changed any."""
+    if effects & END and not is_last:
+        raise IRError("ends the template, but is not last")
+    if effects & _FAULTS and changed and not _keeps_pc(op):
+        raise IRError(f"may leave the instruction after {changed} has changed state")
+    if (effects & GET and written & PUT and op.name != "helper") or (effects & FLAGS_IN and written & FLAGS_OUT):
+        raise IRError("reads state that this instruction has already written")
+
+
+def _check_use(op: Op, defined: set[Value]) -> int:
+    """Check one op in its place; its effects."""
     info = OPS.get(op.name)
     if info is None:
         raise IRError(f"no op {op.name!r}")
@@ -258,7 +261,7 @@ def _check_use(op: Op, defined: set[Value]) -> OpInfo:
             raise IRError(f"{arg!r} is used before it is defined")
     if check_op(info, op.args, op.attrs, op.type) is not op.type:
         raise IRError(f"has the type {op.type}")
-    return info
+    return info.effects
 
 
 def _writes(op: Op, effects: int) -> int:

@@ -53,7 +53,9 @@ def _combine(cc: str, n: Value, z: Value, c: Callable[[], Value], v: Callable[[]
     return ~_combine(INVERSE[cc], n, z, c, v)
 
 
-def _integer(build: Builder, cc: str, kind: str, a: Value, b: Value, result: Value, carry: Value | None = None) -> Value:
+def _integer(
+    build: Builder, cc: str, kind: str, a: Value, b: Value, result: Value, carry: Value | None = None
+) -> Value:
     if kind == "sub" and cc in _AFTER_SUB:
         compared: Value = getattr(a, _AFTER_SUB[cc])(b)
         return compared

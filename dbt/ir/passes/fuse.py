@@ -24,8 +24,8 @@ def fuse(first: Template, second: Template) -> Template:
     """The two in a row, conditions computed directly; IRError if they cannot be fused."""
     name = f"{first.name}+{second.name}"
     setters = [op for op in first.ops if OPS[op.name].effects & FLAGS_OUT]
-    if len(setters) != 1 or setters[0] is not first.ops[-1]:
-        raise IRError(f"{name}: the first must end by setting the flags, once")
+    if len(setters) != 1 or OPS[first.ops[-1].name].effects & END:
+        raise IRError(f"{name}: the first must set the flags once, and go on")
     if any(op.name in ("imm2", "pc", "npc", "align_check", "exit_if") for op in first.ops):
         raise IRError(f"{name}: the first uses the target or its own PC")
     if any(op.name in ("imm", "imm2") for op in second.ops):
