@@ -23,15 +23,10 @@ from .float_format import (
 )
 
 
-def _mode(rm: str, fpcr: int) -> str:
-    dynamic = rounding(fpcr)
-    return dynamic if rm == "dynamic" else rm
-
-
 def convert(from_bits: int, to_bits: int, a: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPConvert: a number of one format in another; a NaN keeps its sign and the top of its payload."""
     source, target = FORMATS[from_bits], FORMATS[to_bits]
-    mode = _mode(rm, fpcr)
+    mode = rounding(fpcr, rm)
     x = unpack(source, a)
     sign = x.sign << (to_bits - 1)
     if x.is_nan:
@@ -51,7 +46,7 @@ def to_int(
     bits: int, int_bits: int, a: int, fpcr: int, *, signed: bool, rm: str = "zero", fraction_bits: int = 0
 ) -> Result:
     """FPToFixed: saturates with IOC (and no IXC); a NaN gives 0 with IOC. The result is modulo 2**int_bits."""
-    mode = _mode(rm, fpcr)
+    mode = rounding(fpcr, rm)
     x = unpack(FORMATS[bits], a)
     low, high = (-(1 << (int_bits - 1)), (1 << (int_bits - 1)) - 1) if signed else (0, (1 << int_bits) - 1)
     mask = (1 << int_bits) - 1
@@ -70,7 +65,7 @@ def from_int(
     int_bits: int, bits: int, a: int, fpcr: int, *, signed: bool, rm: str = "dynamic", fraction_bits: int = 0
 ) -> Result:
     """FixedToFP: a is taken modulo 2**int_bits; zero is +0."""
-    mode = _mode(rm, fpcr)
+    mode = rounding(fpcr, rm)
     value = a & ((1 << int_bits) - 1)
     if signed and value >> (int_bits - 1):
         value -= 1 << int_bits
@@ -80,7 +75,7 @@ def from_int(
 def round_int(bits: int, a: int, fpcr: int, *, rm: str = "dynamic", exact: bool = False) -> Result:
     """FPRoundInt: to an integral value of the same format; inexact is reported only if `exact`."""
     fmt = FORMATS[bits]
-    mode = _mode(rm, fpcr)
+    mode = rounding(fpcr, rm)
     nan = process_nans(fmt, fpcr, a)
     if nan is not None:
         return nan

@@ -76,11 +76,11 @@ def unpack(fmt: Format, bits: int) -> Number:
     return Number(FINITE, sign, fraction | 1 << fmt.fraction, biased - fmt.bias - fmt.fraction)
 
 
-def rounding(fpcr: int) -> str:
-    """The rounding mode of an FPCR value; raises NotImplementedError for control bits that cannot be set."""
+def rounding(fpcr: int, rm: str = "dynamic") -> str:
+    """The mode `rm`, FPCR's if 'dynamic'; raises NotImplementedError for control bits that cannot be set."""
     if fpcr & UNSUPPORTED:
         raise NotImplementedError(f"FPCR {fpcr:#x}: flush-to-zero and alternative half precision")
-    return RMODES[fpcr >> 22 & 3]
+    return RMODES[fpcr >> 22 & 3] if rm == "dynamic" else rm
 
 
 def round_shift(sign: int, mantissa: int, shift: int, rm: str) -> tuple[int, bool]:

@@ -1,7 +1,7 @@
 """Exact binary16, binary32 and binary64 arithmetic with Arm's rules: the definition of the IR's floating point.
 
 DDI 0487, shared/functions/float. All functions take the width of the format in bits, operands as bit patterns and
-FPCR, and return (bit pattern, flags for FPSR).
+FPCR, and return (bit pattern, flags for FPSR). `rm` is a name of the IR; dynamic: the mode that FPCR says.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _sum(fmt: Format, x: Number, y: Number, rm: str) -> Result:
     return round_pack(fmt, int(total < 0), abs(total), exponent, rm)
 
 
-def add(bits: int, a: int, b: int, fpcr: int) -> Result:
+def add(bits: int, a: int, b: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPAdd."""
-    fmt, rm = FORMATS[bits], rounding(fpcr)
+    fmt, rm = FORMATS[bits], rounding(fpcr, rm)
     nan = process_nans(fmt, fpcr, a, b)
     if nan is not None:
         return nan
@@ -69,18 +69,18 @@ def add(bits: int, a: int, b: int, fpcr: int) -> Result:
     return _sum(fmt, x, y, rm)
 
 
-def sub(bits: int, a: int, b: int, fpcr: int) -> Result:
+def sub(bits: int, a: int, b: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPSub: as FPAdd with the second operand negated, unless that is a NaN."""
     fmt = FORMATS[bits]
     nan = process_nans(fmt, fpcr, a, b)
     if nan is not None:
         return nan
-    return add(bits, a, b ^ fmt.sign_bit, fpcr)
+    return add(bits, a, b ^ fmt.sign_bit, fpcr, rm)
 
 
-def mul(bits: int, a: int, b: int, fpcr: int) -> Result:
+def mul(bits: int, a: int, b: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPMul."""
-    fmt, rm = FORMATS[bits], rounding(fpcr)
+    fmt, rm = FORMATS[bits], rounding(fpcr, rm)
     nan = process_nans(fmt, fpcr, a, b)
     if nan is not None:
         return nan
@@ -91,18 +91,18 @@ def mul(bits: int, a: int, b: int, fpcr: int) -> Result:
     return round_pack(fmt, sign, x.mantissa * y.mantissa, x.exponent + y.exponent, rm)
 
 
-def mulx(bits: int, a: int, b: int, fpcr: int) -> Result:
+def mulx(bits: int, a: int, b: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPMulX: as FPMul, but infinity times zero is 2.0 with the product's sign."""
     fmt = FORMATS[bits]
     x, y = unpack(fmt, a), unpack(fmt, b)
     if {x.kind, y.kind} == {INFINITY, ZERO}:
         return (x.sign ^ y.sign) << (bits - 1) | (fmt.bias + 1) << fmt.fraction, 0
-    return mul(bits, a, b, fpcr)
+    return mul(bits, a, b, fpcr, rm)
 
 
-def div(bits: int, a: int, b: int, fpcr: int) -> Result:
+def div(bits: int, a: int, b: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPDiv."""
-    fmt, rm = FORMATS[bits], rounding(fpcr)
+    fmt, rm = FORMATS[bits], rounding(fpcr, rm)
     nan = process_nans(fmt, fpcr, a, b)
     if nan is not None:
         return nan
@@ -122,9 +122,9 @@ def div(bits: int, a: int, b: int, fpcr: int) -> Result:
     return round_pack(fmt, sign, quotient << 1 | (rest != 0), x.exponent - y.exponent - scale - 1, rm)
 
 
-def sqrt(bits: int, a: int, fpcr: int) -> Result:
+def sqrt(bits: int, a: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPSqrt."""
-    fmt, rm = FORMATS[bits], rounding(fpcr)
+    fmt, rm = FORMATS[bits], rounding(fpcr, rm)
     nan = process_nans(fmt, fpcr, a)
     if nan is not None:
         return nan
@@ -142,9 +142,9 @@ def sqrt(bits: int, a: int, fpcr: int) -> Result:
     return round_pack(fmt, 0, root << 1 | (root * root != scaled), (x.exponent - shift) // 2 - 1, rm)
 
 
-def fma(bits: int, a: int, n: int, m: int, fpcr: int) -> Result:
+def fma(bits: int, a: int, n: int, m: int, fpcr: int, rm: str = "dynamic") -> Result:
     """FPMulAdd: a + n * m, rounded once."""
-    fmt, rm = FORMATS[bits], rounding(fpcr)
+    fmt, rm = FORMATS[bits], rounding(fpcr, rm)
     x, y, z = unpack(fmt, a), unpack(fmt, n), unpack(fmt, m)
     invalid_product = {y.kind, z.kind} == {INFINITY, ZERO}
     if x.kind == QNAN and invalid_product:
