@@ -1,0 +1,151 @@
+"""Checks the machine code of a stencil: at each access to guest memory the guest's state is as before the instruction.
+
+A fault there is answered by taking the flag words out of r12 to r15 and env out of rdi, and the registers out of env
+(DESIGN, section 7). So at an access these registers must be untouched, and nothing may have been stored to env before.
+Base and mask may be lost: they are in Env. The code of a stencil branches forward only, apart from loops around
+compare-and-exchange; states are joined over all ways that lead to an instruction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from capstone import CS_AC_WRITE, CS_ARCH_X86, CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET, CS_MODE_64, Cs
+from capstone.x86 import X86_OP_IMM, X86_OP_MEM, X86_REG_RIP, X86_REG_RSP
+
+from .extract import ExtractError
+
+if TYPE_CHECKING:
+    from capstone import CsInsn
+
+    from .extract import Stencil
+
+PINNED: Final = ("r12", "r13", "r14", "r15", "rdi")
+_ALIASES: Final = {
+    name: full
+    for full, names in (
+        *((f"r{n}", (f"r{n}d", f"r{n}w", f"r{n}b")) for n in range(8, 16)),
+        *((f"r{x}x", (f"e{x}x", f"{x}x", f"{x}l", f"{x}h")) for x in "abcd"),
+        *((f"r{x}", (f"e{x}", x, f"{x}l")) for x in ("si", "di", "bp", "sp")),
+    )
+    for name in (full, *names)
+}
+
+
+class CheckError(ExtractError):
+    """A guest access comes too late, behind a change of state."""
+
+
+class _State:
+    """What is known before an instruction: registers that hold env, those that hold something else of the host's."""
+
+    __slots__ = ("clobbered", "env", "host", "stored")
+
+    def __init__(self) -> None:
+        self.env = frozenset({"rdi"})
+        self.host: frozenset[str] = frozenset()  # pointers to host structures, loaded out of env
+        self.clobbered: frozenset[str] = frozenset()
+        self.stored = False
+
+    def copy(self) -> _State:
+        other = _State()
+        other.env, other.host, other.clobbered, other.stored = self.env, self.host, self.clobbered, self.stored
+        return other
+
+    def join(self, other: _State) -> bool:
+        """Make this what holds on both ways; whether that changed it."""
+        before = (self.env, self.host, self.clobbered, self.stored)
+        self.env &= other.env
+        self.host &= other.host
+        self.clobbered |= other.clobbered
+        self.stored |= other.stored
+        return before != (self.env, self.host, self.clobbered, self.stored)
+
+
+def check(stencil: Stencil, name: str) -> None:
+    """Raise CheckError if a fault at some access would find a changed state."""
+    decoder = Cs(CS_ARCH_X86, CS_MODE_64)
+    decoder.detail = True
+    code = {i.address: i for i in decoder.disasm(stencil.code, 0)}
+    patched = {hole.offset for hole in stencil.holes}
+    states = {0: _State()}
+    waiting = [0]
+    while waiting:
+        at = waiting.pop()
+        instruction = code.get(at)
+        if instruction is None:
+            continue  # behind the end: the next stencil
+        state = states[at].copy()
+        _step(instruction, state, name)
+        for successor in _successors(instruction, patched):
+            known = states.get(successor)
+            if known is None:
+                states[successor] = state.copy()
+                waiting.append(successor)
+            elif known.join(state):
+                waiting.append(successor)
+
+
+def _successors(i: CsInsn, patched: set[int]) -> list[int]:
+    behind = i.address + i.size
+    if i.group(CS_GRP_RET):
+        return []
+    if i.group(CS_GRP_JUMP):
+        ways = [] if i.mnemonic == "jmp" else [behind]
+        if i.operands[0].type == X86_OP_IMM and not any(i.address < p < behind for p in patched):
+            ways.append(i.operands[0].imm)
+        return ways
+    return [behind]
+
+
+def _full(i: CsInsn, register: int) -> str:
+    name = i.reg_name(register) or ""
+    return _ALIASES.get(name, name)
+
+
+def _step(i: CsInsn, state: _State, name: str) -> None:
+    loads_env = loads_host = False
+    if i.mnemonic not in ("lea", "nop", "prefetcht0"):
+        for operand in i.operands:
+            if operand.type != X86_OP_MEM:
+                continue
+            base = _full(i, operand.mem.base)
+            if operand.mem.base in (X86_REG_RIP, X86_REG_RSP):
+                continue
+            if base in state.env:
+                if operand.access & CS_AC_WRITE:
+                    state.stored = True
+                loads_env = True
+            elif base in state.host:
+                loads_host = True
+            else:
+                _access(i, state, name)
+    _written(i, state, host=loads_env or loads_host)
+
+
+def _access(i: CsInsn, state: _State, name: str) -> None:
+    where = f"{name}: {i.mnemonic} {i.op_str} at {i.address:#x}"
+    if state.stored:
+        raise CheckError(f"{where}: env is changed before")
+    lost = state.clobbered.intersection(PINNED)
+    if lost:
+        raise CheckError(f"{where}: {', '.join(sorted(lost))} changed before")
+
+
+def _written(i: CsInsn, state: _State, *, host: bool) -> None:
+    """Registers that the instruction changes, and what a move makes of its destination."""
+    changed = {_full(i, register) for register in i.regs_access()[1]}
+    if i.group(CS_GRP_CALL):
+        changed |= {"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"}
+    source = _full(i, i.operands[1].reg) if i.mnemonic == "mov" and i.operands[1].type == 1 else ""
+    from_env = source in state.env
+    state.env -= changed
+    state.host -= changed
+    state.clobbered |= changed
+    if i.mnemonic == "mov" and i.operands[0].type == 1:
+        target = _full(i, i.operands[0].reg)
+        if from_env:
+            state.env |= {target}
+            state.clobbered -= {target} if target == "rdi" else set()
+        elif host and i.operands[0].size == 8:  # noqa: PLR2004 - a pointer
+            state.host |= {target}

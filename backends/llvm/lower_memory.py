@@ -1,0 +1,262 @@
+"""Lowering of guest state and guest memory: loads, stores, atomics, exclusives, fences (DESIGN, section 6).
+
+host = base + (address AND mask). Where the address is a value plus an immediate, only the value is masked and the
+immediate becomes the displacement: guard zones at both ends of the range absorb it. A number of the record alone is
+a code address plus an offset, in the range by construction, and not masked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dbt.engine.layout import EXIT_ALIGNMENT
+from dbt.ir.types import I64, I128
+from dbt.ir.values import IRError, Place
+
+from .lower_control import leave_if
+from .source import IMM, TARGET, Immediate
+from .text import UNLIKELY, llvm_type
+
+if TYPE_CHECKING:
+    from dbt.ir.types import Type
+    from dbt.ir.values import Op, Value
+
+    from .lower import Lower, Lowering, Operand
+
+_GUARD: Final = 1 << 15  # constants below this stay displacements
+_FENCES: Final = {"full": "seq_cst", "load": "acquire", "store": "release"}
+_RMW: Final = {name: name for name in ("add", "and", "or", "xor", "xchg", "umin", "umax")} | {
+    "smin": "min", "smax": "max",
+}  # fmt: skip
+
+
+# guest state
+def _get(low: Lowering, op: Op) -> Operand:
+    place, type_ = op.attrs["place"], op.type
+    assert isinstance(place, Place)  # noqa: S101 - by the table of ops
+    assert type_ is not None  # noqa: S101
+    assert op.result is not None  # noqa: S101
+    pointer = low.source.pointer(place)
+    volatile = "volatile " if op.result.index in low.selected else ""
+    return low.emit(f"load {volatile}{llvm_type(type_)}, ptr {pointer}, align {_state_alignment(type_)}")
+
+
+def _put(low: Lowering, op: Op) -> Operand:
+    place, (value,) = op.attrs["place"], op.args
+    assert isinstance(place, Place)  # noqa: S101 - by the table of ops
+    type_ = llvm_type(value.type)
+    given = low.fold(value) if value.type.is_int else low.use(value)
+    low.line(f"store {type_} {given}, ptr {low.source.pointer(place)}, align {_state_alignment(value.type)}")
+    return None
+
+
+def _state_alignment(type_: Type) -> int:
+    return min(type_.width // 8, 8)
+
+
+# addresses
+def _split(low: Lowering, address: Value) -> tuple[Value | None, Immediate | None, int]:
+    """Address = value + immediate + constant, as far as displacements may hold it; value None: nothing is left."""
+    constant, number = 0, None
+    left: Value | None = address
+    while left is not None:
+        op = left.op
+        if isinstance(low.operand(left), Immediate):
+            number, left = low.operand(left), None
+        elif op.name in ("add", "sub"):
+            kept = op.args[0]
+            terms = ((kept, op.args[1]), (op.args[1], kept)) if op.name == "add" else ((kept, op.args[1]),)
+            for rest, term in terms:
+                found = low.operand(term)
+                if term.op.name == "const":
+                    value = term.op.attrs["value"]
+                    assert isinstance(value, int)  # noqa: S101
+                    signed = (value ^ 1 << 63) - (1 << 63)
+                    moved = constant + (signed if op.name == "add" else -signed)
+                    if abs(moved) < _GUARD:
+                        constant, left = moved, rest
+                        break
+                if (
+                    op.name == "add" and number is None and isinstance(found, Immediate) and found.which in (IMM, TARGET)
+                    and found.bits == I64.bits and not isinstance(low.operand(rest), Immediate)
+                ):  # fmt: skip
+                    number, left = found, rest
+                    break
+            else:
+                break
+        else:
+            break
+    assert not isinstance(number, str)  # noqa: S101
+    return left, number, constant
+
+
+def host_pointer(low: Lowering, address: Value) -> str:
+    """Host pointer of a guest address."""
+    left, number, constant = _split(low, address)
+    if number is not None:
+        number = number._replace(addend=number.addend + constant)
+        displacement = low.source.folded(number)
+        if displacement is None:
+            if left is not None:  # a 64-bit number may be anything: mask the whole sum
+                return _masked(low, low.use(address))
+            displacement = low.hold(number)
+    else:
+        displacement = str(constant) if constant else ""
+    pointer = low.source.base if left is None else _masked(low, low.use(left))
+    return low.emit(f"getelementptr i8, ptr {pointer}, i64 {displacement}") if displacement else pointer
+
+
+def _masked(low: Lowering, address: str) -> str:
+    offset = low.emit(f"and i64 {address}, {low.source.mask}")
+    return low.emit(f"getelementptr i8, ptr {low.source.base}, i64 {offset}")
+
+
+def _check_space(op: Op) -> None:
+    if op.attrs.get("space", "memory") != "memory":
+        raise IRError(f"{op!r}: direct memory has no I/O space")
+
+
+def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
+    if op.attrs.get("endian", "little") == "little" or type_.bits == 8:  # noqa: PLR2004 - bytes have no order
+        return value
+    if not type_.is_int:
+        raise IRError(f"{op!r}: big-endian accesses are of integers")
+    return low.call(llvm_type(type_), f"llvm.bswap.{type_.name}", (llvm_type(type_), value))
+
+
+# plain accesses
+def _load(low: Lowering, op: Op) -> Operand:
+    _check_space(op)
+    assert op.type is not None  # noqa: S101 - by the table of ops
+    value = _read(low, host_pointer(low, op.args[0]), op.type, ordered=op.attrs["order"] == "acquire")
+    return _swapped(low, op, value, op.type)
+
+
+def _read(low: Lowering, pointer: str, type_: Type, *, ordered: bool) -> str:
+    text = llvm_type(type_)
+    if ordered and type_.is_int:
+        return low.emit(f"load atomic volatile {text}, ptr {pointer} acquire, align {type_.width // 8}")
+    value = low.emit(f"load volatile {text}, ptr {pointer}, align 1")
+    if ordered:
+        low.line("fence acquire")
+    return value
+
+
+def _store(low: Lowering, op: Op) -> Operand:
+    _check_space(op)
+    address, value = op.args
+    pointer, text = host_pointer(low, address), llvm_type(value.type)
+    given = low.fold(value) if value.type.is_int and op.attrs["endian"] == "little" else low.use(value)
+    given = _swapped(low, op, given, value.type)
+    if op.attrs["order"] == "relaxed":
+        low.line(f"store volatile {text} {given}, ptr {pointer}, align 1")
+    elif value.type.is_int:
+        low.line(f"store atomic volatile {text} {given}, ptr {pointer} seq_cst, align {value.type.width // 8}")
+    else:
+        low.line("fence release")
+        low.line(f"store volatile {text} {given}, ptr {pointer}, align 1")
+        low.line("fence seq_cst")
+    return None
+
+
+# atomics: on an x86 host always the host's, whatever the order asked for
+def _rmw(low: Lowering, op: Op) -> Operand:
+    address, value = op.args
+    text = llvm_type(value.type)
+    big = op.attrs["endian"] == "big"
+    if big and op.attrs["op"] not in ("and", "or", "xor", "xchg"):
+        raise IRError(f"{op!r}: no big-endian arithmetic in memory")
+    given = _swapped(low, op, low.use(value), value.type)
+    pointer = host_pointer(low, address)
+    name = _RMW[str(op.attrs["op"])]
+    old = low.emit(f"atomicrmw volatile {name} ptr {pointer}, {text} {given} seq_cst, align {value.type.width // 8}")
+    return _swapped(low, op, old, value.type)
+
+
+def _cas(low: Lowering, op: Op) -> Operand:
+    address, expected, new = op.args
+    type_ = expected.type
+    wanted, given = (_swapped(low, op, low.use(v), type_) for v in (expected, new))
+    old, _ = _exchange(low, host_pointer(low, address), type_, wanted, given)
+    return _swapped(low, op, old, type_)
+
+
+def _exchange(low: Lowering, pointer: str, type_: Type, expected: str, new: str) -> tuple[str, str]:
+    text = llvm_type(type_)
+    pair = low.emit(
+        f"cmpxchg volatile ptr {pointer}, {text} {expected}, {text} {new} seq_cst seq_cst, align {type_.width // 8}"
+    )
+    old = low.emit(f"extractvalue {{ {text}, i1 }} {pair}, 0")
+    return old, low.emit(f"extractvalue {{ {text}, i1 }} {pair}, 1")
+
+
+def _fence(low: Lowering, op: Op) -> Operand:
+    low.line(f"fence {_FENCES[str(op.attrs['kind'])]}")
+    return None
+
+
+# the exclusive monitor: address, size and value in env; the address is all ones while it is open
+def _load_exclusive(low: Lowering, op: Op) -> Operand:
+    type_ = op.type
+    assert type_ is not None  # noqa: S101 - by the table of ops
+    pointer = host_pointer(low, op.args[0])
+    value = _read(low, pointer, type_, ordered=True)
+    offsets, wide = low.offsets, value
+    if type_ is not I128 and type_ is not I64:
+        wide = low.emit(f"zext {llvm_type(type_)} {value} to i64")
+    low.line(f"store i64 {low.use(op.args[0])}, ptr {low.env(offsets.exclusive_address)}")
+    low.line(f"store i64 {type_.width // 8}, ptr {low.env(offsets.exclusive_size)}")
+    stored = "i128" if type_ is I128 else "i64"
+    low.line(f"store {stored} {wide}, ptr {low.env(offsets.exclusive_value)}, align 8")
+    return _swapped(low, op, value, type_)
+
+
+def _store_exclusive(low: Lowering, op: Op) -> Operand:
+    """0 if address, size and the value in memory are what the monitor holds and the exchange succeeds, else 1."""
+    address, value = op.args
+    type_, offsets, text = value.type, low.offsets, llvm_type(value.type)
+    armed = low.emit(f"load i64, ptr {low.env(offsets.exclusive_address)}")
+    size = low.emit(f"load i64, ptr {low.env(offsets.exclusive_size)}")
+    other = low.emit(f"icmp ne i64 {armed}, {low.use(address)}")
+    resized = low.emit(f"icmp ne i64 {size}, {type_.width // 8}")
+    refused = low.emit(f"or i1 {other}, {resized}")
+    expected = low.emit(f"load {text}, ptr {low.env(offsets.exclusive_value)}, align 8")
+    given = _swapped(low, op, low.use(value), type_)
+    pointer = host_pointer(low, address)
+    start, attempt, done = (low.body.label(hint) for hint in ("monitor", "attempt", "stored"))
+    low.line(f"br label %{start}")
+    low.body.place(start)
+    low.line(f"br i1 {refused}, label %{done}, label %{attempt}, {UNLIKELY}")
+    low.body.place(attempt)
+    _, success = _exchange(low, pointer, type_, expected, given)
+    failed = low.emit(f"xor i1 {success}, true")
+    low.line(f"br label %{done}")
+    low.body.place(done)
+    status = low.emit(f"phi i1 [ true, %{start} ], [ {failed}, %{attempt} ]")
+    _disarm(low)
+    return low.emit(f"zext i1 {status} to i32")
+
+
+def _disarm(low: Lowering) -> None:
+    low.line(f"store i64 -1, ptr {low.env(low.offsets.exclusive_address)}")
+
+
+def _clear_exclusive(low: Lowering, _op: Op) -> Operand:
+    _disarm(low)
+    return None
+
+
+def _align_check(low: Lowering, op: Op) -> Operand:
+    size, (address,) = op.attrs["size"], op.args
+    assert isinstance(size, int)  # noqa: S101 - by the table of ops
+    if size > 1:
+        low_bits = low.emit(f"and i64 {low.use(address)}, {size - 1}")
+        leave_if(low, low.emit(f"icmp ne i64 {low_bits}, 0"), EXIT_ALIGNMENT, low.use(address), "this")
+    return None
+
+
+LOWER: Final[dict[str, Lower]] = {
+    "get": _get, "put": _put, "load": _load, "store": _store, "rmw": _rmw, "cas": _cas, "fence": _fence,
+    "load_exclusive": _load_exclusive, "store_exclusive": _store_exclusive, "clear_exclusive": _clear_exclusive,
+    "align_check": _align_check,
+}  # fmt: skip
