@@ -35,9 +35,10 @@ def llvm_type(type_: Type) -> str:
 
 def attributes(host_features: str) -> str:
     """The attribute group #0 of translated code, for a host with these features (LLVM's list: +a,-b,...)."""
-    wanted = (f for f in host_features.split(",") if f.startswith("+") and not f[1:].startswith(_UNWANTED))
-    features = f'"target-features"="{",".join(wanted)}"'
-    return f'attributes #0 = {{ nounwind "frame-pointer"="none" "no-builtins" {features} }}'
+    # Those not wanted are taken away by name: the CPU's own name implies them.
+    names = sorted(feature[1:] for feature in host_features.split(",") if feature.startswith("+"))
+    features = ",".join(("-" if name.startswith(_UNWANTED) else "+") + name for name in names)
+    return f'attributes #0 = {{ nounwind "frame-pointer"="none" "no-builtins" "target-features"="{features}" }}'
 
 
 def mangled(type_: Type) -> str:
