@@ -117,16 +117,14 @@ def CAS(cpu: Lifter, size: int, Rs: X, Rn: XSP, Rt: X) -> None:
 
 @a64("0 sz 001000 0 L 1 Rs:4 0 o0 11111 Rn:5 Rt:4 0", static="sz", feature="atomics",
      asm=lambda sz, L, o0: (
-         f"casp{'a' * L}{'l' * o0} {{old:{'wx'[sz]}}}, {{old2:{'wx'[sz]}}}, {{new:{'wx'[sz]}}}, "
-         f"{{new2:{'wx'[sz]}}}, [{{Rn}}]"),
-     old=XPair("Rs"), new=XPair("Rt"), old2=XPair("Rs", skip=1), new2=XPair("Rt", skip=1))
-def CASP(cpu: Lifter, sz: int, old: XPair, new: XPair, Rn: XSP) -> None:
+         f"casp{'a' * L}{'l' * o0} {{Rs:{'wx'[sz]}}}, {{Rt:{'wx'[sz]}}}, [{{Rn}}]"))
+def CASP(cpu: Lifter, sz: int, Rs: XPair, Rn: XSP, Rt: XPair) -> None:
     """CASP, CASPA, CASPL, CASPAL: pairs start at even registers."""
     bits = 32 << sz
     address = Rn.read()
     cpu.align_check(address, bits // 4)
-    both = cpu.cas(address, joined(*old.read_pair(bits)), joined(*new.read_pair(bits)), "acq_rel")
-    old.write_pair(bits, both.trunc(bits), both.lshr(bits).trunc(bits))
+    both = cpu.cas(address, joined(*Rs.read_pair(bits)), joined(*Rt.read_pair(bits)), "acq_rel")
+    Rs.write_pair(both.trunc(bits), both.lshr(bits).trunc(bits))
 
 
 def joined(low: Value, high: Value) -> Value:

@@ -1,7 +1,7 @@
 """Loads and stores of register pairs (DDI 0487, C4.1 'Loads and Stores').
 
-CONSTRAINED UNPREDICTABLE, as QEMU does it: of two equal destinations the first register's value stays; a base that is
-also a destination holds the address in the end.
+CONSTRAINED UNPREDICTABLE, as QEMU does it: of two equal destinations the first register's value stays (general) or the
+second's (SIMD&FP); a base that is also a destination holds the address in the end.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def LDP_v(cpu: Lifter, opc: int, mode: int, L: int, imm: Imm, Rt2: V, Rn: XSP, R
         type_ = vector_type(2 + opc)
         first = cpu.load(type_, address)
         second = cpu.load(type_, address + size)
-        Rt2.write(second)
         Rt.write(first)
+        Rt2.write(second)
     else:
         type_ = int_type(8 * size) if opc < 2 else vector_type(4)
         first, second = Rt.read(type_), Rt2.read(type_)

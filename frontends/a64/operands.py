@@ -68,19 +68,26 @@ class XSP(General):
 
 
 class XPair(X):
-    """An even register and the one behind it (the zero register behind x30)."""
+    """A register with an even number, whose field holds half of it, and the one behind (x30: the zero register)."""
 
     __slots__ = ()
+    READ: ClassVar = X.READ[::2]
+    SECOND: ClassVar = X.WRITE[1::2]
 
     def read_pair(self, bits: int) -> tuple[Value, Value]:
         """The low `bits` of both."""
         token = self.read_token()  # the zero slot lies behind x30
         return self.cpu.get(int_type(bits), Place(token, 0)), self.cpu.get(int_type(bits), Place(token, 8))
 
-    def write_pair(self, bits: int, low: Value, high: Value) -> None:
+    def write_pair(self, low: Value, high: Value) -> None:
         """Write both, zero-extended."""
-        self.write(bits, low)
-        self.next(1).write(bits, high)
+        self.cpu.put(Place(self.read_token(), 0), low.zext(64))
+        self.cpu.put(Place(self.cpu.token(self.names, self.SECOND), 0), high.zext(64))
+
+    def text(self, value: int, style: str, statics: Mapping[str, int]) -> str:
+        """`w4, w5`."""
+        first = super().text(2 * value, style, statics)
+        return f"{first}, {super().text(2 * value + 1, style, statics)}"
 
 
 class V(Register):

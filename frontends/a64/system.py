@@ -17,9 +17,8 @@ from .operands import X, a64
 
 FPCR_MODES: Final = 3 << 22 | 1 << 25  # RMode and DN: what may be set
 FPCR_UNIMPLEMENTED: Final = 1 << 24 | 1 << 26  # FZ and AHP; all other bits are RES0: their features are absent
-FPSR_BITS: Final = 0x0800_009F  # QC, IDC, IXC, UFC, OFC, DZC, IOC; A64 has no NZCV in it
-# Lines of 64 bytes, PIPT; data caches need no cleaning for instruction fetches (IDC).
-CTR: Final = 0x9444_C004
+FPSR_BITS: Final = 0xF800_009F  # AArch32's NZCV, QC, IDC, IXC, UFC, OFC, DZC, IOC
+CTR: Final = 0x8444_C004  # lines of 64 bytes, instruction caches PIPT
 DCZID: Final = 4  # DC ZVA zeroes 1 << 4 words
 COUNTER_HZ: Final = 1_000_000_000  # helper_cntvct counts nanoseconds
 BARRIERS: Final = ("full", "load", "store", "full")
@@ -50,13 +49,13 @@ def ISB(cpu: Lifter) -> None:
     cpu.fence("full")
 
 
-@a64("1101010100 0 00 000 0100 xxxx 000 11111", asm="cfinv", feature="flagm")
+@a64("1101010100 0 00 000 0100 0000 000 11111", asm="cfinv", feature="flagm")
 def CFINV(cpu: Lifter) -> None:
     """CFINV: the carry inverted."""
     cpu.set_nzcv(cpu.nzcv() ^ 1 << 29)
 
 
-@a64("1101010100 0 00 000 0100 xxxx 001 11111", asm="xaflag", feature="flagm2")
+@a64("1101010100 0 00 000 0100 0000 001 11111", asm="xaflag", feature="flagm2")
 def XAFLAG(cpu: Lifter) -> None:
     """XAFLAG: flags of a comparison in the other format to Arm's."""
     flags = cpu.nzcv()
@@ -65,7 +64,7 @@ def XAFLAG(cpu: Lifter) -> None:
     cpu.set_nzcv(negative << 31 | (z & c) << 30 | (c | z) << 29 | (z & (c ^ 1)) << 28)
 
 
-@a64("1101010100 0 00 000 0100 xxxx 010 11111", asm="axflag", feature="flagm2")
+@a64("1101010100 0 00 000 0100 0000 010 11111", asm="axflag", feature="flagm2")
 def AXFLAG(cpu: Lifter) -> None:
     """AXFLAG: flags of Arm's comparison to the other format."""
     flags = cpu.nzcv()
