@@ -57,6 +57,14 @@ class Pack:
     def __len__(self) -> int:
         return len(self._stencils)
 
+    def numbers(self) -> set[int]:
+        """The stencils that it has."""
+        return set(self._stencils)
+
+    def specials(self) -> set[int]:
+        """The special stencils that it has."""
+        return set(self._special)
+
     def add(self, number: int, stencil: Stencil) -> None:
         """Add or replace a stencil by the number that EXIT_STENCIL carries."""
         limit = self._pairs if number & FUSED_STENCIL else self.n_forms * VARIANTS

@@ -10,6 +10,7 @@ from dbt.errors import InternalError, UserError
 from . import hostmem
 from .helpers import HELPERS
 from .layout import (
+    CONDITIONS,
     EXIT_FULL,
     EXIT_ICACHE,
     EXIT_STENCIL,
@@ -150,6 +151,10 @@ class Baseline:
         self.ctx.n_stops = len(addresses)
         self.flush()
 
+    def hwcap(self) -> tuple[int, int]:
+        """AT_HWCAP and AT_HWCAP2 of what the rows implement."""
+        return int(self._tables.hwcap), int(self._tables.hwcap2)
+
     def hurry(self) -> None:
         """After the poll word was set: let indirect branches leave as well."""
         self.cpu.env.jump_cache = self.ctx.empty_cache
@@ -168,15 +173,15 @@ class Baseline:
 
     def _needed(self) -> set[int]:
         """Stencils for all instructions that are in executable memory now, as far as they decode."""
-        n = self._tables.n_forms
-        seen = self._anonymous(n)
+        forms, pairs = self._tables.n_forms, self._tables.n_fusable * CONDITIONS
+        seen = self._anonymous(forms + pairs)
         for start, end, _prot in self.cpu.memory.executable_ranges():
-            self.runtime.scan(self.ctx_address, start, end - start, seen)
-        flags = ctypes.string_at(seen, n)
+            self.runtime.scan(self.ctx_address, start, end - start, seen, seen + forms)
+        noted = ctypes.string_at(seen, forms + pairs)
         self._release()
         from .needs import stencils_for
 
-        return stencils_for(flags, self.ctx, self._tables)
+        return stencils_for(noted[:forms], noted[forms:], self.ctx, forms)
 
     def _has(self, index: int) -> bool:
         table = self.ctx.fused if index & FUSED_STENCIL else self.ctx.stencils

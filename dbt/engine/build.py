@@ -46,7 +46,7 @@ class Progress:
 def run_worker(store: Store, jobs: list[str]) -> None:
     """Run the worker on `jobs` (see worker.py) and wait for it. Raises InternalError if it fails."""
     read_end, write_end = os.pipe()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         middle = os.fork()
         if not middle:
@@ -79,7 +79,7 @@ def _start(store: Store, jobs: list[str], write_end: int) -> None:
         if os.fork():
             os._exit(0)
         os.setsid()
-        for number in range(1, signal.NSIG):
+        for number in signal.valid_signals():
             if number not in (signal.SIGKILL, signal.SIGSTOP):
                 try:
                     signal.signal(number, signal.SIG_DFL)

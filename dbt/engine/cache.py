@@ -74,9 +74,10 @@ def source_stamp() -> str:
     import dbt
     import dbt.backends
     import dbt.frontends
+    import dbt.version
 
     roots = {"dbt": dbt.__file__, "frontends": dbt.frontends.__file__, "backends": dbt.backends.__file__}
-    lines = [f"dragoman {dbt.__version__} python {sys.version_info[0]}.{sys.version_info[1]}"]
+    lines = [f"dragoman {dbt.version.VERSION} python {sys.version_info[0]}.{sys.version_info[1]}"]
     for root, folders in SOURCE_FOLDERS:
         top = os.path.dirname(roots[root] or "")
         for folder in folders:

@@ -13,6 +13,8 @@ from . import hostmem
 from .guests import GuestInfo, guest_info
 from .layout import (
     EXIT_BUDGET,
+    EXIT_BUS,
+    EXIT_FAULT,
     EXIT_NAMES,
     GUEST_BYTES,
     Env,
@@ -21,13 +23,14 @@ from .memory import AddressSpace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from .baseline import Baseline
     from .cache import Store
 
 ENGINES = ("baseline", "reference")
-UNLIMITED = (1 << 63) - 1
+WRITE_FAULT = 2  # bit of Env.fault_error
 MASK64 = (1 << 64) - 1
 FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
 
@@ -161,10 +164,11 @@ class Cpu:
         `budget`: at most so many instructions (exact), then EXIT_BUDGET.
         """
         if self.baseline is None:
-            return self._run_reference(UNLIMITED if budget is None else budget)
-        if budget is None:
-            return self.baseline.run()
-        return self._run_budget(budget)
+            return self._run_reference(budget)
+        reason = self.baseline.run() if budget is None else self._run_budget(budget)
+        if reason in (EXIT_FAULT, EXIT_BUS):
+            self._locate_fault()
+        return reason
 
     def _run_budget(self, budget: int) -> int:
         baseline = self.baseline
@@ -183,7 +187,7 @@ class Cpu:
         """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
         return self._run_reference(1)
 
-    def _run_reference(self, budget: int) -> int:
+    def _run_reference(self, budget: int | None) -> int:
         engine = self.reference()
         self._fold_fp_status()
         before = engine.executed
@@ -198,16 +202,52 @@ class Cpu:
             from dbt.backends.reference import ReferenceEngine
             from dbt.frontends.guest import load_guest
 
-            self._reference = ReferenceEngine(load_guest(self.info.name).tables, self.memory, self.env_address)
+            self._reference = ReferenceEngine(
+                load_guest(self.info.name).tables, self.memory, self.env_address, executable=self.memory.executable
+            )
         return self._reference
 
-    def fault_address(self) -> int:
-        """After EXIT_FAULT or EXIT_BUS: the guest address of the access, with all its bits."""
-        if self.engine == "baseline" and self.env.fault_pc:
-            masked = self.env.fault_address - self.memory.base
-            if 0 <= masked < self.memory.limit:
-                return int(masked)
-        return int(self.env.value)
+    def _locate_fault(self) -> None:
+        """Set env.value to the guest address of a fault in translated code."""
+        env = self.env
+        address = env.fault_address - self.memory.base
+        if 0 <= address < self.memory.limit:
+            env.value = address
+            return
+        # The host does not tell: a non-canonical address, or a guard zone. The instruction has not changed anything,
+        # so the reference engine meets the same fault again and knows.
+        reason, pc = env.exit, env.pc
+        if self._run_reference(1) not in (EXIT_FAULT, EXIT_BUS):
+            raise InternalError(f"the access at {pc:#x} faults in translated code and not on the reference engine")
+        env.exit = reason
+
+    def fault_is_write(self) -> bool:
+        """After EXIT_FAULT or EXIT_BUS: whether it was a write."""
+        return bool(self.env.fault_error & WRITE_FAULT)
+
+    def set_stops(self, addresses: Iterable[int]) -> None:
+        """Stop before instructions at these addresses (EXIT_UNTIL), but for the first one that runs."""
+        stops = sorted(set(addresses))
+        if self.baseline is not None:
+            self.baseline.set_stops(stops)
+        if self.baseline is None or stops:
+            self.reference().stops = frozenset(stops)
+        elif self._reference is not None:
+            self._reference.stops = frozenset()
+
+    @property
+    def hwcap(self) -> tuple[int, int]:
+        """AT_HWCAP and AT_HWCAP2: what the rows implement."""
+        if self.baseline is not None:
+            return self.baseline.hwcap()
+        from dbt.frontends.guest import load_guest
+
+        return load_guest(self.info.name).hwcap
+
+    def pass_calls(self, rows: Any, fd_limit: int) -> None:
+        """Let native code make the system calls of dbt/linux/passthrough.py by itself, where there is native code."""
+        if self.baseline is not None:
+            self.baseline.pass_calls(rows, fd_limit)
 
     def describe_exit(self, reason: int) -> str:
         """A line for people."""

@@ -11,6 +11,10 @@ from dbt.native import Code, Ptr, addr, cast, native, u8, u32, u64, unlikely, vo
 from .decode import decode, fetch_page
 from .host_x86_64 import load_mxcsr, patch_displacement, store_mxcsr
 from .layout import (
+    CONDITIONS,
+    ENDS_DIRECT,
+    EXIT_BUS,
+    EXIT_FAULT,
     EXIT_INDIRECT,
     EXIT_LINK,
     EXIT_NONE,
@@ -21,7 +25,7 @@ from .layout import (
     Env,
 )
 from .syscalls import pass_through
-from .table import look_up
+from .table import find_instruction, look_up
 from .translate import translate, wide_bit
 
 
@@ -78,6 +82,9 @@ def run(env: Env) -> u64:
         elif reason == EXIT_SYSCALL:
             if not pass_through(env, c):
                 return EXIT_SYSCALL
+        elif reason == EXIT_FAULT or reason == EXIT_BUS:
+            env.pc = find_instruction(c, env.fault_pc)
+            return reason
         else:
             return reason
 
@@ -93,19 +100,35 @@ def translate_at(env: Env, pc: u64) -> u64:
 
 
 @native(export=True)
-def scan_forms(c: Ctx, address: u64, size: u64, seen: Ptr[u8]) -> u64:
-    """Decode all words of a range of guest code; set seen[form] to 1 (narrow values), 2 (wide ones) or 3.
+def scan_forms(c: Ctx, address: u64, size: u64, seen: Ptr[u8], pairs: Ptr[u8]) -> u64:
+    """Decode all words of a range of guest code and note what translation would need of stencils.
 
-    Returns the number of words that decode. For the choice of what to compile: data between code does no harm.
+    seen[form] and pairs[first * CONDITIONS + condition] get bit 0 for narrow values, 1 for wide ones, and 2 and 3 for
+    the same where a backward branch has to poll. Returns the number of words that decode. Data between code does no
+    harm.
     """
     count: u64 = 0
+    before: u32 = 0
+    before_wide: u32 = 0
     r = c.records[0]
     for i in range(size >> 2):
         pc = address + 4 * i
         page = fetch_page(c, pc)
+        first = before
+        before = 0
         if page:
             form = decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r)
             if form:
+                info = c.forms[form]
+                poll: u32 = 0
+                if info.ends & ENDS_DIRECT and u64(r.target) <= pc:
+                    poll = 1
+                wide = u32(wide_bit(c, r, poll) != 0)
+                seen[form] |= u8(u32(1) << (wide + 2 * poll))
+                if first and info.fuse_second:
+                    place = u64((first - 1) * CONDITIONS + info.fuse_second - 1)
+                    pairs[place] |= u8(u32(1) << ((wide | before_wide) + 2 * poll))
+                before = u32(info.fuse_first)
+                before_wide = wide
                 count += 1
-                seen[form] |= 1 + u8(wide_bit(c, r, 1) != 0)
     return count

@@ -67,6 +67,10 @@ def put(c: Ctx, to: Ptr[u8], stencil: u32, r: Record, v: Values) -> Ptr[u8]:
                 p64[0] = v.site + add
             case layout.HOLE_COUNT32:
                 p32[0] = i32(v.count + add)
+            case layout.HOLE_IMM8:
+                place[0] = u8(r.imm + add)
+            case layout.HOLE_TARGET8:
+                place[0] = u8(r.target + add)
     return end
 
 

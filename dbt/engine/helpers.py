@@ -50,10 +50,8 @@ class Helper:
 
 def _collect() -> dict[str, Helper]:
     """All helpers of all modules; the position in the dict is the position in Env.helpers."""
-    from . import fphelpers
-
     found: dict[str, Helper] = {}
-    for name, (function, effects) in {"cntvct": (helper_cntvct, "reads"), **fphelpers.HELPERS}.items():
+    for name, (function, effects) in {"cntvct": (helper_cntvct, "reads")}.items():
         found[name] = Helper(name, function, effects, len(found))
     return found
 

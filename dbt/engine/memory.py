@@ -222,6 +222,11 @@ class AddressSpace:
         """All mappings in order: (start, end, prot, name, offset)."""
         return [(a.start, a.end, a.prot, a.name, a.offset) for a in self.areas]
 
+    def executable(self, address: int) -> bool:
+        """Whether the guest may execute at `address`."""
+        area = self.area_at(address)
+        return area is not None and bool(area.prot & PROT_EXEC)
+
     def executable_ranges(self) -> list[tuple[int, int, int]]:
         """(start, end, prot) of the mappings that may be executed, in order."""
         return [(a.start, a.end, a.prot) for a in self.areas if a.prot & PROT_EXEC]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .layout import (
-    CONDITIONS,
-    ENDS_DIRECT,
     FUSED_STENCIL,
     FUSED_VARIANTS,
     NO_FLAGS,
@@ -17,30 +15,24 @@ from .layout import (
     FormInfo,
 )
 
-NARROW, WIDE_SEEN = 1, 2  # what scan_forms notes of a form
+_SEEN = ((1, 0), (2, WIDE), (4, POLL), (8, WIDE | POLL))  # bits of scan_forms: variant bits
 
 
-def stencils_for(seen: bytes, ctx: Any, tables: Any) -> set[int]:
-    """Indices (as in EXIT_STENCIL) for forms by what was seen of them: NARROW and WIDE_SEEN bits, by form id."""
+def stencils_for(seen: bytes, pairs: bytes, ctx: Any, n_forms: int) -> set[int]:
+    """Indices (as in EXIT_STENCIL) for what scan_forms has noted of forms and of fused pairs."""
     wanted: set[int] = set()
-    firsts: list[tuple[int, int]] = []
-    conditions: list[tuple[int, int]] = []
-    for form in range(1, tables.n_forms):
-        widths = [width for width, bit in ((0, NARROW), (WIDE, WIDE_SEEN)) if seen[form] & bit]
-        if not widths:
+    for form in range(1, n_forms):
+        if not seen[form]:
             continue
         info = FormInfo.at(int(ctx.forms) + form * FormInfo.size)
-        for width in widths:
-            for flags in (0, NO_FLAGS) if info.flags_written else (0,):
-                for poll in (0, POLL) if info.ends & ENDS_DIRECT else (0,):
-                    wanted.add(form * VARIANTS + (width | flags | poll))
-            if info.fuse_first:
-                firsts.append((info.fuse_first - 1, width))
-            if info.fuse_second:
-                conditions.append((info.fuse_second - 1, width))
-    for first, width_first in firsts:
-        for condition, width_second in conditions:
-            for poll in (0, POLL_FUSED):
-                index = (first * CONDITIONS + condition) * FUSED_VARIANTS + (width_first | width_second | poll)
-                wanted.add(FUSED_STENCIL | index)
+        for bit, variant in _SEEN:
+            if seen[form] & bit:
+                wanted.add(form * VARIANTS + variant)
+                if info.flags_written:
+                    wanted.add(form * VARIANTS + (variant | NO_FLAGS))
+    for place, bits in enumerate(pairs):
+        for bit, variant in _SEEN:
+            if bits & bit:
+                fused = (WIDE if variant & WIDE else 0) | (POLL_FUSED if variant & POLL else 0)
+                wanted.add(FUSED_STENCIL | (place * FUSED_VARIANTS + fused))
     return wanted

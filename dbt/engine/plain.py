@@ -49,6 +49,7 @@ class PlainSignals:
     def __init__(self, env: Any) -> None:
         self._env = env
         self._noted: list[tuple[int, bytes]] = []
+        self._lent: dict[int, Any] = {}
 
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on."""
@@ -62,6 +63,17 @@ class PlainSignals:
         del flags
         if signo not in FAULTS:
             signal.signal(signo, signal.SIG_IGN if how else signal.SIG_DFL)
+
+    def borrow(self, signo: int) -> None:
+        """As install, remembering the handler that is there, for `give_back`."""
+        self._lent[signo] = signal.signal(signo, self._note)
+
+    def give_back(self, signo: int) -> None:
+        """Put back the handler that `borrow` found."""
+        signal.signal(signo, self._lent.pop(signo))
+
+    def unblock(self) -> None:
+        """Nothing: Python's handlers leave no mask behind."""
 
     def die(self, signo: int) -> None:
         """The default action, so that one can die of the signal."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from zlib import crc32
 
 from dbt.errors import InternalError
 
 from . import hostmem
-from .layout import PACK_MAGIC, PackHead, SignalArea, TablesHead
+from .layout import PACK_MAGIC, TABLES_MAGIC, PackHead, SignalArea, TablesHead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Runtime:
         self.forget_pages: Any = get("forget_pages", None, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
         self.instruction_at: Any = get("find_instruction", U64, (U64, U64))
-        self.scan: Any = get("scan_forms", U64, (U64, U64, U64, U64))
+        self.scan: Any = get("scan_forms", U64, (U64,) * 5)
         self.raw: Any = get("raw_call", ctypes.c_int64, (U64,) * 7)
         self.wait: Any = get("wait_call", ctypes.c_int64, (U64,) * 8)
         self.signal_handler = image.address("on_signal")
@@ -91,7 +92,9 @@ def load_tables(store: Store, guest: str) -> Any:
     found = _loaded.get(key)
     if found is None:
         mapped = Mapped(store.tables(guest))
-        found = _loaded[key] = (TablesHead.at(mapped.address), mapped.address)
+        head = TablesHead.at(mapped.address)
+        check_file(store, guest + ".tables", mapped, head, TABLES_MAGIC, TablesHead.size)
+        found = _loaded[key] = (head, mapped.address)
     return found
 
 
@@ -102,6 +105,21 @@ def map_pack(store: Store, guest: str, at: int) -> Any:
         return None
     mapped = Mapped(path, at, PACK_RESERVE)
     head = PackHead.at(mapped.address)
-    if head.magic != PACK_MAGIC or head.size != mapped.size:
-        raise InternalError(f"{path}: not a stencil pack of {mapped.size} bytes; 'dragoman cache clear' removes it")
+    check_file(store, guest + ".pack", mapped, head, PACK_MAGIC, PackHead.size)
     return head
+
+
+def check_file(store: Store, name: str, mapped: Mapped, head: Any, magic: int, head_size: int) -> None:  # noqa: PLR0913
+    """Raise InternalError unless a mapped file is whole and of this build."""
+    path = store.path(name)
+    data = (ctypes.c_char * mapped.size).from_address(mapped.address)
+    view = memoryview(data).cast("B")
+    if mapped.size < head_size or head.magic != magic or head.size != mapped.size:
+        raise InternalError(f"{path}: damaged: not a file of {mapped.size} bytes of this kind; {_HELP}")
+    if bytes(view[head.stamp : head.stamp + head.stamp_size]) != store.stamp.encode():
+        raise InternalError(f"{path}: built from something else; {_HELP}")
+    if crc32(view[head_size:]) != head.checksum:
+        raise InternalError(f"{path}: damaged: the checksum differs; {_HELP}")
+
+
+_HELP = "'dragoman cache clear' removes it, and it will be built again"

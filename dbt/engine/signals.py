@@ -15,6 +15,7 @@ from .host_x86_64 import (
     SA_SIGINFO,
     SYS_SIGACTION,
     SYS_SIGALTSTACK,
+    SYS_SIGPROCMASK,
     KernelSigaction,
 )
 from .layout import SIGINFO_BYTES, SIGNAL_RING, SignalRecord
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 SIG_DFL, SIG_IGN = 0, 1
+SIG_SETMASK = 2
 FAULTS = (4, 5, 7, 8, 11)  # SIGILL SIGTRAP SIGBUS SIGFPE SIGSEGV: our handler stays in place for these
 STACK_BYTES = 1 << 16
 ALL_SIGNALS = (1 << 64) - 1
@@ -42,6 +44,7 @@ class Signals:
         self._action = hostmem.map_anonymous(4096)
         self._stack = 0
         self._saved: dict[int, bytes] = {}
+        self._lent: dict[int, bytes] = {}
 
     def start(self, env_address: int) -> None:
         """Take the faults of translated code: alternate stack and handlers of this thread."""
@@ -88,6 +91,22 @@ class Signals:
     def die(self, signo: int) -> None:
         """The default action, for the faults as well: so that one can die of the signal."""
         self._set(signo, SIG_DFL, 0, 0)
+
+    def borrow(self, signo: int) -> None:
+        """As install, remembering the handler that is there, for `give_back`."""
+        self._lent[signo] = self._set(
+            signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK, ALL_SIGNALS & ~_mask(FAULTS)
+        )
+
+    def give_back(self, signo: int) -> None:
+        """Put back the handler that `borrow` found."""
+        ctypes.memmove(self._action, self._lent.pop(signo), KernelSigaction.size)
+        self._call(SYS_SIGACTION, signo, self._action, 0, MASK_BYTES)
+
+    def unblock(self) -> None:
+        """Lift the mask that the handler leaves behind when it has noted a signal."""
+        ctypes.memmove(self._action, (0).to_bytes(8, "little"), 8)
+        self._call(SYS_SIGPROCMASK, SIG_SETMASK, self._action, 0, MASK_BYTES)
 
     def take(self) -> list[tuple[int, bytes]]:
         """What has arrived: (signal number, siginfo of 128 bytes). The poll word is cleared before anything is taken."""

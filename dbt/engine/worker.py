@@ -15,10 +15,14 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from .cache import Store
+
+if TYPE_CHECKING:
+    from dbt.backends.llvm.extract import Stencil
+    from dbt.frontends.guest import Guest
 
 BATCH = 48  # stencils of a child process
 
@@ -84,70 +88,86 @@ def build_tables(store: Store, guest: str) -> None:
     progress(1, 1, f"preparing {guest}")
 
 
-def build_stencils(store: Store, guest: str, numbers: str = "") -> None:
+def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
     """Compile stencils into the guest's pack, which keeps those it has."""
-    from dbt.backends.llvm.pack import Pack, read_pack, write_pack
+    from dbt.backends.llvm.pack import Pack, PackError, read_pack
     from dbt.frontends.guest import load_guest
 
-    path = store.path(f"{guest}.pack")
-    pack: Any = read_pack(path) if os.path.exists(path) else Pack()
-    wanted = {int(number) for number in numbers.split(",") if number}
-    todo = sorted(wanted - set(pack.stencils))
-    table = load_guest(guest).tables
-    table.fusable()  # builds all templates once, for all children
-    special = [] if pack.special else [SPECIALS]
-    jobs = [*special, *(todo[i : i + BATCH] for i in range(0, len(todo), BATCH))]
+    guest = load_guest(guest_name)
+    path = store.path(f"{guest_name}.pack")
+    identity = (store.stamp, len(guest.tables.forms), len(guest.tables.fusable()))  # builds all templates, once
+    pack = Pack(*identity)
+    if os.path.exists(path):
+        try:
+            pack = read_pack(path, *identity)
+        except PackError as error:
+            say(f"{error}; starting again")
+    todo = sorted({int(number) for number in numbers.split(",") if number} - pack.numbers())
+    jobs = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+    if not pack.specials():
+        jobs.insert(0, SPECIALS)
+    text = f"compiling instructions of {guest_name}"
     done = 0
-    text = f"compiling instructions of {guest}"
-    progress(0, len(todo), text)
-    for batch, result in in_children(table, jobs):
-        pack.add(result)
-        done += 0 if batch is SPECIALS else len(batch)
+    progress(done, len(todo), text)
+    for batch, result in in_children(guest, jobs):
+        for number, stencil in result.items():
+            if batch is SPECIALS:
+                pack.add_special(number, stencil)
+            else:
+                pack.add(number, stencil)
+                done += 1
         progress(done, len(todo), text)
-    write_pack(path, store.stamp, table, pack)
+    pack.write(path)
 
 
 SPECIALS: list[int] = [-1]
 
 
-def in_children(table: Any, jobs: list[list[int]]) -> Any:
-    """Yield (batch, compiled stencils) for each batch, two children at a time, halving those that die."""
+def in_children(guest: Guest, jobs: list[list[int]]) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
+    """Yield (batch, stencils by number) for each batch; a child for each CPU at a time, halving what dies."""
     waiting = list(reversed(jobs))
-    running: dict[int, tuple[int, list[int]]] = {}
+    running: list[tuple[int, int, list[int]]] = []
+    limit = len(os.sched_getaffinity(0))
     while waiting or running:
-        while waiting and len(running) < (os.cpu_count() or 1):
-            batch = waiting.pop()
-            read_end, write_end = os.pipe()
-            child = os.fork()
-            if not child:
-                os.close(read_end)
-                _compile_batch(table, batch, write_end)
-            os.close(write_end)
-            running[read_end] = (child, batch)
-        for read_end in list(running):
-            child, batch = running.pop(read_end)
-            with os.fdopen(read_end, "rb") as stream:
-                data = stream.read()
-            _, status = os.waitpid(child, 0)
-            if status == 0:
-                yield batch, pickle.loads(data)  # noqa: S301 - from our own child
-            elif len(batch) > 1:
-                middle = len(batch) // 2
-                waiting += [batch[:middle], batch[middle:]]
-            else:
-                say(f"stencil {batch[0]} cannot be compiled (status {status})")
-            break
+        while waiting and len(running) < limit:
+            running.append(_start_child(guest, waiting.pop()))
+        child, read_end, batch = running.pop(0)
+        with os.fdopen(read_end, "rb") as stream:
+            data = stream.read()
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            yield batch, pickle.loads(data)  # noqa: S301 - from our own child
+        elif len(batch) > 1:
+            middle = len(batch) // 2
+            waiting += [batch[:middle], batch[middle:]]
+        else:
+            say(f"stencil {batch[0]} cannot be compiled (status {status})")
 
 
-def _compile_batch(table: Any, batch: list[int], write_end: int) -> None:
+def _start_child(guest: Guest, batch: list[int]) -> tuple[int, int, list[int]]:
+    """Fork a child that compiles a batch: (process, where it writes, batch)."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read_end)
+        _compile_batch(guest, batch, write_end)
+    os.close(write_end)
+    return child, read_end, batch
+
+
+def _compile_batch(guest: Guest, batch: list[int], write_end: int) -> None:
     """In a child: compile and send the result. Never returns."""
     status = 1
     try:
-        from dbt.backends.llvm.stencils import compile_batch
+        from dbt.backends.llvm.stencils import compile_requests, compile_specials, request_of
 
-        data = pickle.dumps(compile_batch(table, None if batch is SPECIALS else batch))
+        if batch == SPECIALS:
+            found = compile_specials()
+        else:
+            requests = {request_of(guest, number): number for number in batch}
+            found = {requests[r]: stencil for r, stencil in compile_requests(guest, requests).items()}
         with os.fdopen(write_end, "wb") as stream:
-            stream.write(data)
+            stream.write(pickle.dumps(found))
         status = 0
     except Exception:  # noqa: BLE001 - told, then the batch is halved
         say(traceback.format_exc())

@@ -1,0 +1,65 @@
+"""Dragoman: runs programs and machines of one architecture on another, and lets tools look inside.
+
+    import dbt
+    program = dbt.open_program("busybox", ["busybox", "echo", "hello"])
+    print(program.run())            # Exited(status=0)
+
+    cpu = dbt.open_cpu("aarch64")
+    cpu.memory.map(0x10000, 0x1000, "rwx")
+    cpu.memory.write(0x10000, code)
+    print(cpu.run(0x10000, until=0x10008))
+
+The library is dbt.api; everything public in it is reachable here. It is imported when it is first used, so that the
+command line does not wait for it.
+"""
+
+from __future__ import annotations
+
+from dbt.version import VERSION as __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dbt.api import (
+        CPU,
+        Breakpoint,
+        BudgetSpent,
+        Exit,
+        Exited,
+        Interrupted,
+        Killed,
+        MemoryFault,
+        Program,
+        Reached,
+        SystemCall,
+        Undefined,
+        Unsupported,
+        open_cpu,
+        open_program,
+    )
+
+__all__ = [
+    "CPU",
+    "Breakpoint",
+    "BudgetSpent",
+    "Exit",
+    "Exited",
+    "Interrupted",
+    "Killed",
+    "MemoryFault",
+    "Program",
+    "Reached",
+    "SystemCall",
+    "Undefined",
+    "Unsupported",
+    "__version__",
+    "open_cpu",
+    "open_program",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from dbt import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'dbt' has no attribute {name!r}")

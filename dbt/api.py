@@ -1,0 +1,353 @@
+"""The library: programs and bare CPUs that Python drives.
+
+Addresses and register values are ints; sizes are in bytes. What a guest does wrong is a value (dbt.exits), what the
+caller does wrong raises dbt.errors.UserError.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from dbt.engine import hostmem, layout
+from dbt.engine.cpu import Cpu as EngineCpu
+from dbt.errors import GuestFault, InternalError, UserError
+from dbt.exits import (
+    Breakpoint,
+    BudgetSpent,
+    Exit,
+    Exited,
+    Interrupted,
+    Killed,
+    MemoryFault,
+    Misaligned,
+    Reached,
+    SystemCall,
+    Undefined,
+    Unsupported,
+)
+from dbt.linux.process import Process
+
+__all__ = [
+    "CPU",
+    "Breakpoint",
+    "BudgetSpent",
+    "Exit",
+    "Exited",
+    "Interrupted",
+    "Killed",
+    "Memory",
+    "MemoryFault",
+    "Misaligned",
+    "Program",
+    "Reached",
+    "Registers",
+    "SystemCall",
+    "Undefined",
+    "Unsupported",
+    "open_cpu",
+    "open_program",
+]
+
+_PROTECTION: Final = {"r": hostmem.PROT_READ, "w": hostmem.PROT_WRITE, "x": hostmem.PROT_EXEC, "-": 0}
+_WORD: Final = 4
+
+
+def _protection(text: str) -> int:
+    if not set(text) <= set(_PROTECTION):
+        raise UserError(f"{text!r} is not a protection", 'Use letters of "rwx".')
+    return sum(_PROTECTION[letter] for letter in set(text))
+
+
+class Memory:
+    """The guest's memory. Reads and writes raise GuestFault (with `address`) where it is not mapped for that."""
+
+    def __init__(self, cpu: EngineCpu) -> None:
+        self._space = cpu.memory
+
+    @property
+    def limit(self) -> int:
+        """Guest addresses are below this."""
+        return self._space.limit
+
+    def map(self, address: int, size: int, protection: str = "rw") -> None:
+        """Map zeroed pages for [address, address + size), replacing what is there; both are rounded out to pages."""
+        start = address & -layout.PAGE_SIZE
+        self._checked(start, address + size)
+        self._space.map(start, address + size - start, _protection(protection))
+
+    def unmap(self, address: int, size: int) -> None:
+        """Take whole pages away."""
+        start = address & -layout.PAGE_SIZE
+        self._checked(start, address + size)
+        self._space.unmap(start, address + size - start)
+
+    def protect(self, address: int, size: int, protection: str) -> None:
+        """Change the protection of mapped pages."""
+        start = address & -layout.PAGE_SIZE
+        self._checked(start, address + size)
+        try:
+            self._space.protect(start, address + size - start, _protection(protection))
+        except OSError:
+            raise UserError(f"not all of {address:#x}..{address + size:#x} is mapped", "Map it first.") from None
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at `address`."""
+        if size < 0 or address < 0:
+            raise UserError(f"cannot read {size} bytes at {address:#x}", "Address and size must not be negative.")
+        return self._space.read(address, size)
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes. Code that was translated from them is dropped."""
+        raw = bytes(data)
+        if address < 0:
+            raise UserError(f"cannot write at {address:#x}", "Addresses must not be negative.")
+        self._space.write(address, raw)
+        self._space.on_code_change(address, address + len(raw))
+
+    def mappings(self) -> list[tuple[int, int, str, str]]:
+        """What is mapped, in order: (start, end, protection, name)."""
+        return [
+            (start, end, "".join(c if prot & _PROTECTION[c] else "-" for c in "rwx"), name)
+            for start, end, prot, name, _offset in self._space.mappings()
+        ]
+
+    def _checked(self, start: int, end: int) -> None:
+        if start < 0 or end <= start or end > self.limit:
+            raise UserError(
+                f"{start:#x}..{end:#x} is not a range of guest addresses", f"They go from 0 to {self.limit:#x}."
+            )
+
+
+class Registers(MutableMapping[str, int]):
+    """Registers by name: x0..x30, w0..w30, sp, pc, nzcv, v0..v31, fpcr, fpsr, tpidr_el0."""
+
+    def __init__(self, cpu: EngineCpu) -> None:
+        self._cpu = cpu
+
+    def __getitem__(self, name: str) -> int:
+        return self._cpu.reg(name)
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._cpu.set_reg(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise UserError(f"register {name} cannot be deleted", "Set it to 0 instead.")
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ("pc", "nzcv")
+        yield from (name for name in self._cpu.info.registers if name[0] != "w")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class CPU:
+    """A virtual CPU with memory of its own. Close it, or use it in a `with` statement."""
+
+    def __init__(self, guest: str = "aarch64", engine: str = "baseline") -> None:
+        self._cpu = EngineCpu(guest, engine)
+        self.memory = Memory(self._cpu)
+        self.registers = Registers(self._cpu)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all memory. Closing twice does no harm."""
+        if self._cpu.env_address:
+            self._cpu.close()
+
+    @property
+    def guest(self) -> str:
+        return self._cpu.info.name
+
+    @property
+    def engine(self) -> str:
+        return self._cpu.engine
+
+    @property
+    def executed(self) -> int:
+        """Instructions that ran in calls with a budget, and in `step`."""
+        return self._cpu.executed
+
+    def run(self, start: int | None = None, *, until: int | Iterable[int] = (), budget: int | None = None) -> Exit:
+        """Run from `start` (default: where it stopped) until something happens, and say what.
+
+        `until`: stop before an instruction at one of these addresses (not before the first one that runs).
+        `budget`: run at most so many instructions. Raises KeyboardInterrupt on Ctrl-C, between two instructions.
+        """
+        cpu = self._cpu
+        self._require_open()
+        if budget is not None and budget < 0:
+            raise UserError(f"a budget of {budget} instructions is not possible", "Give a number from 0 on.")
+        if start is not None:
+            cpu.set_reg("pc", start)
+        stops = {until} if isinstance(until, int) else set(until)
+        if budget == 0:
+            return BudgetSpent(cpu.reg("pc"))
+        if cpu.reg("pc") in stops:
+            reason = cpu.step()
+            if reason != layout.EXIT_BUDGET:
+                return self._exit(reason)
+            if budget == 1 or cpu.reg("pc") in stops:
+                return Reached(cpu.reg("pc")) if cpu.reg("pc") in stops else BudgetSpent(cpu.reg("pc"))
+            budget = None if budget is None else budget - 1
+        cpu.set_stops(stops)
+        with _Interrupts(cpu):
+            reason = cpu.run(budget)
+        return self._exit(reason)
+
+    def step(self) -> Exit:
+        """Run one instruction; BudgetSpent if nothing else happened."""
+        self._require_open()
+        return self._exit(self._cpu.step())
+
+    def stop(self) -> None:
+        """Make `run` return Interrupted soon; from another thread."""
+        self._cpu.stop()
+
+    def _require_open(self) -> None:
+        if not self._cpu.env_address:
+            raise UserError("this CPU is closed", "Open another one.")
+
+    def _exit(self, reason: int) -> Exit:
+        return describe(self._cpu, reason)
+
+
+class _Interrupts:
+    """While a CPU runs in the main thread, Ctrl-C makes it leave, and Python's handler is called then."""
+
+    def __init__(self, cpu: EngineCpu) -> None:
+        self._cpu = cpu
+
+    def __enter__(self) -> None:
+        self._cpu.signals.borrow(signal.SIGINT)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._cpu.signals.give_back(signal.SIGINT)
+        noted = self._cpu.signals.take()
+        if noted:
+            self._cpu.signals.unblock()
+        for signo, _info in noted:
+            handler = signal.getsignal(signo)
+            if callable(handler):
+                handler(signo, None)
+
+
+def describe(cpu: EngineCpu, reason: int) -> Exit:
+    """The exit reason of an engine as a value."""
+    pc = cpu.reg("pc")
+    value = int(cpu.env.value)
+    match reason:
+        case layout.EXIT_UNTIL:
+            return Reached(pc)
+        case layout.EXIT_BUDGET:
+            return BudgetSpent(pc)
+        case layout.EXIT_POLL:
+            cpu.env.poll = 0
+            return Interrupted(pc)
+        case layout.EXIT_SYSCALL:
+            info = cpu.info
+            read = [int(cpu.x[place // 8]) for place in (info.syscall_number, *info.syscall_args)]
+            return SystemCall(pc, read[0], tuple(read[1:]))
+        case layout.EXIT_FAULT | layout.EXIT_BUS:
+            return MemoryFault(pc, value, "write" if cpu.fault_is_write() else "read")
+        case layout.EXIT_FETCH:
+            return MemoryFault(pc, pc, "fetch")
+        case layout.EXIT_ALIGNMENT:
+            return Misaligned(pc, value)
+        case layout.EXIT_BREAKPOINT:
+            return Breakpoint(pc, value)
+        case layout.EXIT_UNDEFINED | layout.EXIT_UNIMPLEMENTED:
+            try:
+                code = cpu.memory.read(pc, _WORD)
+            except GuestFault:
+                code = b""
+            return Undefined(pc, code) if reason == layout.EXIT_UNDEFINED else Unsupported(pc, code)
+    raise InternalError(f"unexpected exit: {cpu.describe_exit(reason)}")
+
+
+def open_cpu(guest: str = "aarch64", engine: str = "baseline") -> CPU:
+    """A bare CPU with empty memory."""
+    return CPU(guest, engine)
+
+
+class Program:
+    """A Linux program of the guest architecture, loaded and ready to run in this process.
+
+    Its system calls have the rights of this process, its descriptors are this process's.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        arguments: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        engine: str = "baseline",
+        root: str = "",
+    ) -> None:
+        name = os.fspath(path)
+        argv = [os.fsencode(a) for a in ([name] if arguments is None else arguments)]
+        env = os.environ if environment is None else environment
+        self.cpu = CPU("aarch64", engine)
+        cpu = self.cpu._cpu  # noqa: SLF001 - one module
+        try:
+            hwcap, hwcap2 = cpu.hwcap
+            self._process = Process(cpu, root=root, hwcap=hwcap, hwcap2=hwcap2)
+            self._process.load(name, argv, [os.fsencode(f"{k}={v}") for k, v in env.items()])
+        except BaseException:
+            self.cpu.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all memory."""
+        self.cpu.close()
+
+    @property
+    def memory(self) -> Memory:
+        return self.cpu.memory
+
+    @property
+    def registers(self) -> Registers:
+        return self.cpu.registers
+
+    def run(self, *, until: int | Iterable[int] = ()) -> Exited | Killed | Exit:
+        """Run until the program ends, or before an instruction at one of the addresses in `until`."""
+        cpu = self.cpu._cpu  # noqa: SLF001
+        stops = {until} if isinstance(until, int) else set(until)
+        if cpu.reg("pc") in stops:
+            cpu.set_stops(())
+            reason = cpu.step()
+            self._process.handle(reason)
+        cpu.set_stops(stops)
+        with _Interrupts(cpu):
+            status = self._process.run()
+        if status is None:
+            return Reached(cpu.reg("pc"))
+        return Killed(-status) if status < 0 else Exited(status)
+
+
+def open_program(
+    path: str | os.PathLike[str],
+    arguments: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    engine: str = "baseline",
+    root: str = "",
+) -> Program:
+    """Load a Linux program. `arguments` include argv[0]; `environment` defaults to this process's."""
+    return Program(path, arguments, environment, engine=engine, root=root)

@@ -1,0 +1,88 @@
+"""Why a CPU or a program stopped: values that say what happened, for `match` statements and for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The common part of everything that `run` returns on the CPU's account. `pc` is where it would go on."""
+
+    pc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached(Exit):
+    """The program counter came to an address in `until`; that instruction has not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent(Exit):
+    """Exactly as many instructions as were allowed have run."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall(Exit):
+    """The guest asks its kernel: `number` and six arguments as its convention has them. pc is behind the instruction."""
+
+    number: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFault(Exit):
+    """The instruction at pc may not make an access: to `address`, "read", "write" or "fetch"; nothing has changed."""
+
+    address: int
+    access: str
+
+    def __str__(self) -> str:
+        return f"{self.access} of {self.address:#x} faults at pc {self.pc:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Misaligned(Exit):
+    """The instruction at pc needs an aligned `address`."""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined(Exit):
+    """The bytes at pc are no instruction of this guest (or one of a feature that it has not)."""
+
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported(Exit):
+    """The instruction at pc asks for something that Dragoman does not do yet."""
+
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint(Exit):
+    """A breakpoint instruction at pc, with its immediate."""
+
+    immediate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted(Exit):
+    """`stop` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The program ended with this status."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The program was killed by this signal."""
+
+    signal: int
