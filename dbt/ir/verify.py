@@ -232,7 +232,8 @@ def verify(template: Template, *, fused: bool = False) -> Template:
             effects = _check_use(op, defined)
             _check_order(op, effects, changed, 0 if fused else written, is_last=position == last)
         except IRError as error:
-            raise IRError(f"{template.name or 'template'}: op {position} ({op!r}): {error}") from None
+            shown = repr(op) if op.name in OPS else op.name
+            raise IRError(f"{template.name or 'template'}: op {position} ({shown}): {error}") from None
         written |= _writes(op, effects)
         if _writes(op, effects) & _CHANGES:
             changed = changed or op.name
