@@ -1,0 +1,119 @@
+"""clone: fork, and vfork as a fork whose parent waits (clone(2)). Threads are not there yet.
+
+A vforked child shares its parent's memory, and programs use that to report why an exec failed (posix_spawn). Here it
+has a copy; when it ends or executes something, it sends back the part of the parent's stack that it may have changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dbt.errors import GuestFault
+
+from .abi import EINVAL, ENOSYS, ERESTARTSYS
+from .signals import OWN, SYS_SIGPROCMASK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .process import Process
+
+CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_SETTLS, CLONE_PIDFD = 0x100, 0x4000, 0x10000, 0x80000, 0x1000
+CLONE_PARENT_SETTID, CLONE_CHILD_SETTID = 0x100000, 0x1000000
+_NAMESPACES = 0x7E020080
+_BLOCK_ALL = ((1 << 64) - 1) & ~OWN
+_SHARED_STACK = 16384  # bytes from the parent's stack pointer up
+_SIG_SETMASK = 2
+
+
+def sys_clone(process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int, *_: int) -> int:
+    """Make a child process. Arguments are in AArch64's order (CONFIG_CLONE_BACKWARDS)."""
+    if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
+        process.missing_feature("threads are not implemented: clone answers ENOSYS")
+        return -ENOSYS
+    if flags & (_NAMESPACES | CLONE_PIDFD):
+        return -EINVAL
+    scratch = process.scratch
+    process.call(SYS_SIGPROCMASK, _SIG_SETMASK, scratch.put(_BLOCK_ALL.to_bytes(8, "little")), 0, 8)
+    try:
+        # What was noted before must be the parent's alone: it is delivered first, then the call is made again.
+        arrived = process.cpu.signals.take()
+        if arrived:
+            process.signals.deferred.extend(arrived)
+            return -ERESTARTSYS
+        return _fork(process, flags, stack, parent_tid, tls, child_tid)
+    finally:
+        process.signals.apply_mask()
+
+
+def sys_clone3(_process: Process, *_: int) -> int:
+    """Not there: C libraries fall back to clone."""
+    return -ENOSYS
+
+
+def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:  # noqa: PLR0913
+    """Fork the host process; returns in both."""
+    cpu = process.cpu
+    sp = cpu.reg("sp")
+    ends = os.pipe() if flags & CLONE_VFORK else None
+    pid = os.fork()
+    if pid:
+        if ends is not None:
+            os.close(ends[1])
+            _await_child(process, ends[0], sp)
+        if flags & CLONE_PARENT_SETTID:
+            process.memory.write_u32(parent_tid, pid)
+        return pid
+    process.child = True
+    if process.vfork_pipe >= 0:
+        process.call(3, process.vfork_pipe)
+        process.vfork_pipe = -1
+    if ends is not None:
+        os.close(ends[0])
+        process.vfork_pipe = process.hide(ends[1])
+        process.vfork_stack = sp
+    after_fork = getattr(cpu, "after_fork", None)
+    if after_fork is not None:
+        after_fork()
+    if flags & CLONE_CHILD_SETTID:
+        try:
+            process.memory.write_u32(child_tid, os.getpid())
+        except GuestFault:
+            pass  # as the kernel does
+    if flags & CLONE_SETTLS:
+        cpu.set_reg("tpidr_el0", tls)
+    if stack:
+        cpu.set_reg("sp", stack)
+    return 0
+
+
+def _shared_part(process: Process, sp: int) -> tuple[int, int]:
+    """The part of the stack that a vforked child gives back: [start, end)."""
+    area = process.memory.area_at(sp)
+    return (sp, min(sp + _SHARED_STACK, area.end)) if area is not None else (sp, sp)
+
+
+def _await_child(process: Process, fd: int, sp: int) -> None:
+    """Wait until a vforked child has ended or executed something; take over what it wrote."""
+    data = b""
+    try:
+        while part := os.read(fd, _SHARED_STACK):
+            data += part
+    finally:
+        os.close(fd)
+    start, end = _shared_part(process, sp)
+    if data and len(data) == end - start:
+        try:
+            process.memory.write(start, data)
+        except GuestFault:
+            pass  # it is not writable: then the child wrote nothing
+
+
+def release_parent(process: Process) -> None:
+    """In a vforked child that ends or executes: hand back the stack, let the parent go on."""
+    start, end = _shared_part(process, process.vfork_stack)
+    try:
+        os.write(process.vfork_pipe, process.memory.read(start, end - start))
+    except (OSError, GuestFault):
+        pass  # the parent is gone, or there is no stack: nobody to tell
+    process.call(3, process.vfork_pipe)
+    process.vfork_pipe = -1

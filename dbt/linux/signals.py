@@ -1,0 +1,223 @@
+"""Signals: dispositions, the mask, what arrives from the host, and delivery to the guest.
+
+Sources: linux/kernel/signal.c, signal(7). The guest's mask is the host's, but for the signals that translated code
+itself may raise (their handler must always run). A disposition of the guest is set at the host too, so that the host's
+kernel decides about default actions, stopping and ignoring; a guest's handler becomes the native one, which notes the
+signal, blocks all others and sets the poll word. So the kernel keeps what is pending, in its own order.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import pack
+
+from .abi import ERESTARTSYS, U64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from .process import Process
+
+SIG_DFL, SIG_IGN = 0, 1
+SIGINT, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGPIPE = 2, 4, 5, 7, 8, 9, 11, 13
+SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXFSZ, SIGWINCH = 17, 18, 19, 20, 21, 22, 23, 25, 28
+SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO, SA_ONSTACK = 1, 2, 4, 0x08000000
+SA_RESTORER, SA_RESTART, SA_NODEFER, SA_RESETHAND = 0x04000000, 0x10000000, 0x40000000, 0x80000000
+SIGNALS = 64
+
+
+def bit(signal: int) -> int:
+    """A signal's bit in a mask."""
+    return 1 << (signal - 1)
+
+
+# Signals that our own native handler must always get: the host's mask never has them.
+OWN = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP)
+UNBLOCKABLE = bit(SIGKILL) | bit(SIGSTOP)
+_IGNORED_BY_DEFAULT = bit(SIGCHLD) | bit(SIGCONT) | bit(SIGURG) | bit(SIGWINCH)
+_STOPPING = bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU)
+_CHANGED_BY_PYTHON = (SIGINT, SIGPIPE, SIGXFSZ)
+_DEFAULT = (SIG_DFL, 0, 0, 0)
+
+SYS_SIGPROCMASK, SYS_SIGACTION, SYS_KILL, SYS_GETPID = 14, 13, 62, 39
+_SETMASK = 2
+
+# Calls that the kernel starts again after a handler with SA_RESTART (signal(7)), by AArch64 number: flock, read, write
+# and their kin, openat, waiting for children, futex, sockets, ioctl, fcntl, splicing, getrandom.
+_RESTARTABLE = frozenset(
+    (32, 63, 64, 65, 66, 67, 68, 69, 70, 286, 287, 56, 95, 260, 98, 29, 25, 202, 203, 206, 207, 211, 212, 242, 71, 76,
+     77, 278, 285)
+)  # fmt: skip
+
+
+class Signals:
+    """The signal state of a process. `actions` holds (handler, flags, restorer, mask) for signals that were set."""
+
+    __slots__ = (
+        "actions", "altstack", "deferred", "ignored", "mask", "process", "restart", "saved_mask", "syndrome",
+    )  # fmt: skip
+
+    def __init__(self, process: Process, ignored: int) -> None:
+        self.process = process
+        self.actions: dict[int, tuple[int, int, int, int]] = {}
+        self.mask = 0
+        self.saved_mask: int | None = None  # while a call such as sigsuspend has put its own mask in place
+        self.altstack = (0, 2, 0)  # sp, flags (SS_DISABLE), size
+        self.deferred: list[tuple[int, bytes]] = []  # of OWN, sent while the guest blocks them
+        self.restart: tuple[int, int, int] | None = None
+        self.syndrome = 0
+        self.ignored = ignored
+
+    def start(self, mask: int = 0) -> None:
+        """Give the host's process the dispositions and the mask that a program finds at its start."""
+        for signal in _CHANGED_BY_PYTHON:
+            self.process.cpu.signals.restore(signal, SIG_IGN if self.ignored & bit(signal) else SIG_DFL)
+        self.mask = mask & ~UNBLOCKABLE
+        self.apply_mask()
+
+    # ---- dispositions and mask
+
+    def action(self, signal: int) -> tuple[int, int, int, int]:
+        """A signal's disposition: (handler, flags, restorer, mask)."""
+        found = self.actions.get(signal)
+        if found is not None:
+            return found
+        return (SIG_IGN, 0, 0, 0) if self._ignored_at_start(signal) else _DEFAULT
+
+    def set_action(self, signal: int, action: tuple[int, int, int, int]) -> None:
+        """Set a disposition here and at the host."""
+        self.actions[signal] = action
+        handler, flags = action[0], action[1] & (SA_NOCLDSTOP | SA_NOCLDWAIT)
+        if handler in {SIG_DFL, SIG_IGN}:
+            self.process.cpu.signals.restore(signal, handler, flags)
+        else:
+            self.process.cpu.signals.install(signal, flags)
+
+    def reset(self) -> None:
+        """What exec does: handlers become the default, ignored signals stay ignored, the other stack is gone."""
+        for signal, action in list(self.actions.items()):
+            if action[0] not in {SIG_DFL, SIG_IGN}:
+                self.set_action(signal, _DEFAULT)
+        self.altstack = (0, 2, 0)
+        self.saved_mask = self.restart = None
+
+    def set_mask(self, mask: int) -> None:
+        """Set the guest's mask, here and at the host."""
+        self.mask = mask & ~UNBLOCKABLE
+        self.apply_mask()
+        if any(not self.mask & bit(signal) for signal, _ in self.deferred):
+            self.process.cpu.env.poll = 1
+
+    def apply_mask(self) -> None:
+        """Set the host's mask from the guest's."""
+        scratch = self.process.scratch
+        address = scratch.put(pack("<Q", self.mask & ~OWN))
+        self.process.call(SYS_SIGPROCMASK, _SETMASK, address, 0, 8)
+
+    def _ignored_at_start(self, signal: int) -> bool:
+        """Whether a signal that the guest has not set yet was ignored when we were started."""
+        if signal in _CHANGED_BY_PYTHON or bit(signal) & OWN:
+            return bool(self.ignored & bit(signal))
+        address = self.process.scratch.space(32)
+        if self.process.call(SYS_SIGACTION, signal, 0, address, 8) < 0:
+            return False
+        return int.from_bytes(self.process.scratch.get(address, 8), "little") == SIG_IGN
+
+    # ---- calls that a signal cut short
+
+    def interrupted(self, number: int, first: int, result: int) -> None:
+        """Note that a call ended with EINTR, or (ERESTARTSYS) was not started, for `deliver` to look at."""
+        self.restart = (number, first, result)
+
+    def wait_with_mask(self, mask: int, result: int) -> int:
+        """After a call that waited under a mask of its own: keep that for delivery if a signal ended the call."""
+        if result == -4 and self.process.cpu.env.poll:  # noqa: PLR2004 - EINTR
+            self.saved_mask = self.mask
+            self.mask = mask & ~UNBLOCKABLE
+        return result
+
+    # ---- delivery
+
+    def deliver(self) -> None:
+        """Deliver what has arrived, and settle what becomes of a call that was cut short."""
+        self.process.scratch.used = 0
+        arrived: list[tuple[int, bytes]] = list(self.process.cpu.signals.take())
+        if self.deferred:
+            arrived = self.deferred + arrived
+            self.deferred = []
+        handled = False
+        for signal, info in arrived:
+            if self.mask & bit(signal):
+                self.deferred.append((signal, info))
+            elif self._act(signal, info):
+                handled = True
+            if self.process.status is not None:
+                return
+        if self.restart is not None:
+            self._restart()
+        if self.saved_mask is not None and not handled:
+            self.mask = self.saved_mask
+        self.saved_mask = None
+        self.apply_mask()
+
+    def force(self, signal: int, code: int, address: int, syndrome: int = 0) -> None:
+        """Deliver a signal that the guest's own instruction caused; blocked or ignored, it kills (force_sig_fault)."""
+        self.process.scratch.used = 0
+        if self.mask & bit(signal) or self.action(signal)[0] in {SIG_DFL, SIG_IGN}:
+            self.process.status = -signal
+            return
+        info = pack("<iiiiQ", signal, 0, code, 0, address) + bytes(104)
+        self.syndrome = syndrome
+        self._act(signal, info, fault=address)
+        self.apply_mask()
+
+    def _act(self, signal: int, info: bytes, fault: int = 0) -> bool:
+        """Do what the disposition says; returns whether a handler is to run."""
+        handler, flags, _, sa_mask = action = self.action(signal)
+        if handler == SIG_IGN:
+            return False
+        if handler == SIG_DFL:
+            if bit(signal) & _STOPPING:
+                self.process.call(SYS_KILL, self.process.call(SYS_GETPID), SIGSTOP)
+            elif not bit(signal) & _IGNORED_BY_DEFAULT:
+                self.process.status = -signal
+            return False
+        if self.restart is not None:
+            self._restart(flags)
+        from .sigframe import push  # noqa: PLC0415 - most programs handle no signal
+
+        old = self.mask if self.saved_mask is None else self.saved_mask
+        self.saved_mask = None
+        if not push(self.process, signal, info, action, old, fault, self.syndrome):
+            self.process.status = -SIGSEGV
+            return False
+        self.syndrome = 0
+        if flags & SA_RESETHAND:
+            self.set_action(signal, _DEFAULT)
+        self.mask |= sa_mask | (0 if flags & SA_NODEFER else bit(signal))
+        self.mask &= ~UNBLOCKABLE
+        return True
+
+    def _restart(self, flags: int = SA_RESTART) -> None:
+        """Let the cut call be made again: always if it was not started or no handler runs, else as SA_RESTART says."""
+        assert self.restart is not None  # noqa: S101 - for the type checker
+        number, first, result = self.restart
+        self.restart = None
+        cpu = self.process.cpu
+        if result == -ERESTARTSYS or (flags & SA_RESTART and number in _RESTARTABLE):
+            cpu.x[0] = first & U64
+            cpu.set_reg("pc", cpu.reg("pc") - 4)
+        # else x0 holds EINTR already
+
+    # ---- the end
+
+    def die(self, signal: int) -> NoReturn:
+        """End the host process by a signal, as the guest ended. No core: it would be ours, not the guest's."""
+        process = self.process
+        process.scratch.used = 0
+        process.call(160, 4, process.scratch.put(bytes(16)))  # setrlimit(RLIMIT_CORE, 0)
+        process.cpu.signals.die(signal)
+        process.call(SYS_SIGPROCMASK, _SETMASK, process.scratch.put(bytes(8)), 0, 8)
+        process.call(SYS_KILL, process.call(SYS_GETPID), signal)
+        os._exit(128 + signal)
