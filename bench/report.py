@@ -6,11 +6,15 @@ import json
 import math
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .guests import INTEGER, MEMORY
-from .measure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from .measure import Figure
 
 HEADER = f"{'':32} {'Dragoman':>12} {'qemu':>12} {'speed':>8}  wanted"
 SCALES = {"s": (1e3, "ms"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B")}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .guests import GUESTS, PLAIN
 from .measure import Command, Figure, check, pairs, peak_mebibytes, wall_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 STATS_PREFIX = "dragoman: stats: "
 LOOP = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i"

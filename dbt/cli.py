@@ -82,7 +82,7 @@ def _command(options: argparse.Namespace, origin: Origin) -> int:
         sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else table(found))
         return 0
     if options.command == "cache":
-        from dbt.engine import cache_command
+        from dbt import cache_command
 
         return int(getattr(cache_command, options.action)(sys.stdout))
     from dbt.demo import demo

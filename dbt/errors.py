@@ -1,4 +1,4 @@
-"""The exceptions of Dragoman. Four kinds of trouble, told apart by class, and worded for four different readers:
+"""The exceptions of Dragoman: four kinds of trouble, told apart by class, and worded for four different readers.
 
     DragomanError
     ├── UserError                what the user asked cannot be done: says what, why and what to do instead
@@ -85,7 +85,7 @@ class GuestError(DragomanError):
 
 
 class GuestFault(GuestError):
-    """An access to guest memory that is not mapped, or not mapped for that: the guest address and READ, WRITE, FETCH."""
+    """An access to guest memory that is not mapped, or not for that: the guest address, and READ, WRITE or FETCH."""
 
     def __init__(self, address: int, access: str = READ) -> None:
         super().__init__(address, access)

@@ -124,7 +124,7 @@ def _apply(options: RunOptions, name: str, value: str) -> None:
 
 
 def run_command(arguments: list[str], origin: Origin) -> int:
-    """The whole `run` command; its exit status, if the program did not end the process. Messages go to standard error."""
+    """The whole `run` command; its exit status, unless the program ends the process. Complains on standard error."""
     try:
         options = parse(arguments, origin.environ)
         if options is None:

@@ -1,6 +1,6 @@
 """What `run --stats` prints at the end of a run, one fact a line, and the reader of it for demo and benchmarks.
 
-    dragoman: stats: executed 4180 instructions
+For example: `dragoman: stats: executed 4180 instructions`.
 """
 
 from __future__ import annotations

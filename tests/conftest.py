@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ TOOLS = {
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
-Command = Callable[..., subprocess.CompletedProcess[bytes]]
+Done = subprocess.CompletedProcess[bytes]
+Command = Callable[..., Done]
 
 
 def missing(tool: str) -> bool:
@@ -52,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what cannot run here, and count it."""
     left_out = config.stash[LEFT_OUT] = Counter[str]()
     absent: dict[str, bool] = {}
-    kept, dropped = [], []
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
     for item in items:
         lacking = [tool for tool in needs(item) if absent.setdefault(tool, missing(tool))]
         left_out.update(lacking)
@@ -109,11 +112,9 @@ def dragoman(cache_home: Path) -> Command:
     assert program.exists(), "the tests run in an environment that Dragoman is installed in: see `make test`"
     assert cache_home.exists()
 
-    def run(*arguments: str | bytes | Path, timeout: float = 120, **keywords: object) -> subprocess.CompletedProcess[bytes]:
-        keywords = {"capture_output": True, "stdin": subprocess.DEVNULL, **keywords}
-        if "input" in keywords:
-            del keywords["stdin"]
-        return subprocess.run([program, *arguments], timeout=timeout, check=False, **keywords)  # type: ignore[call-overload,no-any-return]
+    def run(*arguments: str | Path, stdin: bytes = b"", timeout: float = 120, **keywords: Any) -> Done:  # noqa: ANN401 - subprocess.run's own
+        words = [program, *arguments]
+        return subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False, **keywords)
 
     return run
 

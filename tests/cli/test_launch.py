@@ -26,14 +26,16 @@ launch.main()
 """
 
 
-def probe(*arguments: bytes, environ: dict[bytes, bytes], **keywords: bool) -> list[str]:
+def probe(*arguments: bytes, environ: dict[bytes, bytes], restore_signals: bool = True) -> list[str]:
     """The launcher with its Python code replaced by PROBE: the arguments, environment and ignored signals it sees."""
     text = LAUNCHER.read_text()
-    start, end = text.index("-c '") + 4, text.rindex("' \"$bin\"")
+    start, end = text.index("-c '") + 4, text.rindex('\' "$bin"')
     code = PROBE.format(site=str(Path(__file__).parents[2])).replace("'", "'\\''")
     text = text[:start] + code + text[end:]
     command = [b"/bin/sh", b"-c", text.replace("self=$0", f"self={LAUNCHER}").encode(), b"dragoman", *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, check=True, **keywords)
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        command, env=environ, capture_output=True, check=True, restore_signals=restore_signals
+    )
     return done.stdout.decode().splitlines()
 
 

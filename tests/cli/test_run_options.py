@@ -5,14 +5,28 @@ from __future__ import annotations
 import pytest
 
 from dbt.errors import UsageError
-from dbt.run import ENGINES, HELP, VALUES, FLAGS, parse
+from dbt.run import ENGINES, FLAGS, HELP, VALUES, parse
 
 ENVIRON = [b"A=1", b"B=2", b"A=3"]
 
 
 def test_all_options() -> None:
     options = parse(
-        ["-L", "/usr", "--engine=reference", "--strace", "--stats", "-E", "C=4=5", "-UB", "-0", "me", "prog", "-L", "x"],
+        [
+            "-L",
+            "/usr",
+            "--engine=reference",
+            "--strace",
+            "--stats",
+            "-E",
+            "C=4=5",
+            "-UB",
+            "-0",
+            "me",
+            "prog",
+            "-L",
+            "x",
+        ],
         ENVIRON,
     )
     assert options is not None

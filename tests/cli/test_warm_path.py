@@ -10,8 +10,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = frozenset(
-    "dataclasses enum typing re argparse inspect ast subprocess json pathlib tempfile llvmlite numpy capstone site"
-    " dbt.ir.builder dbt.frontends.pattern dbt.frontends.forms dbt.native.check".split()
+    [
+        "dataclasses",
+        "enum",
+        "typing",
+        "re",
+        "argparse",
+        "inspect",
+        "ast",
+        "subprocess",
+        "json",
+        "pathlib",
+        "tempfile",
+        "llvmlite",
+        "numpy",
+        "capstone",
+        "site",
+        "dbt.ir.builder",
+        "dbt.frontends.pattern",
+        "dbt.frontends.forms",
+        "dbt.native.check",
+    ]
 )
 SHOW = "import sys; sys.path[:0] = {paths!r}; {code}; print(*sys.modules)"
 

@@ -1,0 +1,49 @@
+"""bench/: the arithmetic of figures, and a whole run in which both sides are qemu."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = """#!/bin/sh
+[ "$1" = run ] && shift
+exec qemu-aarch64-static "$@"
+"""
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd="/")
+
+
+@pytest.mark.needs("qemu-aarch64-static")
+def test_a_run_prints_a_table_and_saves_all_measurements(busybox: Path, tmp_path: Path) -> None:
+    stand_in = tmp_path / "dragoman"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    done = bench("startup", "--rounds", "1", "--dragoman", stand_in, "--busybox", busybox, "--output", tmp_path / "out")
+    assert "busybox echo, peak memory" in done.stdout, done.stderr
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
+    echo = next(figure for figure in figures if figure["name"] == "busybox echo")
+    assert len(echo["dragoman"]) == len(echo["qemu"]) == 5
+    assert echo["ratio"] > 0
+
+
+@pytest.mark.needs("qemu-aarch64-static")
+def test_a_wrong_result_is_no_measurement(busybox: Path, tmp_path: Path) -> None:
+    done = bench("startup", "--dragoman", "/bin/false", "--busybox", busybox, "--output", tmp_path)
+    assert done.returncode == 2
+    assert "/bin/false" in done.stderr
+
+
+def test_an_unknown_suite_is_refused_with_the_list() -> None:
+    done = bench("nonsense")
+    assert done.returncode == 2
+    assert "kernels" in done.stderr
