@@ -93,7 +93,8 @@ def branch_target(c: Ctx, pc: u64, site: u64) -> u64:
     v.npc = i64(pc)
     v.site = i64(site)
     v.count = 0
-    stub = cast(Ptr[u8], c.cold)
-    end = put_special(c, stub, SPECIAL_LINK, r, v)
-    c.cold = cast(u64, end)
-    return cast(u64, stub)
+    head = cast(StencilHead, c.pack + c.special[SPECIAL_LINK])
+    size = (u64(head.code_size) + 31) & 0xFFFFFFFFFFFFFFE0  # copy_code writes 32 bytes at least
+    c.cold -= size
+    put_special(c, cast(Ptr[u8], c.cold), SPECIAL_LINK, r, v)
+    return c.cold
