@@ -45,15 +45,14 @@ class ImageError(DragomanError):
 
 
 class Image:
-    """A loaded image. It stays mapped as long as the process: code in it may be running."""
+    """A loaded image. It stays mapped as long as the process lives: code or signal handlers in it may be in use."""
 
-    __slots__ = ("_map", "base", "exports", "path", "size")
+    __slots__ = ("base", "exports", "path", "size")
 
-    def __init__(self, path: str, mapped: mmap.mmap, base: int, exports: dict[str, int]) -> None:
+    def __init__(self, path: str, base: int, size: int, exports: dict[str, int]) -> None:
         self.path = path
-        self._map = mapped
         self.base = base
-        self.size = len(mapped)
+        self.size = size
         self.exports = exports
 
     def address(self, name: str) -> int:
@@ -73,36 +72,54 @@ def load_image(path: str, expected_stamp: str) -> Image:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
-        head_size = ImageHead.size
-        if size < head_size:
+        if size < ImageHead.size:
             raise ImageError(f"{path}: not an image: {size} bytes")
-        mapped = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        base = _map(descriptor, size, path)
     finally:
         os.close(descriptor)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    try:
+        exports = _prepare(base, size, path, expected_stamp)
+    except BaseException:
+        _libc().munmap(ctypes.c_void_p(base), ctypes.c_size_t(size))
+        raise
+    return Image(path, base, size, exports)
+
+
+def _prepare(base: int, size: int, path: str, expected_stamp: str) -> dict[str, int]:
+    """Check a mapped image, apply its fixups, make its code executable; the offsets of what it exports."""
     head = ImageHead.at(base)
     if head.magic != MAGIC:
         raise ImageError(f"{path}: not an image: wrong magic number")
     if head.size != size:
         raise ImageError(f"{path}: truncated: {size} of {head.size} bytes")
-    view = memoryview(mapped)
-    if crc32(view[head_size:]) != head.checksum:
+    view = memoryview((ctypes.c_uint8 * size).from_address(base)).cast("B")
+    if crc32(view[ImageHead.size :]) != head.checksum:
         raise ImageError(f"{path}: damaged: the checksum differs")
-    stamp = mapped[head.stamp : head.stamp + head.stamp_size].decode()
+    stamp = bytes(view[head.stamp : head.stamp + head.stamp_size]).decode()
     if stamp != expected_stamp:
         raise ImageError(f"{path}: built from something else: {stamp!r}, not {expected_stamp!r}")
-    words = view[head.fixups : head.fixups + 16 * head.n_fixups].cast("Q")
-    whole = view[: size & -8].cast("Q")
-    for index in range(0, len(words), 2):
-        whole[words[index] // 8] = base + words[index + 1]
-    lines = mapped[head.exports : head.exports + head.exports_size].decode().split()
-    exports = dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
-    _protect(base + head.code, head.data - head.code, path)
-    return Image(path, mapped, base, exports)
+    pairs = view[head.fixups : head.fixups + 16 * head.n_fixups].cast("Q")
+    words = view.cast("Q")
+    for index in range(0, len(pairs), 2):
+        words[pairs[index] // 8] = base + pairs[index + 1]
+    text = bytes(view[head.exports : head.exports + head.exports_size]).decode().split()
+    if _libc().mprotect(
+        ctypes.c_void_p(base + head.code), ctypes.c_size_t(head.data - head.code), mmap.PROT_READ | mmap.PROT_EXEC
+    ):
+        raise ImageError(f"{path}: the host does not allow executable memory: {os.strerror(ctypes.get_errno())}")
+    return dict(zip(text[::2], map(int, text[1::2]), strict=True))
 
 
-def _protect(address: int, length: int, path: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC):
-        error = ctypes.get_errno()
-        raise ImageError(f"{path}: the host does not allow executable memory: {os.strerror(error)}")
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _map(descriptor: int, size: int, path: str) -> int:
+    """Private and writable. Not through the mmap module, which would unmap it under a running signal handler."""
+    function = _libc().mmap
+    function.restype = ctypes.c_size_t
+    function.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    base: int = function(0, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    if base == ctypes.c_size_t(-1).value:
+        raise ImageError(f"{path}: cannot be mapped: {os.strerror(ctypes.get_errno())}")
+    return base

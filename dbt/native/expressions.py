@@ -227,6 +227,8 @@ class Expressions(Scope):
         if op in ("shl", "shr"):
             return self._shift(op, left, right, node)
         left, right = self.pair(left, right, node)
+        if op in ("div", "rem") and left.type.bits > u64.bits:
+            raise self.error(node, f"{left.type} cannot be divided: there is no such instruction")
         return tree.Binary(left.type, op, left, right)
 
     def _shift(self, op: str, left: Expr, right: Expr, node: ast.AST) -> Expr:

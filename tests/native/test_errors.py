@@ -89,6 +89,7 @@ CASES = {
     "string": ("def f() -> u64:\n    return 'a'  #!", "str constants are not in the native subset"),
     "float": ("def f() -> u64:\n    return 1.5  #!", "float constants are not in the native subset"),
     "division": ("def f(a: u64) -> u64:\n    return a / 2  #!", "the operator of 'a / 2' is not in the native subset"),
+    "wide division": ("def f(a: u128) -> u128:\n    return a // 3  #!", "u128 cannot be divided"),
     "list": ("def f() -> u64:\n    return [1]  #!", "List expressions are not in the native subset"),
     "try": (
         "def f() -> None:\n    try:  #!\n        pass\n    finally:\n        pass",
