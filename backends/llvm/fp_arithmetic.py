@@ -196,7 +196,7 @@ def unordered(low: Lowering, sh: Shape, a: str, b: str) -> str:
     """i1: some lane of either is a NaN; raises invalid for signaling ones."""
     arguments = ((sh.text, a), (sh.text, b))
     if not sh.type.lanes:
-        parity = asm(low, "i32", f"vucomi{sh.suffix} $2, $1", "={@ccp},x,x", *arguments)
+        parity = asm(low, "i32", f"vucomi{sh.suffix} $2, $1", "={@ccp},x,x,~{flags}", *arguments)
         return low.emit(f"icmp ne i32 {parity}, 0")
     ints = llvm_type(sh.ints)
     found = asm(low, ints, f"vcmpunord{sh.suffix} $2, $1, $0", "=x,x,x", *arguments)

@@ -36,7 +36,7 @@ def _comis(low: Lowering, sh: Shape, op: Op, *conditions: str) -> list[str]:
     n = len(conditions)
     name = "vcomi" if op.attrs["signaling"] else "vucomi"
     result = "{" + ", ".join(["i32"] * n) + "}" if n > 1 else "i32"
-    constraints = ",".join([*(f"={{@cc{c}}}" for c in conditions), "x", "x"])
+    constraints = ",".join([*(f"={{@cc{c}}}" for c in conditions), "x", "x", "~{flags}"])
     found = asm(low, result, f"{name}{sh.suffix} ${n + 1}, ${n}", constraints, (sh.text, a), (sh.text, b))
     parts = [low.emit(f"extractvalue {result} {found}, {i}") for i in range(n)] if n > 1 else [found]
     return [low.emit(f"icmp ne i32 {part}, 0") for part in parts]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import llvmlite.binding as llvm
 
 from dbt.backends.llvm.compile import compile_text, host_cpu
-from dbt.backends.llvm.lower import Lowering, StateOffsets
+from dbt.backends.llvm.lower import Lowering
 from dbt.backends.llvm.source import Flags, Immediate, Source
-from dbt.backends.llvm.text import ATTRIBUTES, METADATA, Body, Declarations
+from dbt.backends.llvm.text import METADATA, Body, Declarations, attributes
 from dbt.engine.layout import Env
 from dbt.ir.builder import Builder, Place
 from dbt.ir.types import I64
@@ -102,7 +102,7 @@ define void @{name}(ptr %env) #0 {{
   ret void
 }}"""
             )
-        self.text = "\n".join([declarations.text(), *functions, ATTRIBUTES, METADATA])
+        self.text = "\n".join([declarations.text(), *functions, attributes(host_cpu()[1]), METADATA])
         objects = compile_text(self.text)
         cpu, features = host_cpu()
         empty = llvm.parse_assembly("")
