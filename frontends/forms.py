@@ -6,18 +6,20 @@ Enumeration is quick and checks rows against their functions. Templates are buil
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from dbt.engine.layout import EXIT_UNDEFINED
 
-from .lifter import Lifter
 from .operands import Extraction, Operand
 from .pattern import Pattern, Row, RowError, call_with
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import ModuleType
+
     from dbt.ir.builder import Template
+
+    from .lifter import Lifter
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(\w*))?\}")
 MAX_FORMS: Final = 1 << 16
@@ -97,7 +99,7 @@ def undefined_form(width: int, make: type[Lifter]) -> Form:
     return Form("UNDEFINED", row, {}, (), make)
 
 
-def UNDEFINED(cpu: Lifter) -> None:  # noqa: N802 - form functions are named as the manual names instructions
+def UNDEFINED(cpu: Lifter) -> None:
     """What words do that no row covers."""
     cpu.exit(EXIT_UNDEFINED)
 

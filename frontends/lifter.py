@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dbt.engine.layout import TOKENS
 from dbt.ir.builder import Builder
 
 from .operands import REGISTER, TARGET, Extraction, Imm
 from .pattern import RowError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Lifter(Builder):

@@ -7,19 +7,21 @@ built at once; what needs templates (operands, flags) is found out form by form,
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dbt.engine.layout import TOKENS, FormInfo, Node, OperandInfo
+from dbt.engine.layout import TOKENS
 
 from .operands import IMMEDIATE, MAX_PARTS, REGISTER, Extraction
 from .tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .forms import Form
     from .guest import Guest
     from .metadata import Metadata
 
+# layout.Node, FormInfo, OperandInfo; a test compares them.
 _NODE: Final = struct.Struct("<III")
 _FORM: Final = struct.Struct("<III10B2x")
 _OPERAND: Final = struct.Struct("<8BI4B4B")
@@ -152,9 +154,3 @@ class _Store:
 def build_tables(guest: Guest) -> Tables:
     """The guest's tables (kept by the guest)."""
     return guest.tables
-
-
-def check_layout() -> None:
-    """The formats above are those of the structs in dbt/engine/layout.py."""
-    for declared, packed in ((Node, _NODE), (FormInfo, _FORM), (OperandInfo, _OPERAND)):
-        assert declared.size == packed.size, declared.__name__

@@ -6,12 +6,13 @@ an error, and every overlap is found: two forms that overlap share a word, and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from .pattern import RowError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .forms import Form
 
 MAX_BITS: Final = 8  # of one node

@@ -17,7 +17,6 @@ from .operands import Imm, Rel, X, a64
 @a64("op 00101 imm26:26", static="op", asm=lambda op: f"{('b', 'bl')[op]} {{target}}", target=Rel("imm26"))
 def B(cpu: Lifter, op: int, target: Rel) -> None:
     """B, BL."""
-    del target
     if op:
         cpu.put(Place(None, state.LR), cpu.npc())
     cpu.goto()
@@ -27,7 +26,6 @@ def B(cpu: Lifter, op: int, target: Rel) -> None:
      target=Rel("imm19"))
 def B_cond(cpu: Lifter, cond: int, target: Rel) -> None:
     """B.cond."""
-    del target
     condition = cpu.condition(cond)
     if condition is None:
         cpu.goto()
@@ -39,7 +37,6 @@ def B_cond(cpu: Lifter, cond: int, target: Rel) -> None:
      target=Rel("imm19"))
 def CBZ(cpu: Lifter, sf: int, op: int, target: Rel, Rt: X) -> None:
     """CBZ, CBNZ."""
-    del target
     value = Rt.read(datasize(sf))
     cpu.goto_if(value.ne(0) if op else value.eq(0))
 
@@ -49,7 +46,6 @@ def CBZ(cpu: Lifter, sf: int, op: int, target: Rel, Rt: X) -> None:
      bit=Imm("b5 b40"), target=Rel("imm14"))
 def TBZ(cpu: Lifter, op: int, bit: Imm, target: Rel, Rt: X) -> None:
     """TBZ, TBNZ."""
-    del target
     value = Rt.read().lshr(bit.read()) & 1
     cpu.goto_if(value.ne(0) if op else value.eq(0))
 

@@ -23,7 +23,6 @@ BITMASK: Final = tuple(
      imm=Imm("immhi immlo", signed=True, shift=12, pc=PAGE_BASE))
 def ADR(cpu: Lifter, imm: Imm, Rd: X) -> None:
     """ADR, ADRP."""
-    del cpu
     Rd.write(64, imm.read())
 
 
@@ -59,7 +58,6 @@ def AND_imm(cpu: Lifter, sf: int, opc: int, imm: Imm, Rn: X, Rd: General) -> Non
      imm=lambda sf, hw: Imm("imm16", shift=16 * hw, signed=not sf and hw == 1))
 def MOVZ(cpu: Lifter, sf: int, opc: int, imm: Imm, Rd: X) -> None:
     """MOVN, MOVZ."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, imm.read(n) if opc else ~imm.read(n))
 
@@ -69,7 +67,6 @@ def MOVZ(cpu: Lifter, sf: int, opc: int, imm: Imm, Rd: X) -> None:
      imm=lambda sf, hw: Imm("imm16", shift=16 * hw, signed=not sf and hw == 1))
 def MOVK(cpu: Lifter, sf: int, hw: int, imm: Imm, Rd: X) -> None:
     """MOVK."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, Rd.read(n) & ~(0xFFFF << 16 * hw) | imm.read(n))
 
@@ -94,7 +91,6 @@ def shift_right(bits: int, v: int) -> int:
      left=Imm("immr imms", table=partial(shift_left, 64)), right=Imm("immr imms", table=partial(shift_right, 64)))
 def UBFM(cpu: Lifter, sf: int, opc: int, left: Imm, right: Imm, Rn: X, Rd: X) -> None:
     """SBFM, UBFM: the field is shifted up against the top, then down to where it belongs."""
-    del cpu
     n = datasize(sf)
     value = Rn.read(n) << left.read(n)
     Rd.write(n, value.lshr(right.read(n)) if opc else value.ashr(right.read(n)))
@@ -106,7 +102,6 @@ def UBFM(cpu: Lifter, sf: int, opc: int, left: Imm, right: Imm, Rn: X, Rd: X) ->
      asm=lambda opc: f"{'su'[opc // 2]}bfm {{Rd}}, {{Rn}}, {{shift}}, #63")
 def LSR_imm(cpu: Lifter, sf: int, opc: int, shift: Imm, Rn: X, Rd: X) -> None:
     """ASR, LSR (immediate): SBFM and UBFM up to the top bit."""
-    del cpu
     n = datasize(sf)
     value, amount = Rn.read(n), shift.read(n)
     Rd.write(n, value.lshr(amount) if opc else value.ashr(amount))
@@ -117,7 +112,6 @@ def LSR_imm(cpu: Lifter, sf: int, opc: int, shift: Imm, Rn: X, Rd: X) -> None:
      asm=lambda opc: f"{'su'[opc // 2]}bfm {{Rd}}, {{Rn}}, #0, #{{imms}}")
 def UXTB(cpu: Lifter, sf: int, opc: int, imms: int, Rn: X, Rd: X) -> None:
     """SXTB, SXTH, SXTW, UXTB, UXTH: SBFM and UBFM of whole bytes from bit 0."""
-    del cpu
     n = datasize(sf)
     value = Rn.read(imms + 1)
     Rd.write(n, value.zext(n) if opc else value.sext(n))
@@ -129,7 +123,6 @@ def UXTB(cpu: Lifter, sf: int, opc: int, imms: int, Rn: X, Rd: X) -> None:
      rotate=Imm("immr"), mask=Imm("immr imms", table=lambda v: field_mask(64, v >> 6, v & 63)))
 def BFM(cpu: Lifter, sf: int, rotate: Imm, mask: Imm, Rn: X, Rd: X) -> None:
     """BFM: the bits of `mask` come from the rotated source."""
-    del cpu
     n = datasize(sf)
     old = Rd.read(n)
     Rd.write(n, (Rn.read(n).rotr(rotate.read(n)) ^ old) & mask.read(n) ^ old)
@@ -139,6 +132,5 @@ def BFM(cpu: Lifter, sf: int, rotate: Imm, mask: Imm, Rn: X, Rd: X) -> None:
 @a64("1 00 100111 1 0 Rm:5 imms:6 Rn:5 Rd:5", sf=1, asm="extr {Rd}, {Rn}, {Rm}, {lsb}", lsb=Imm("imms"))
 def EXTR(cpu: Lifter, sf: int, lsb: Imm, Rm: X, Rn: X, Rd: X) -> None:
     """EXTR."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, Rn.read(n).fshr(Rm.read(n), lsb.read(n)))

@@ -46,7 +46,6 @@ def AND_reg(cpu: Lifter, sf: int, opc: int, N: int, Rm: X, Rn: X, Rd: X) -> None
      asm=lambda sf, N: f"{LOGIC[1][N]} {{Rd}}, {'wx'[sf]}zr, {{Rm}}")
 def MOV_reg(cpu: Lifter, sf: int, N: int, Rm: X, Rd: X) -> None:
     """MOV, MVN (register): ORR and ORN with the zero register."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, ~Rm.read(n) if N else Rm.read(n))
 

@@ -16,7 +16,6 @@ BYTES_OF_HALVES: Final = 0x00FF_00FF_00FF_00FF
 @a64("sf 1 0 11010110 00000 000000 Rn:5 Rd:5", static="sf", asm="rbit {Rd}, {Rn}")
 def RBIT(cpu: Lifter, sf: int, Rn: X, Rd: X) -> None:
     """RBIT."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, Rn.read(n).bitreverse())
 
@@ -25,7 +24,6 @@ def RBIT(cpu: Lifter, sf: int, Rn: X, Rd: X) -> None:
      asm=lambda sf, opc: f"{('', 'rev16', 'rev32' if sf else 'rev', 'rev')[opc]} {{Rd}}, {{Rn}}")
 def REV(cpu: Lifter, sf: int, opc: int, Rn: X, Rd: X) -> None:
     """REV16, REV32, REV: bytes reversed in groups of 1 << opc."""
-    del cpu
     n = datasize(sf)
     value = Rn.read(n)
     if opc == 1:
@@ -38,7 +36,6 @@ def REV(cpu: Lifter, sf: int, opc: int, Rn: X, Rd: X) -> None:
 @a64("sf 1 0 11010110 00000 00010 op Rn:5 Rd:5", static="sf op", asm=lambda op: f"cl{'zs'[op]} {{Rd}}, {{Rn}}")
 def CLZ(cpu: Lifter, sf: int, op: int, Rn: X, Rd: X) -> None:
     """CLZ, CLS."""
-    del cpu
     n = datasize(sf)
     value = Rn.read(n)
     Rd.write(n, (value ^ value.ashr(1)).clz() - 1 if op else value.clz())
@@ -47,7 +44,6 @@ def CLZ(cpu: Lifter, sf: int, op: int, Rn: X, Rd: X) -> None:
 @a64("sf 0 0 11010110 Rm:5 00001 s Rn:5 Rd:5", static="sf s", asm=lambda s: f"{'us'[s]}div {{Rd}}, {{Rn}}, {{Rm}}")
 def UDIV(cpu: Lifter, sf: int, s: int, Rm: X, Rn: X, Rd: X) -> None:
     """UDIV, SDIV."""
-    del cpu
     n = datasize(sf)
     a, b = Rn.read(n), Rm.read(n)
     Rd.write(n, a.sdiv(b) if s else a.udiv(b))
@@ -57,7 +53,6 @@ def UDIV(cpu: Lifter, sf: int, s: int, Rm: X, Rn: X, Rd: X) -> None:
      asm=lambda op2: f"{('lsl', 'lsr', 'asr', 'ror')[op2]} {{Rd}}, {{Rn}}, {{Rm}}")
 def LSLV(cpu: Lifter, sf: int, op2: int, Rm: X, Rn: X, Rd: X) -> None:
     """LSLV, LSRV, ASRV, RORV: the amount is taken modulo the width."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, shifted(Rn.read(n), op2, Rm.read(n)))
 
@@ -77,7 +72,6 @@ def CRC32(cpu: Lifter, C: int, sz: int, Rm: X, Rn: X, Rd: X) -> None:
      asm=lambda o0: f"m{('add', 'sub')[o0]} {{Rd}}, {{Rn}}, {{Rm}}, {{Ra}}")
 def MADD(cpu: Lifter, sf: int, o0: int, Rm: X, Ra: X, Rn: X, Rd: X) -> None:
     """MADD, MSUB."""
-    del cpu
     n = datasize(sf)
     product = Rn.read(n) * Rm.read(n)
     Rd.write(n, Ra.read(n) - product if o0 else Ra.read(n) + product)
@@ -87,7 +81,6 @@ def MADD(cpu: Lifter, sf: int, o0: int, Rm: X, Ra: X, Rn: X, Rd: X) -> None:
      asm=lambda sf: f"madd {{Rd}}, {{Rn}}, {{Rm}}, {'wx'[sf]}zr")
 def MUL(cpu: Lifter, sf: int, Rm: X, Rn: X, Rd: X) -> None:
     """MUL: MADD to the zero register."""
-    del cpu
     n = datasize(sf)
     Rd.write(n, Rn.read(n) * Rm.read(n))
 
@@ -96,7 +89,6 @@ def MUL(cpu: Lifter, sf: int, Rm: X, Rn: X, Rd: X) -> None:
      asm=lambda U, o0: f"{'su'[U]}m{('add', 'sub')[o0]}l {{Rd}}, {{Rn:w}}, {{Rm:w}}, {{Ra}}")
 def SMADDL(cpu: Lifter, U: int, o0: int, Rm: X, Ra: X, Rn: X, Rd: X) -> None:
     """SMADDL, SMSUBL, UMADDL, UMSUBL."""
-    del cpu
     a, b = Rn.read(32), Rm.read(32)
     product = a.zext(64) * b.zext(64) if U else a.sext(64) * b.sext(64)
     Rd.write(64, Ra.read() - product if o0 else Ra.read() + product)
@@ -106,7 +98,6 @@ def SMADDL(cpu: Lifter, U: int, o0: int, Rm: X, Ra: X, Rn: X, Rd: X) -> None:
      asm=lambda U: f"{'su'[U]}maddl {{Rd}}, {{Rn:w}}, {{Rm:w}}, xzr")
 def SMULL(cpu: Lifter, U: int, Rm: X, Rn: X, Rd: X) -> None:
     """SMULL, UMULL: SMADDL and UMADDL to the zero register."""
-    del cpu
     a, b = Rn.read(32), Rm.read(32)
     Rd.write(64, a.zext(64) * b.zext(64) if U else a.sext(64) * b.sext(64))
 
@@ -114,6 +105,5 @@ def SMULL(cpu: Lifter, U: int, Rm: X, Rn: X, Rd: X) -> None:
 @a64("1 00 11011 U 10 Rm:5 0 xxxxx Rn:5 Rd:5", static="U", asm=lambda U: f"{'su'[U]}mulh {{Rd}}, {{Rn}}, {{Rm}}")
 def SMULH(cpu: Lifter, U: int, Rm: X, Rn: X, Rd: X) -> None:
     """SMULH, UMULH."""
-    del cpu
     a, b = Rn.read(), Rm.read()
     Rd.write(64, a.umulh(b) if U else a.smulh(b))

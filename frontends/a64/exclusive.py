@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbt.ir.types import I64, int_type
 
-from .access import SUFFIXES, letter, mnemonic
+from .access import GENERAL, SUFFIXES, letter, mnemonic
 from .lifter import Lifter
 from .operands import XSP, Imm, X, XPair, a64
 
@@ -85,7 +85,7 @@ def STLR(cpu: Lifter, size: int, Rn: XSP, Rt: X) -> None:
     cpu.fence("full")
 
 
-@a64("size:2 011001 opc:2 0 imm9:9 00 Rn:5 Rt:5", static="size opc", where="opc < 2 or size < 2 or (opc, size) == (2, 2)",
+@a64("size:2 011001 opc:2 0 imm9:9 00 Rn:5 Rt:5", static="size opc", where=GENERAL,
      feature="ilrcpc", imm=Imm("imm9", signed=True),
      asm=lambda size, opc: (
          f"{mnemonic(size, opc, 'apur' if opc else 'lur')} {{Rt:{letter(size, opc)}}}, [{{Rn}}, {{imm}}]"))

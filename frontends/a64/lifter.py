@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.frontends import lifter
+
 from dbt.ir.ops import CONDITIONS
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from dbt.frontends.operands import Imm, Register, Rel
 from dbt.frontends.pattern import Encoding
+
 from dbt.ir.builder import Place
 from dbt.ir.types import F32, F64, Type, int_type, vector
 
