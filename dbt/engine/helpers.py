@@ -50,8 +50,10 @@ class Helper:
 
 def _collect() -> dict[str, Helper]:
     """All helpers of all modules; the position in the dict is the position in Env.helpers."""
+    from dbt.frontends.a64.helpers import HELPERS as A64_HELPERS
+
     found: dict[str, Helper] = {}
-    for name, (function, effects) in {"cntvct": (helper_cntvct, "reads")}.items():
+    for name, (function, effects) in {"cntvct": (helper_cntvct, "reads"), **A64_HELPERS}.items():
         found[name] = Helper(name, function, effects, len(found))
     return found
 
