@@ -13,6 +13,7 @@ from dbt.backends.llvm.source import Flags, Immediate, Source
 from dbt.backends.llvm.text import METADATA, Body, Declarations, attributes
 from dbt.engine.layout import Env
 from dbt.ir.builder import Builder, Place
+from dbt.ir.state import StateOffsets
 from dbt.ir.types import I64
 
 if TYPE_CHECKING:

@@ -170,6 +170,9 @@ def test_convert(source: Type, target: Type, lanes: int) -> None:
         middle, _flags = softfloat.mul(source.bits, half, softfloat.from_int(8, source.bits, 3, 0, signed=True,
                                                                             fraction_bits=1)[0], 0)
         cases += [((value + rng.randrange(-2, 3)) % (1 << source.bits),) for value in (near, half, middle)]
+    # The smallest normal number of the smaller format, often: there the host's underflow flag differs.
+    smallest, _flags = softfloat.convert(small, source.bits, 1 << (10 if small == 16 else 23), 0)
+    cases += [((smallest + rng.randrange(-2, 3)) ^ rng.getrandbits(1) << (source.bits - 1),) for _ in range(400)]
     for rm in rms:
 
         def compute(value: int, fpcr: int, rm: str = rm) -> tuple[int, int]:
