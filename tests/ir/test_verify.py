@@ -16,7 +16,16 @@ V8I8 = vector(I8, 8)
 def values() -> tuple[Builder, dict[str, object]]:
     """A builder with a value of each kind."""
     b = Builder()
-    types = {"i1": I1, "i8": I8, "i32": I32, "i64": I64, "i128": I128, "v16i8": V16I8, "v8i8": V8I8, "m16": vector(I1, 16)}
+    types = {
+        "i1": I1,
+        "i8": I8,
+        "i32": I32,
+        "i64": I64,
+        "i128": I128,
+        "v16i8": V16I8,
+        "v8i8": V8I8,
+        "m16": vector(I1, 16),
+    }
     made: dict[str, object] = {name: b.const(t, 0) for name, t in types.items()}
     made["f32"] = b.const(F32, 0)
     made["f64"] = b.const(F64, 0)
