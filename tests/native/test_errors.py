@@ -180,7 +180,7 @@ def test_a_closure_is_refused() -> None:
         return outer
 
     with pytest.raises(NativeError, match="uses variables of an enclosing function: outer"):
-        f.tree  # type: ignore[attr-defined] # noqa: B018
+        f.tree  # noqa: B018
 
 
 def test_intrinsics_outside_of_native_code_say_so() -> None:
