@@ -1,9 +1,12 @@
-"""One experiment: instruction words, registers and memory before; what is there afterwards; and how two results differ."""
+"""One experiment: words, registers and memory before; what is there afterwards; and how two results differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 CODE = 0x0040_0000  # of the first instruction
 CODE_START, CODE_END = CODE - 0x1_0000, CODE + 0x1_0000  # readable code pages: literals, short branches
@@ -13,6 +16,7 @@ FILLER = b"\x1f\x20\x03\xd5" * ((CODE_END - CODE_START) // 4)  # nop, wherever t
 
 OK, FAULT, UNDEFINED, SYSCALL, BREAKPOINT = "ok", "fault", "undefined", "syscall", "breakpoint"
 ALIGNMENT = "alignment"
+UNIMPLEMENTED = "unimplemented"
 GENERAL = tuple(f"x{i}" for i in range(31))
 VECTORS = tuple(f"v{i}" for i in range(32))
 REGISTERS = (*GENERAL, "sp", "nzcv", "fpcr", "fpsr", "tpidr_el0", *VECTORS)
@@ -60,17 +64,3 @@ def differences(expected: Outcome, found: Outcome, ignore: Mapping[str, int] | N
         first = next(i for i, (a, b) in enumerate(zip(expected.data, found.data, strict=True)) if a != b)
         want_bytes, got_bytes = expected.data[first : first + 16].hex(), found.data[first : first + 16].hex()
         yield f"memory at {DATA + first:#x}: expected {want_bytes}, found {got_bytes}"
-
-
-def reproducer(case: Case, expected: Outcome) -> str:
-    """The case in the one-line format of tests/cases, with the registers that the result shows or that are not 0."""
-    words = " ".join(f"{word:08x}" for word in case.words)
-    before = " ".join(f"{name}={value:#x}" for name, value in case.registers.items() if value)
-    after = [
-        f"{name}={expected.registers[name]:#x}"
-        for name in REGISTERS
-        if expected.registers[name] != case.registers.get(name, 0)
-    ]
-    if expected.stop != OK:
-        after.insert(0, f"stop={expected.stop}")
-    return f'word="{words}" {before} => {" ".join(after)}'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from dbt.frontends.a64.guest import GUEST
 
 from .engines import ENGINES, Engine

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dbt.backends.reference.engine import ReferenceEngine
+from dbt.frontends.a64 import state
+
 from dbt.engine import layout
 from dbt.engine.cpu import Cpu
 from dbt.engine.layout import Env
 from dbt.errors import GuestFault
-from dbt.frontends.a64 import state
 
 from .case import (
     ALIGNMENT,
@@ -32,7 +32,7 @@ from .case import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dbt.frontends.guest import Guest
 
@@ -114,9 +114,9 @@ class FlatMemory:
     def read(self, address: int, size: int) -> bytes:
         """The top byte of an address is ignored, as Linux has it."""
         address &= (1 << 56) - 1
-        if DATA <= address and address + size <= DATA + DATA_SIZE:
+        if address >= DATA and address + size <= DATA + DATA_SIZE:
             return bytes(self.data[address - DATA : address - DATA + size])
-        if CODE_START <= address and address + size <= CODE_END:
+        if address >= CODE_START and address + size <= CODE_END:
             return bytes(self.code[address - CODE_START : address - CODE_START + size])
         raise GuestFault(address, "read")
 
@@ -158,7 +158,7 @@ class Reference:
 
 
 class Baseline:
-    """The baseline engine: stencils, compiled on demand. It stops at addresses, so loops onto themselves are left out."""
+    """The baseline engine: stencils, compiled on demand. It stops at addresses, not after a number of steps."""
 
     name = "baseline"
 

@@ -1,13 +1,14 @@
-"""Random cases: encodings from the rows' tables, operand values that are special more often than chance would have it."""
+"""Random cases: encodings from the rows' tables, operand values that are special more often than by chance."""
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Final
 
 from .case import DATA_MIDDLE, DATA_SIZE, GENERAL, VECTORS, Case
 
 if TYPE_CHECKING:
+    from random import Random
+
     from dbt.frontends.forms import Form
     from dbt.frontends.guest import Guest
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import unicorn
-from unicorn import arm64_const
+from importlib import import_module
+from typing import Any, Final
 
 from .case import (
     BREAKPOINT,
@@ -24,6 +22,8 @@ from .case import (
     Outcome,
 )
 
+unicorn: Final[Any] = import_module("unicorn")  # its types are neither complete nor exported
+arm64_const: Final[Any] = import_module("unicorn.arm64_const")
 _INTERRUPTS: Final = {1: UNDEFINED, 2: SYSCALL, 7: BREAKPOINT}  # QEMU's EXCP_UDEF, EXCP_SWI, EXCP_BKPT
 _FAULTS: Final = {
     unicorn.UC_ERR_READ_UNMAPPED,
@@ -57,7 +57,7 @@ class Oracle:
         self._pc = _register("pc")
         self._stop = OK
 
-    def _interrupt(self, uc: unicorn.Uc, number: int, _data: object) -> None:
+    def _interrupt(self, uc: Any, number: int, _data: object) -> None:
         self._stop = _INTERRUPTS.get(number, f"interrupt {number}")
         uc.emu_stop()
 
@@ -80,4 +80,5 @@ class Oracle:
         found = uc.reg_read_batch(self._registers)
         uc.mem_write(CODE, FILLER[: len(case.code)])
         registers = dict(zip(REGISTERS, found, strict=True))
-        return Outcome(self._stop, uc.reg_read(self._pc), registers, bytes(uc.mem_read(DATA, DATA_SIZE)))
+        data = bytes(uc.mem_read(DATA, DATA_SIZE))
+        return Outcome(self._stop, uc.reg_read(self._pc), registers, data)

@@ -6,20 +6,26 @@ how much is done. A difference is shown as a line for tests/cases, which reprodu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
-
 from dbt.frontends.a64.guest import GUEST
-from dbt.frontends.forms import Form
 
-from .case import ALIGNMENT, FAULT, OK, Case, Outcome, differences, reproducer
+from .case import ALIGNMENT, FAULT, OK, Case, Outcome, differences
 from .conftest import COUNT, SEED
-from .engines import Engine
 from .exceptions import IGNORED, agreed, skip
 from .generate import case_of
-from .oracle import Oracle
+from .minimise import minimise
+from .text import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbt.frontends.forms import Form
+
+    from .engines import Engine
+    from .oracle import Oracle
 
 SHOWN = 5  # differences of one module
 
@@ -35,15 +41,24 @@ def cases(form: Form, count: int) -> Iterator[Case]:
                 break
 
 
-def check(form: Form, case: Case, expected: Outcome, found: Outcome) -> list[str]:
-    """What is wrong with `found`."""
+def compare(form: Form, case: Case, oracle: Oracle, engine: Engine) -> tuple[list[str], Outcome]:
+    """What is wrong with what the engine does, and what the oracle does."""
+    expected = oracle.run(case)
+    found = engine.run(case, {expected.pc} if expected.stop == OK else ())
     if found.stop in (FAULT, ALIGNMENT):
         changed = [name for name, value in found.registers.items() if value != case.registers.get(name, 0)]
         if changed:
-            return [f"a fault changed {', '.join(changed)}"]
+            return [f"a fault changed {', '.join(changed)}"], expected
     if expected.stop != found.stop and agreed(form, expected, found):
-        return []
-    return list(differences(expected, found, IGNORED.get(form.group, ({}, ""))[0]))
+        return [], expected
+    return list(differences(expected, found, IGNORED.get(form.group, ({}, ""))[0])), expected
+
+
+def explain(form: Form, case: Case, oracle: Oracle, engine: Engine) -> str:
+    """The difference, and the smallest case that shows one."""
+    small = minimise(case, lambda c: bool(compare(form, c, oracle, engine)[0]))
+    wrong, expected = compare(form, small, oracle, engine)
+    return "\n  ".join([f"{form.name} on {engine.name}", *wrong, show(small, expected)])
 
 
 @pytest.mark.parametrize("module", GUEST.modules)
@@ -54,18 +69,13 @@ def test_module(module: str, engine: Engine, oracle: Oracle) -> None:
         if form.id == 0 or not form.row.function.__module__.endswith(f".{module}"):
             continue
         for case in cases(form, COUNT):
-            expected = oracle.run(case)
-            stops = {expected.pc} if expected.stop == OK else set()
-            lines = check(form, case, expected, engine.run(case, stops))
-            if lines:
-                wrong.append("\n  ".join([f"{form.name} on {engine.name}", *lines, reproducer(case, expected)]))
+            if compare(form, case, oracle, engine)[0]:
+                wrong.append(explain(form, case, oracle, engine) if len(wrong) < SHOWN else form.name)
                 break
-    assert not wrong, f"{len(wrong)} forms differ (seed {SEED!r})\n" + "\n".join(wrong[:SHOWN])
+    assert not wrong, f"{len(wrong)} forms differ (seed {SEED!r})\n" + "\n".join(wrong)
 
 
 def test_every_form_has_a_case() -> None:
     """The generator reaches all forms: none is hidden behind others."""
-    without = [
-        form.name for form in GUEST.forms[1:] if case_of(GUEST, form, Random(form.name)) is None
-    ]
+    without = [form.name for form in GUEST.forms[1:] if case_of(GUEST, form, Random(form.name)) is None]
     assert not without

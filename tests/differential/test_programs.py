@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
+import pytest
 from dbt.frontends.a64.guest import GUEST
-from dbt.frontends.forms import Form
 
-from .case import CODE, DATA_SIZE, OK, Case, differences, reproducer
+from .case import CODE, DATA_SIZE, OK, Case, Outcome, differences
 from .conftest import COUNT, SEED
-from .engines import Engine
 from .exceptions import IGNORED, skip
 from .generate import ALIGNED_OPS, MEMORY_OPS, addressed, registers, word_of
-from .oracle import Oracle
+from .minimise import minimise
+from .text import show
+
+if TYPE_CHECKING:
+    from dbt.frontends.forms import Form
+
+    from .engines import Engine
+    from .oracle import Oracle
 
 LENGTH = 8
 PROGRAMS = 200
@@ -42,14 +49,20 @@ def program(forms: list[Form], random: Random) -> Case:
     return Case(tuple(words), values, random.randbytes(DATA_SIZE), " ".join(names))
 
 
+def compare(case: Case, oracle: Oracle, engine: Engine) -> tuple[list[str], Outcome]:
+    """The differences at the end, and what the oracle does."""
+    expected = oracle.run(case)
+    if expected.stop != OK:
+        return [], expected
+    return list(differences(expected, engine.run(case, {CODE + 4 * len(case.words)}))), expected
+
+
 def test_programs(engine: Engine, oracle: Oracle) -> None:
     """The same registers, flags and memory at the end."""
     forms = [form for form in GUEST.forms if usable(form)]
     for number in range(PROGRAMS * COUNT):
         case = program(forms, Random(f"{SEED} program {number}"))
-        expected = oracle.run(case)
-        if expected.stop != OK:
-            continue
-        found = engine.run(case, {CODE + 4 * len(case.words)})
-        wrong = list(differences(expected, found))
-        assert not wrong, "\n  ".join([case.name, *wrong, reproducer(case, expected)])
+        if compare(case, oracle, engine)[0]:
+            small = minimise(case, lambda c: bool(compare(c, oracle, engine)[0]))
+            wrong, expected = compare(small, oracle, engine)
+            pytest.fail("\n  ".join([f"{case.name} (seed {SEED!r})", *wrong, show(small, expected)]))
