@@ -50,7 +50,7 @@ def sys_clone3(_process: Process, *_: int) -> int:
     return -ENOSYS
 
 
-def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:  # noqa: PLR0913
+def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:
     """Fork the host process; returns in both."""
     cpu = process.cpu
     sp = cpu.reg("sp")
@@ -75,7 +75,7 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
     if after_fork is not None:
         after_fork()
     if flags & CLONE_CHILD_SETTID:
-        try:
+        try:  # noqa: SIM105 - contextlib is dear to import
             process.memory.write_u32(child_tid, os.getpid())
         except GuestFault:
             pass  # as the kernel does
@@ -102,7 +102,7 @@ def _await_child(process: Process, fd: int, sp: int) -> None:
         os.close(fd)
     start, end = _shared_part(process, sp)
     if data and len(data) == end - start:
-        try:
+        try:  # noqa: SIM105
             process.memory.write(start, data)
         except GuestFault:
             pass  # it is not writable: then the child wrote nothing
@@ -111,7 +111,7 @@ def _await_child(process: Process, fd: int, sp: int) -> None:
 def release_parent(process: Process) -> None:
     """In a vforked child that ends or executes: hand back the stack, let the parent go on."""
     start, end = _shared_part(process, process.vfork_stack)
-    try:
+    try:  # noqa: SIM105
         os.write(process.vfork_pipe, process.memory.read(start, end - start))
     except (OSError, GuestFault):
         pass  # the parent is gone, or there is no stack: nobody to tell

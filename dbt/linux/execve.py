@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from struct import pack
 
@@ -10,7 +11,16 @@ from dbt.errors import GuestFault, ProgramUnusable
 
 from . import loader, paths
 from .abi import (
-    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, E2BIG, EACCES, EINVAL, ELIBBAD, ELOOP, ENOENT, ENOEXEC,
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_SYMLINK_NOFOLLOW,
+    E2BIG,
+    EACCES,
+    EINVAL,
+    ELIBBAD,
+    ELOOP,
+    ENOENT,
+    ENOEXEC,
 )  # fmt: skip
 from .elf import is_guest
 from .signals import SYS_SIGPROCMASK
@@ -124,7 +134,7 @@ def _execute_guest(process: Process, path: bytes, given: bytes, argv: list[bytes
                     return -ELIBBAD
         # From here on there is no way back.
         if process.vfork_pipe >= 0:
-            from .clone import release_parent  # noqa: PLC0415 - few programs do this
+            from .clone import release_parent
 
             release_parent(process)
         process.signals.reset()
@@ -171,7 +181,7 @@ def _execute_host(process: Process, path: bytes, argv: list[bytes], environment:
     split = 1 + len(argv)
     table = [*pointers[1:split], 0, *pointers[split:], 0]
     data = pack(f"<{words}Q", *table) + b"".join(text + b"\0" for text in texts)
-    hostmem.ctypes.memmove(block, data, len(data))
+    ctypes.memmove(block, data, len(data))
     mask = process.scratch.put(pack("<Q", process.signals.mask))
     process.call(SYS_SIGPROCMASK, 2, mask, 0, 8)
     result = int(process.call(_HOST_EXECVE, pointers[0], block, block + 8 * split))

@@ -7,7 +7,16 @@ from struct import unpack_from
 
 from . import paths
 from .abi import (
-    AT_FDCWD, EACCES, EBADF, EINVAL, EMFILE, O_CLOEXEC, O_CREAT, open_flags_to_guest, open_flags_to_host, s32,
+    AT_FDCWD,
+    EACCES,
+    EBADF,
+    EINVAL,
+    EMFILE,
+    O_CLOEXEC,
+    O_CREAT,
+    open_flags_to_guest,
+    open_flags_to_host,
+    s32,
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -30,7 +39,7 @@ def sys_openat(process: Process, directory: int, path: int, flags: int, mode: in
     name = process.memory.read_cstring(path)
     fd = AT_FDCWD if name[:1] == b"/" else process.descriptor(directory)
     if name[:6] == b"/proc/":
-        from . import procfs  # noqa: PLC0415 - only for /proc
+        from . import procfs
 
         content = procfs.content(process, name)
         if content is not None:

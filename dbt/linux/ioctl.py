@@ -51,6 +51,6 @@ def sys_ioctl(process: Process, fd: int, request: int, argument: int, *_: int) -
     if size is None:
         process.missing_feature(f"ioctl {request:#x} is not implemented: ENOTTY")
         return -ENOTTY
-    if request == 0x40049409 and argument & 0xFFFFFFFF >= process.fd_limit:  # noqa: PLR2004 - FICLONE
+    if request == 0x40049409 and argument & 0xFFFFFFFF >= process.fd_limit:
         return -9
     return int(process.wait(_HOST_IOCTL, number, request, process.pointer(argument, size) if size else argument))

@@ -134,7 +134,7 @@ def _map_image(process: Process, fd: int, image: Image, bias: int) -> None:
 
 def _map_interpreter(process: Process, image: Image) -> tuple[int, int]:
     """Map the dynamic loader that a program names; returns its base and its entry."""
-    from . import paths  # noqa: PLC0415 - few programs need it at start
+    from . import paths
 
     path = os.fsdecode(paths.translate(process, image.interpreter))
     try:
@@ -159,7 +159,7 @@ def _map_interpreter(process: Process, image: Image) -> tuple[int, int]:
     return bias, loader.entry + bias
 
 
-def _build_stack(  # noqa: PLR0913 - the parts of a stack
+def _build_stack(
     process: Process,
     top: int,
     argv: list[bytes],

@@ -137,7 +137,7 @@ def sys_readlinkat(process: Process, directory: int, path: int, buffer: int, siz
     if not 0 < length < 1 << 31:
         return -EINVAL
     if name[:6] == b"/proc/":
-        from . import procfs  # noqa: PLC0415 - only for /proc
+        from . import procfs
 
         target = procfs.link(process, name)
         if target is not None:
@@ -181,7 +181,8 @@ def _xattr(operation: str, kind: str, host: int) -> Callable[..., int]:
     def remove(process: Process, file: int, name: int, *_: int) -> int:
         return int(process.call(host, _file(process, kind, file), _attribute(process, name)))
 
-    return {"set": set_, "get": get, "list": list_, "remove": remove}[operation]
+    operations: dict[str, Callable[..., int]] = {"set": set_, "get": get, "list": list_, "remove": remove}
+    return operations[operation]
 
 
 sys_setxattr, sys_lsetxattr, sys_fsetxattr = _xattr("set", "", 188), _xattr("set", "l", 189), _xattr("set", "f", 190)

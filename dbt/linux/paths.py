@@ -54,7 +54,7 @@ def _follow(process: Process, name: bytes) -> bytes:
 def own_parts(process: Process, name: bytes) -> list[bytes] | None:
     """What follows /proc/self (or thread-self, or our own process number) in a name; None for other names."""
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
-    if len(parts) < 2 or parts[0] != b"proc":  # noqa: PLR2004
+    if len(parts) < 2 or parts[0] != b"proc":
         return None
     if parts[1] in {b"self", b"thread-self"} or parts[1] == b"%d" % process.call(39):
         return parts[2:]
@@ -64,4 +64,4 @@ def own_parts(process: Process, name: bytes) -> list[bytes] | None:
 def is_descriptor_listing(name: bytes) -> bool:
     """Whether a name is that of a folder of descriptors in /proc."""
     parts = [part for part in name.split(b"/") if part]
-    return len(parts) >= 3 and parts[-1] in {b"fd", b"fdinfo"}  # noqa: PLR2004
+    return len(parts) >= 3 and parts[-1] in {b"fd", b"fdinfo"}

@@ -23,7 +23,7 @@ def _mask(process: Process, address: int, size: int) -> tuple[int, int | None]:
     """A signal mask argument: host address of a copy without the signals that are ours, and the mask; (0, None)."""
     if not address:
         return 0, None
-    if size != 8:  # noqa: PLR2004 - bytes of a mask
+    if size != 8:
         raise OSError(EINVAL, "size of a signal mask")
     mask = process.memory.read_u64(address)
     return process.scratch.put(pack("<Q", mask & ~OWN)), mask
@@ -50,7 +50,7 @@ def sys_pselect6(process: Process, count: int, read: int, write: int, special: i
     size = (min(number, _MAX_SELECT) + 63) // 64 * 8
     sets = [process.optional(address, size) for address in (read, write, special)]
     time = process.optional(timeout, 16)
-    guest_mask = None
+    guest_mask: int | None = None
     argument = 0
     if mask:
         pointer, length = unpack("<QQ", process.memory.read(mask, 16))
@@ -69,7 +69,7 @@ def sys_epoll_ctl(process: Process, epoll: int, operation: int, fd: int, event: 
     return int(process.call(_HOST_EPOLL_CTL, process.descriptor(epoll), operation, process.descriptor(fd), host_event))
 
 
-def _epoll(process: Process, host: int, fd: int, events: int, count: int, timeout: int, mask: int, size: int) -> int:  # noqa: PLR0913, E501
+def _epoll(process: Process, host: int, fd: int, events: int, count: int, timeout: int, mask: int, size: int) -> int:
     number = s32(count)
     if number <= 0:
         return -EINVAL

@@ -7,6 +7,7 @@ thread; fork is the host's fork, and the child goes on in the same loop.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 
@@ -21,7 +22,9 @@ from .table import CALLS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from dbt.engine.cpu import Cpu
 
     Handler = Callable[..., int]
 
@@ -55,7 +58,7 @@ class Scratch:
     def put(self, data: bytes) -> int:
         """Copy `data` in; returns its host address."""
         at = self.space(len(data))
-        hostmem.ctypes.memmove(at, data, len(data))
+        ctypes.memmove(at, data, len(data))
         return at
 
     def text(self, data: bytes) -> int:
@@ -72,7 +75,7 @@ class Scratch:
 
     def get(self, address: int, size: int) -> bytes:
         """Bytes at a host address inside of the scratch memory."""
-        return bytes(hostmem.ctypes.string_at(address, size))
+        return bytes(ctypes.string_at(address, size))
 
 
 class Process:
@@ -82,9 +85,9 @@ class Process:
     host process keeps Python's dispositions (the API). `log` gets one line for each thing that is missing, once.
     """
 
-    def __init__(  # noqa: PLR0913 - options
+    def __init__(
         self,
-        cpu: Any,
+        cpu: Cpu,
         *,
         root: str = "",
         hwcap: int = 0,
@@ -127,8 +130,6 @@ class Process:
         self.listings: set[int] = set()  # descriptors open on /proc/self/fd
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.fd_limit = max(soft - _RESERVED_DESCRIPTORS, 64) if soft > 0 else 1 << 30
-        if self.native_calls and not strace:
-            cpu.baseline.pass_calls(passthrough.ROWS, self.fd_limit)
         if ignored is not None:
             self.signals.start()
         if not strace:
@@ -155,8 +156,10 @@ class Process:
     # ---- for system calls
 
     def pointer(self, address: int, size: int) -> int:
-        """The host address of `size` bytes of the guest. Raises GuestFault where that leaves the guest's range; the
-        kernel finds out whether they are mapped."""
+        """The host address of `size` bytes of the guest.
+
+        Raises GuestFault where that leaves the guest's range; the kernel finds out whether they are mapped.
+        """
         address &= _UNTAGGED
         if address + size > self.limit:
             raise GuestFault(address)
@@ -199,8 +202,11 @@ class Process:
     # ---- the loop
 
     def run(self) -> int | None:
-        """Run until the guest ends: its exit code, or minus the signal that killed it. None: the CPU stopped for a
-        reason of the caller's (budget, stop address). A forked child does not return, it ends the host process."""
+        """Run until the guest ends: its exit code, or minus the signal that killed it.
+
+        None: the CPU stopped for a reason of the caller's (budget, stop address). A forked child does not return, it
+        ends the host process.
+        """
         run = self.cpu.run
         while self.status is None:
             if not self.handle(run()):
@@ -231,7 +237,7 @@ class Process:
             self.cpu.env.value = 0
             result = -answered
         elif self.trace:
-            from .strace import traced  # noqa: PLC0415 - only with --strace
+            from .strace import traced
 
             result = traced(self, number, first, x[1], x[2], x[3], x[4], x[5])
         else:
@@ -285,7 +291,7 @@ class Process:
         syndrome = 0
         if reason == layout.EXIT_FETCH and address & 3:
             signal, code = 7, 1
-        elif signal == 11:  # noqa: PLR2004 - SIGSEGV
+        elif signal == 11:
             area = self.memory.area_at(address) if address < self.limit else None
             code = 2 if area is not None else 1
             # ESR_EL1 (Arm ARM D19.2): data or instruction abort from EL0, permission or translation fault, level 3.
@@ -302,7 +308,7 @@ class Process:
         """End the host process as the guest ended: with its exit code, or by really dying of its signal."""
         status = self.status or 0
         if self.vfork_pipe >= 0:
-            from .clone import release_parent  # noqa: PLC0415 - few programs do this
+            from .clone import release_parent
 
             release_parent(self)
         if status < 0:

@@ -64,7 +64,7 @@ def sys_mmap(process: Process, address: int, length: int, prot: int, flags: int,
         if not address:
             return -ENOMEM
     name = "" if anonymous else _file_name(number)
-    if flags & 3 == 3:  # noqa: PLR2004 - MAP_SHARED_VALIDATE
+    if flags & 3 == 3:
         flags &= ~MAP_PRIVATE
     kept = flags & (MAP_SHARED | MAP_PRIVATE | MAP_ANONYMOUS | _MAP_PASSED)
     memory.map(address, size, prot & _PROT, kept, number, 0 if anonymous else offset, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import pack, unpack
 
-from .abi import EFAULT, EINVAL, EINTR, ENOMEM, EPERM, s32
+from .abi import EFAULT, EINTR, EINVAL, ENOMEM, EPERM, s32
 from .sigframe import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, altstack_flags, on_altstack
 from .signals import OWN, SIGNALS, UNBLOCKABLE, bit
 
@@ -89,12 +89,12 @@ def sys_rt_sigtimedwait(process: Process, wanted: int, info: int, timeout: int, 
         return -EINVAL
     mask = process.memory.read_u64(wanted)
     signals = process.signals
-    for index, (signal, data) in enumerate(signals.deferred):
-        if mask & bit(signal):
+    for index, (number, data) in enumerate(signals.deferred):
+        if mask & bit(number):
             if info:
                 process.memory.write(info, data)
             del signals.deferred[index]
-            return signal
+            return number
     host_mask = process.scratch.put(pack("<Q", mask))
     found, time = process.optional(info, 128), process.optional(timeout, 16)
     return int(process.wait(_HOST_SIGTIMEDWAIT, host_mask, found, time, _MASK_SIZE))

@@ -43,7 +43,7 @@ def altstack_flags(altstack: tuple[int, int, int], sp: int) -> int:
     return (SS_ONSTACK if on_altstack(altstack, sp) else 0) | altstack[1] & SS_AUTODISARM
 
 
-def push(  # noqa: PLR0913 - what a frame is made of
+def push(
     process: Process,
     signal: int,
     info: bytes,
@@ -97,9 +97,9 @@ def sys_rt_sigreturn(process: Process, *_: int) -> int:
     """Go back to where a handler was entered; a frame that makes no sense kills with SIGSEGV."""
     cpu, signals = process.cpu, process.signals
     sp = cpu.reg("sp")
+    if sp & 15:
+        return _bad_frame(process)
     try:
-        if sp & 15:
-            raise GuestFault(sp)
         body = process.memory.read(sp, FRAME_SIZE)
     except GuestFault:
         return _bad_frame(process)

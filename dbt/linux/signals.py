@@ -132,7 +132,7 @@ class Signals:
 
     def wait_with_mask(self, mask: int, result: int) -> int:
         """After a call that waited under a mask of its own: keep that for delivery if a signal ended the call."""
-        if result == -4 and self.process.cpu.env.poll:  # noqa: PLR2004 - EINTR
+        if result == -4 and self.process.cpu.env.poll:
             self.saved_mask = self.mask
             self.mask = mask & ~UNBLOCKABLE
         return result
@@ -185,7 +185,7 @@ class Signals:
             return False
         if self.restart is not None:
             self._restart(flags)
-        from .sigframe import push  # noqa: PLC0415 - most programs handle no signal
+        from .sigframe import push
 
         old = self.mask if self.saved_mask is None else self.saved_mask
         self.saved_mask = None
@@ -201,7 +201,7 @@ class Signals:
 
     def _restart(self, flags: int = SA_RESTART) -> None:
         """Let the cut call be made again: always if it was not started or no handler runs, else as SA_RESTART says."""
-        assert self.restart is not None  # noqa: S101 - for the type checker
+        assert self.restart is not None
         number, first, result = self.restart
         self.restart = None
         cpu = self.process.cpu

@@ -18,8 +18,9 @@ _CONTROL_MAX = 65536 // 4
 _SOL_SOCKET, _SOL_IP, _SOL_TCP, _SOL_IPV6 = 1, 0, 6, 41
 # Options whose values hold pointers (programs for packet filters, tables of netfilter, mappings): (level, option).
 _POINTERS = frozenset(
-    ((_SOL_SOCKET, 26), (_SOL_SOCKET, 51), (_SOL_IP, 64), (_SOL_IP, 65), (_SOL_IPV6, 64), (_SOL_IPV6, 65), (_SOL_TCP, 35))
-)  # fmt: skip  # noqa: E501
+    ((_SOL_SOCKET, 26), (_SOL_SOCKET, 51), (_SOL_IP, 64), (_SOL_IP, 65), (_SOL_IPV6, 64), (_SOL_IPV6, 65),
+     (_SOL_TCP, 35))
+)  # fmt: skip
 _LEVELS = frozenset((_SOL_SOCKET, _SOL_IP, _SOL_TCP, 17, _SOL_IPV6, 58, 136, 255, 1 << 8 | 14, 270))
 
 
@@ -75,7 +76,8 @@ def sys_setsockopt(process: Process, fd: int, level: int, option: int, value: in
         return -ENOPROTOOPT
     if size < 0:
         return -EINVAL
-    return int(process.call(_HOST_SETSOCKOPT, process.descriptor(fd), level, option, process.pointer(value, size), size))
+    number = process.descriptor(fd)
+    return int(process.call(_HOST_SETSOCKOPT, number, level, option, process.pointer(value, size), size))
 
 
 def sys_getsockopt(process: Process, fd: int, level: int, option: int, value: int, length: int, *_: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import pack, unpack
 
-from .abi import EINVAL, EINTR, ENOSYS, s32
+from .abi import EINTR, EINVAL, ENOSYS, s32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
