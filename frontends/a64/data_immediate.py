@@ -27,7 +27,7 @@ def ADR(cpu: Lifter, imm: Imm, Rd: X) -> None:
 
 
 @a64("sf op S 100010 sh imm12:12 Rn:5 Rd:5", static="sf op S",
-     asm=lambda op, S: f"{('add', 'sub')[op]}{'s' * S} {{Rd}}, {{Rn}}, {{imm}}",
+     asm=lambda op, S, sh: f"{('add', 'sub')[op]}{'s' * S} {{Rd}}, {{Rn}}, #{{imm12}}{', lsl #12' * sh}",
      imm=Imm("sh imm12", table=lambda v: (v & 0xFFF) << 12 * (v >> 12)),
      Rd=lambda S: X("Rd") if S else XSP("Rd"))
 def ADD_imm(cpu: Lifter, sf: int, op: int, S: int, imm: Imm, Rn: XSP, Rd: General) -> None:

@@ -85,9 +85,9 @@ def ADD_shift(cpu: Lifter, sf: int, op: int, S: int, shift: int, amount: Imm, Rm
 @a64.undefined("sf op S 01011 00 1 xxxxx option:3 11x xxxxx xxxxx", static="sf op S option")
 @a64.undefined("sf op S 01011 00 1 xxxxx option:3 101 xxxxx xxxxx", static="sf op S option")
 @a64("sf op S 01011 00 1 Rm:5 option:3 imm3:3 Rn:5 Rd:5", static="sf op S option",
-     asm=lambda sf, op, S, option: (
+     asm=lambda sf, op, S, option, Rn, Rd: (
          f"{('add', 'sub')[op]}{'s' * S} {{Rd}}, {{Rn}}, {{Rm:{'wx'[sf and option & 3 == 3]}}}, "
-         f"{EXTENDS[option]} {{imm3}}"),
+         f"{'lsl' if option == 2 + sf and (Rn == 31 or (Rd == 31 and not S)) else EXTENDS[option]} {{imm3}}"),
      Rd=lambda S: X("Rd") if S else XSP("Rd"))
 def ADD_ext(cpu: Lifter, sf: int, op: int, S: int, option: int, imm3: Imm, Rm: X, Rn: XSP, Rd: General) -> None:
     """ADD, ADDS, SUB, SUBS (extended register)."""

@@ -61,9 +61,23 @@ def LDR_lit(cpu: Lifter, opc: int, label: Imm, Rt: X) -> None:
     transfer(cpu, (2, 3, 2)[opc], (1, 1, 2)[opc], label.read(), Rt)
 
 
-@a64("11 111 0 01 10 xxxxxxxxxxxx xxxxx prfop:5", asm="prfm {prfop}")
-@a64("11 111 0 00 10 0 xxxxxxxxx 00 xxxxx prfop:5", asm="prfum {prfop}")
-@a64("11 111 0 00 10 1 xxxxx x1 x x 10 xxxxx prfop:5", asm="prfm {prfop}")
-@a64("11 011 0 00 xxxxxxxxxxxxxxxxxxx prfop:5", asm="prfm {prfop}")
+@a64("11 111 0 01 10 imm12:12 Rn:5 prfop:5", asm=lambda prfop: f"prfm {prefetch(prfop)}, [{{Rn}}, {{imm}}]",
+     Rn=XSP("Rn"), imm=Imm("imm12", shift=3))
+@a64("11 111 0 00 10 0 imm9:9 00 Rn:5 prfop:5", asm=lambda prfop: f"prfum {prefetch(prfop)}, [{{Rn}}, {{imm}}]",
+     Rn=XSP("Rn"), imm=S9)
+@a64("11 111 0 00 10 1 Rm:5 option:3 S 10 Rn:5 prfop:5", static="option", where="option & 2",
+     asm=lambda option, S, prfop: (
+         f"prfm {prefetch(prfop)}, [{{Rn}}, {{Rm:{'wx'[option & 1]}}}, {EXTENDS[option]} #{3 * S}]"),
+     Rn=XSP("Rn"), Rm=X("Rm"))
+@a64("11 011 0 00 imm19:19 prfop:5", asm=lambda prfop: f"prfm {prefetch(prfop)}, {{label:x}}",
+     label=Imm("imm19", signed=True, shift=2, pc=PC_BASE))
 def PRFM(cpu: Lifter) -> None:
     """PRFM, PRFUM: a hint."""
+
+
+def prefetch(prfop: int) -> str:
+    """The name of a prefetch operation."""
+    kind, level, stream = prfop >> 3, prfop >> 1 & 3, prfop & 1
+    if kind == 3 or level == 3:
+        return f"#{prfop}"
+    return f"{('pld', 'pli', 'pst')[kind]}l{level + 1}{('keep', 'strm')[stream]}"

@@ -22,27 +22,30 @@ CTR: Final = 0x8444_C004  # lines of 64 bytes, instruction caches PIPT
 DCZID: Final = 4  # DC ZVA zeroes 1 << 4 words
 COUNTER_HZ: Final = 1_000_000_000  # helper_cntvct counts nanoseconds
 BARRIERS: Final = ("full", "load", "store", "full")
+BARRIER_NAMES: Final = (
+    "#0", "oshld", "oshst", "osh", "#4", "nshld", "nshst", "nsh", "#8", "ishld", "ishst", "ish", "#12", "ld", "st", "sy",
+)  # fmt: skip
 
 
-@a64("1101010100 0 00 011 0010 CRm:4 op2:3 11111", asm="hint {CRm} {op2}")
+@a64("1101010100 0 00 011 0010 CRm:4 op2:3 11111", asm=lambda CRm, op2: f"hint #{8 * CRm + op2}")
 def HINT(cpu: Lifter) -> None:
     """NOP, YIELD, WFE, WFI, SEV, SEVL, BTI, pointer authentication of the hint space, and hints yet to come."""
 
 
-@a64("1101010100 0 00 011 0011 CRm:4 010 11111", asm="clrex {CRm}")
+@a64("1101010100 0 00 011 0011 CRm:4 010 11111", asm=lambda CRm: "clrex" if CRm == 15 else "clrex #{CRm}")
 def CLREX(cpu: Lifter) -> None:
     """CLREX."""
     cpu.clear_exclusive()
 
 
 @a64("1101010100 0 00 011 0011 domain:2 types:2 10 op 11111", static="types op",
-     asm=lambda op: f"{('dsb', 'dmb')[op]} {{domain}} {{types}}")
+     asm=lambda op, domain, types: f"{('dsb', 'dmb')[op]} {BARRIER_NAMES[4 * domain + types]}")
 def DMB(cpu: Lifter, types: int) -> None:
     """DSB, DMB, SSBB, PSSBB."""
     cpu.fence(BARRIERS[types])
 
 
-@a64("1101010100 0 00 011 0011 CRm:4 110 11111", asm="isb {CRm}")
+@a64("1101010100 0 00 011 0011 CRm:4 110 11111", asm=lambda CRm: "isb" if CRm == 15 else "isb #{CRm}")
 @a64("1101010100 0 00 011 0011 0000 111 11111", asm="sb", feature="sb")
 def ISB(cpu: Lifter) -> None:
     """ISB, SB: translated code is renewed by IC IVAU already."""
@@ -81,9 +84,9 @@ def DC_ZVA(cpu: Lifter, Rt: X) -> None:
         cpu.store(address + offset if offset else address, zero)
 
 
-@a64("1101010100 0 01 011 0111 1010 001 Rt:5", asm="dc cvac, {Rt}")
-@a64("1101010100 0 01 011 0111 1011 001 Rt:5", asm="dc cvau, {Rt}")
-@a64("1101010100 0 01 011 0111 1110 001 Rt:5", asm="dc civac, {Rt}")
+@a64("1101010100 0 01 011 0111 1010 001 Rt:5", asm="dc cvac, {Rt}", Rt=X("Rt"))
+@a64("1101010100 0 01 011 0111 1011 001 Rt:5", asm="dc cvau, {Rt}", Rt=X("Rt"))
+@a64("1101010100 0 01 011 0111 1110 001 Rt:5", asm="dc civac, {Rt}", Rt=X("Rt"))
 def DC(cpu: Lifter) -> None:
     """DC CVAC, CVAU, CIVAC: data caches are coherent."""
 
