@@ -147,5 +147,5 @@ def _written(i: CsInsn, state: _State, *, host: bool) -> None:
         if from_env:
             state.env |= {target}
             state.clobbered -= {target} if target == "rdi" else set()
-        elif host and i.operands[0].size == 8:  # noqa: PLR2004 - a pointer
+        elif host and i.operands[0].size == 8:
             state.host |= {target}

@@ -27,6 +27,9 @@ JUMP: Final = 0xE9
 _JUMP_BYTES: Final = 5  # opcode and displacement
 _JCC_BYTES: Final = 6
 _JCC: Final = (0x0F, 0x80)  # 0F 80+condition
+_SHORT_JCC: Final = 0x70  # 70+condition, displacement
+_OVER_BYTES: Final = 3  # from a short conditional jump over a jump to the displacement of the latter
+_NOP: Final = 0x90
 _EDGE_KINDS: Final = {NEXT: layout.HOLE_NEXT, TAKEN: layout.HOLE_TAKEN, LEAVE: layout.HOLE_LEAVE}
 _NUMBERS_32: Final = dict(
     zip(NUMBERS, (layout.HOLE_IMM32, layout.HOLE_TARGET32, layout.HOLE_PC32, layout.HOLE_NPC32), strict=True)
@@ -77,7 +80,7 @@ def extract(obj: bytes) -> dict[str, Stencil]:
                 holes = [_hole(parsed, code, relocations[at], at - symbol.value) for at in own]
             except ExtractError as error:
                 raise ExtractError(f"{symbol.name}: {error}") from None
-            found[symbol.name] = _shortened(code, holes)
+            found[symbol.name] = _turned(code, holes)
     return found
 
 
@@ -128,6 +131,23 @@ def _constant(section: Section, code: bytes, r: Relocation, offset: int) -> Sten
                 offset, layout.HOLE_RODATA, 0, start - first - (end - offset), section.data[first : first + size]
             )
     raise ExtractError(f"no instruction at {offset:#x}")
+
+
+def _turned(code: bytes, holes: list[StencilHole]) -> Stencil:
+    """A conditional jump over a jump to an edge becomes one conditional jump, and a nop that is not on its way."""
+    changed, moved = bytearray(code), {hole.offset: hole for hole in holes}
+    boundaries = {i.address for i in Cs(CS_ARCH_X86, CS_MODE_64).disasm(code, 0)}
+    for hole in holes:
+        at = hole.offset - _OVER_BYTES
+        if (
+            hole.kind in _EDGE_KINDS.values() and at >= 0 and at in boundaries and code[at] & 0xF0 == _SHORT_JCC
+            and code[at + 1] == _JUMP_BYTES and code[at + 2] == JUMP
+        ):  # fmt: skip
+            condition = code[at] & 0xF ^ 1
+            changed[at : at + _OVER_BYTES + 4] = bytes((_JCC[0], _JCC[1] + condition, 0, 0, 0, 0, _NOP))
+            del moved[hole.offset]
+            moved[at + 2] = hole._replace(offset=at + 2)
+    return _shortened(bytes(changed), [moved[at] for at in sorted(moved)])
 
 
 def _shortened(code: bytes, holes: list[StencilHole]) -> Stencil:

@@ -90,7 +90,7 @@ class HoleSource(Source):
     def summed(self, op: str, bits: int, value: str, immediate: Immediate) -> str | None:
         if self._wide:
             return None
-        suffix, kind = ("q", "H") if bits == 64 else ("l", "U")  # noqa: PLR2004 - operand sizes
+        suffix, kind = ("q", "H") if bits == 64 else ("l", "U")
         symbol = _symbol(f"{kind}_{immediate.which}", immediate.addend)
         code = f'asm "{op}{suffix} $2, $0", "=r,0,i,~{{flags}}"'
         return self.body.emit(f"call i{bits} {code}(i{bits} {value}, ptr {symbol})")
@@ -99,9 +99,7 @@ class HoleSource(Source):
         if amount.which not in (IMM, TARGET) or amount.addend:
             return None
         code = f"{_SHIFT_NAMES[op]}{'q' if bits == 64 else 'l'} $2, $0"
-        return self.body.emit(
-            f'call i{bits} asm "{code}", "=r,0,i,~{{flags}}"(i{bits} {value}, ptr @B_{amount.which})'
-        )
+        return self.body.emit(f'call i{bits} asm "{code}", "=r,0,i,~{{flags}}"(i{bits} {value}, ptr @B_{amount.which})')
 
     # edges
     def _jump(self, to: str, flags: Flags) -> None:
@@ -141,9 +139,8 @@ class HoleSource(Source):
         self.indirect(pc, flags, "jump")
 
     def indirect(self, address: str, flags: Flags, hint: str) -> None:  # noqa: ARG002 - regions use the hint
+        # No poll here: who sets the poll word empties the jump cache, so that every look-up misses.
         body = self.body
-        if self._poll:
-            self.check_poll(address, flags)
         cache = body.emit(f"load ptr, ptr {self.env(Env.offset('jump_cache'))}")
         # (address >> 2) modulo the entries, times the size of an entry
         scaled = body.emit(f"shl i64 {address}, {JumpEntry.size.bit_length() - 3}")

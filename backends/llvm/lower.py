@@ -11,6 +11,7 @@ LLVM turns 'select of loads' into 'load of a selected address'.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +24,7 @@ from .text import llvm_type
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from dbt.ir.state import StateOffsets
     from dbt.ir.types import Type
     from dbt.ir.values import Op, Template, Value
 
@@ -30,16 +32,6 @@ if TYPE_CHECKING:
 
     Operand = str | Immediate | None
     Lower = Callable[["Lowering", Op], Operand]
-
-
-class StateOffsets(NamedTuple):
-    """Where state that ops name without a place lies in env, in bytes. The defaults are those of A64."""
-
-    fpcr: int = 280
-    fpsr: int = 288
-    exclusive_address: int = 296  # all ones: no monitor
-    exclusive_size: int = 304  # in bytes
-    exclusive_value: int = 312  # 16 bytes
 
 
 class Pending(NamedTuple):
@@ -63,7 +55,8 @@ class Lowering:
         self.helpers: Final = helpers  # names in the order of Env.helpers
         self.flags: Flags | Pending = Flags("%n", "%z", "%c", "%v")
         self.selected: Final[set[int]] = set()  # values that selects choose from
-        self.sets_flags = False
+        self._sets_flags = False
+        self.uses: Final[Counter[int]] = Counter()  # of values by other ops
         self._values: Final[dict[int, str | Immediate]] = {}
         self._held: Final[dict[Immediate, str]] = {}
 
@@ -107,6 +100,10 @@ class Lowering:
         """Type and operand, as instructions list them."""
         return f"{llvm_type(value.type)} {self.use(value)}"
 
+    def compared(self, number: Value) -> bool:
+        """Whether flags or a comparison may be taken from an operation with this number."""
+        return self._sets_flags or self.uses[number.index] > 1
+
     def env(self, offset: int) -> str:
         """Pointer to a byte offset in Env."""
         return self.emit(f"getelementptr i8, ptr %env, i64 {offset}")
@@ -123,8 +120,9 @@ class Lowering:
     def run(self, template: Template) -> None:
         """Lower every op. The last one ends the function or, with no END op, the next edge does."""
         table = lowering_table()
-        self.sets_flags = any(OPS[op.name].effects & FLAGS_OUT for op in template.ops)
+        self._sets_flags = any(OPS[op.name].effects & FLAGS_OUT for op in template.ops)
         for op in template.ops:
+            self.uses.update(arg.index for arg in op.args)
             if op.name == "select":
                 self.selected.update(arg.index for arg in op.args[1:])
         for op in template.ops:

@@ -64,14 +64,14 @@ def _goto_indirect(low: Lowering, op: Op) -> Operand:
 
 def _exit(low: Lowering, op: Op) -> Operand:
     reason = op.attrs["reason"]
-    assert isinstance(reason, int)  # noqa: S101 - by the table of ops
+    assert isinstance(reason, int)
     leave(low, reason, low.use(op.args[0]) if op.args else None, str(op.attrs["pc"]))
     return None
 
 
 def _exit_if(low: Lowering, op: Op) -> Operand:
     condition, reason = low.use(op.args[0]), op.attrs["reason"]
-    assert isinstance(reason, int)  # noqa: S101 - by the table of ops
+    assert isinstance(reason, int)
     leave_if(low, condition, reason, low.use(op.args[1]) if op.args[1:] else None, str(op.attrs["pc"]))
     return None
 
@@ -85,7 +85,7 @@ def _helper(low: Lowering, op: Op) -> Operand:
     low.source.reload()
     if op.type is None:
         return None
-    return result if op.type.bits == 64 else low.emit(f"trunc i64 {result} to {llvm_type(op.type)}")  # noqa: PLR2004
+    return result if op.type.bits == 64 else low.emit(f"trunc i64 {result} to {llvm_type(op.type)}")
 
 
 LOWER: Final[dict[str, Lower]] = {

@@ -1,4 +1,4 @@
-"""Lowering of flags. Their state is four words (layout.Env.flags): N and V are sign bits, Z is 'word is 0', C is 0 or 1.
+"""Lowering of flags: four words (layout.Env.flags); N and V are sign bits, Z is 'the word is 0', C is 0 or 1.
 
 A `flags` op writes nothing yet: its operands are kept (Pending), so that a condition right behind it becomes one host
 compare, and words are computed only where they leave the function.
@@ -49,7 +49,7 @@ def words(low: Lowering) -> Flags:
 
 def _words(low: Lowering, p: Pending) -> Flags:
     bits, n, z = p.bits, p.result, p.result
-    if bits < 64:  # noqa: PLR2004 - narrower than a word
+    if bits < 64:
         n = low.emit(f"sext i{bits} {p.result} to i64")
         z = low.emit(f"zext i{bits} {p.result} to i64")
     if p.kind == "logic":

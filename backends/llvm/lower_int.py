@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dbt.ir.values import Place
+
 from .lower import int_text
 from .source import IMM, NPC, PC, SHIFTS, TARGET, Immediate
 from .text import UNPREDICTABLE, llvm_type, mangled
@@ -22,11 +24,12 @@ _INTRINSICS: Final = {
     "usubsat": "usub.sat", "ssubsat": "ssub.sat", "popcount": "ctpop", "bitreverse": "bitreverse",
 }  # fmt: skip
 _WITH_FLAG: Final = {"clz": "ctlz", "ctz": "cttz", "abs": "abs"}
-_PREDICATES: Final = {"eq": "eq", "ne": "ne", "ult": "ult", "ule": "ule", "slt": "slt", "sle": "sle"}
+# Predicates, and what they are with the operands exchanged.
+_PREDICATES: Final = {"eq": "eq", "ne": "ne", "ult": "ugt", "ule": "uge", "slt": "sgt", "sle": "sge"}
 
 
 def _result(op: Op) -> Value:
-    assert op.result is not None  # noqa: S101 - by the table of ops
+    assert op.result is not None
     return op.result
 
 
@@ -49,9 +52,10 @@ def splat(value: int, type_: Type) -> str:
     return constant((value,) * type_.lanes if type_.lanes else value, type_)
 
 
-def _const(low: Lowering, op: Op) -> Operand:
+def _const(_low: Lowering, op: Op) -> Operand:
     value = op.attrs["value"]
-    assert isinstance(value, int | tuple)  # noqa: S101
+    assert isinstance(value, int | tuple)
+    assert not isinstance(value, Place)
     return constant(value, _result(op).type)
 
 
@@ -65,9 +69,9 @@ def _sum(low: Lowering, op: Op) -> Immediate | None:
         return None
     for i in (0, 1) if op.name == "add" else (0,):
         found, other = low.operand(op.args[i]), op.args[1 - i].op
-        if isinstance(found, Immediate) and found.bits == 64 and other.name == "const":  # noqa: PLR2004
+        if isinstance(found, Immediate) and found.bits == 64 and other.name == "const":
             value = other.attrs["value"]
-            assert isinstance(value, int)  # noqa: S101
+            assert isinstance(value, int)
             signed = (value ^ 1 << 63) - (1 << 63)
             if abs(signed) < 1 << 12:
                 addend = found.addend + (signed if op.name == "add" else -signed)
@@ -85,7 +89,9 @@ def binary(low: Lowering, op: Op) -> Operand:
     if op.name in _COMMUTES and isinstance(low.operand(a), Immediate):
         a, b = b, a
     number = low.operand(b)
-    if isinstance(number, Immediate) and op.name in _SUMS and bits in (32, 64) and not low.sets_flags:
+    if isinstance(number, Immediate) and op.name in _SUMS and bits in (32, 64) and not low.compared(b):
+        if op.name == "add" and low.uses[a.index] > 1:  # lea, which keeps the other
+            return low.emit(f"add {llvm_type(a.type)} {low.use(a)}, {low.fold(b)}")
         summed = low.source.summed(op.name, bits, low.use(a), number)
         if summed is not None:
             return summed
@@ -99,7 +105,7 @@ def right_operand(low: Lowering, name: str, b: Value) -> str:
     and whose difference is most often compared, takes it directly.
     """
     bits = b.type.width
-    direct = name in _FOLDS and (bits == 32 or (bits == 64 and name == "sub"))  # noqa: PLR2004 - operand sizes
+    direct = name in _FOLDS and (bits == 32 or (bits == 64 and name == "sub"))
     return low.fold(b) if direct else low.use(b)
 
 
@@ -124,7 +130,7 @@ def _shift(low: Lowering, op: Op) -> Operand:
 def any_out_of_range(n: Value, bits: int) -> bool:
     """Whether a constant shift amount has a lane of `bits` or more."""
     value = n.op.attrs["value"]
-    assert isinstance(value, int | tuple)  # noqa: S101
+    assert isinstance(value, int | tuple)
     return any(v >= bits for v in (value if isinstance(value, tuple) else (value,)))
 
 
@@ -179,7 +185,7 @@ def _counted(low: Lowering, op: Op) -> Operand:
 
 def _bswap(low: Lowering, op: Op) -> Operand:
     (a,) = op.args
-    if a.type.bits == 8:  # noqa: PLR2004 - a byte is its own reverse
+    if a.type.bits == 8:
         return low.use(a)
     text = llvm_type(a.type)
     return low.call(text, f"llvm.bswap.{mangled(a.type)}", (text, low.use(a)))
@@ -187,10 +193,11 @@ def _bswap(low: Lowering, op: Op) -> Operand:
 
 def _compare(low: Lowering, op: Op) -> Operand:
     a, b = op.args
-    if isinstance(low.operand(a), Immediate) and op.name in ("eq", "ne"):
-        a, b = b, a
+    predicate = op.name
+    if isinstance(low.operand(a), Immediate):  # a constant stands on the right
+        a, b, predicate = b, a, _PREDICATES[predicate]
     right = low.fold(b) if a.type.is_int else low.use(b)
-    return low.emit(f"icmp {_PREDICATES[op.name]} {llvm_type(a.type)} {low.use(a)}, {right}")
+    return low.emit(f"icmp {predicate} {llvm_type(a.type)} {low.use(a)}, {right}")
 
 
 def _convert(low: Lowering, op: Op) -> Operand:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dbt.engine.layout import EXIT_ALIGNMENT
-from dbt.ir.types import I64, I128
+from dbt.ir.types import I128
 from dbt.ir.values import IRError, Place
 
 from .lower_control import leave_if
@@ -33,9 +33,9 @@ _RMW: Final = {name: name for name in ("add", "and", "or", "xor", "xchg", "umin"
 # guest state
 def _get(low: Lowering, op: Op) -> Operand:
     place, type_ = op.attrs["place"], op.type
-    assert isinstance(place, Place)  # noqa: S101 - by the table of ops
-    assert type_ is not None  # noqa: S101
-    assert op.result is not None  # noqa: S101
+    assert isinstance(place, Place)
+    assert type_ is not None
+    assert op.result is not None
     pointer = low.source.pointer(place)
     volatile = "volatile " if op.result.index in low.selected else ""
     return low.emit(f"load {volatile}{llvm_type(type_)}, ptr {pointer}, align {_state_alignment(type_)}")
@@ -43,7 +43,7 @@ def _get(low: Lowering, op: Op) -> Operand:
 
 def _put(low: Lowering, op: Op) -> Operand:
     place, (value,) = op.attrs["place"], op.args
-    assert isinstance(place, Place)  # noqa: S101 - by the table of ops
+    assert isinstance(place, Place)
     type_ = llvm_type(value.type)
     given = low.fold(value) if value.type.is_int else low.use(value)
     low.line(f"store {type_} {given}, ptr {low.source.pointer(place)}, align {_state_alignment(value.type)}")
@@ -55,39 +55,41 @@ def _state_alignment(type_: Type) -> int:
 
 
 # addresses
+def _signed(op: Op) -> int:
+    """The value of a const op of 64 bits."""
+    value = op.attrs["value"]
+    assert isinstance(value, int)
+    return (value ^ 1 << 63) - (1 << 63)
+
+
 def _split(low: Lowering, address: Value) -> tuple[Value | None, Immediate | None, int]:
-    """Address = value + immediate + constant, as far as displacements may hold it; value None: nothing is left."""
-    constant, number = 0, None
-    left: Value | None = address
-    while left is not None:
-        op = left.op
-        if isinstance(low.operand(left), Immediate):
-            number, left = low.operand(left), None
-        elif op.name in ("add", "sub"):
-            kept = op.args[0]
-            terms = ((kept, op.args[1]), (op.args[1], kept)) if op.name == "add" else ((kept, op.args[1]),)
-            for rest, term in terms:
-                found = low.operand(term)
-                if term.op.name == "const":
-                    value = term.op.attrs["value"]
-                    assert isinstance(value, int)  # noqa: S101
-                    signed = (value ^ 1 << 63) - (1 << 63)
-                    moved = constant + (signed if op.name == "add" else -signed)
-                    if abs(moved) < _GUARD:
-                        constant, left = moved, rest
-                        break
-                if (
-                    op.name == "add" and number is None and isinstance(found, Immediate) and found.which in (IMM, TARGET)
-                    and found.bits == I64.bits and not isinstance(low.operand(rest), Immediate)
-                ):  # fmt: skip
-                    number, left = found, rest
+    """Address = value + immediate + constant, as far as a displacement holds them; value None: none is left."""
+    constant, left = 0, address
+    number: Immediate | None = None
+    while True:
+        found, op = low.operand(left), left.op
+        if isinstance(found, Immediate):
+            return None, found, constant
+        for i in {"add": (1, 0), "sub": (1,)}.get(op.name, ()):
+            rest, term = op.args[1 - i], op.args[i]
+            offset = low.operand(term)
+            if term.op.name == "const":
+                moved = constant + (_signed(term.op) if op.name == "add" else -_signed(term.op))
+                if abs(moved) < _GUARD:
+                    constant, left = moved, rest
                     break
-            else:
+            elif (
+                op.name == "add" and number is None and isinstance(offset, Immediate) and _is_offset(low, offset, rest)
+            ):
+                number, left = offset, rest
                 break
         else:
-            break
-    assert not isinstance(number, str)  # noqa: S101
-    return left, number, constant
+            return left, number, constant
+
+
+def _is_offset(low: Lowering, number: Immediate, rest: Value) -> bool:
+    """Whether a number is an offset from the rest: not a code address, and the rest a value of the guest's."""
+    return number.which in (IMM, TARGET) and number.bits == 64 and not isinstance(low.operand(rest), Immediate)
 
 
 def host_pointer(low: Lowering, address: Value) -> str:
@@ -117,7 +119,7 @@ def _check_space(op: Op) -> None:
 
 
 def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
-    if op.attrs.get("endian", "little") == "little" or type_.bits == 8:  # noqa: PLR2004 - bytes have no order
+    if op.attrs.get("endian", "little") == "little" or type_.bits == 8:
         return value
     if not type_.is_int:
         raise IRError(f"{op!r}: big-endian accesses are of integers")
@@ -127,7 +129,7 @@ def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
 # plain accesses
 def _load(low: Lowering, op: Op) -> Operand:
     _check_space(op)
-    assert op.type is not None  # noqa: S101 - by the table of ops
+    assert op.type is not None
     value = _read(low, host_pointer(low, op.args[0]), op.type, ordered=op.attrs["order"] == "acquire")
     return _swapped(low, op, value, op.type)
 
@@ -198,16 +200,15 @@ def _fence(low: Lowering, op: Op) -> Operand:
 # the exclusive monitor: address, size and value in env; the address is all ones while it is open
 def _load_exclusive(low: Lowering, op: Op) -> Operand:
     type_ = op.type
-    assert type_ is not None  # noqa: S101 - by the table of ops
+    assert type_ is not None
     pointer = host_pointer(low, op.args[0])
     value = _read(low, pointer, type_, ordered=True)
     offsets, wide = low.offsets, value
-    if type_ is not I128 and type_ is not I64:
-        wide = low.emit(f"zext {llvm_type(type_)} {value} to i64")
+    if type_ is not I128:
+        wide = low.emit(f"zext {llvm_type(type_)} {value} to i128")
     low.line(f"store i64 {low.use(op.args[0])}, ptr {low.env(offsets.exclusive_address)}")
     low.line(f"store i64 {type_.width // 8}, ptr {low.env(offsets.exclusive_size)}")
-    stored = "i128" if type_ is I128 else "i64"
-    low.line(f"store {stored} {wide}, ptr {low.env(offsets.exclusive_value)}, align 8")
+    low.line(f"store i128 {wide}, ptr {low.env(offsets.exclusive_value)}, align 8")
     return _swapped(low, op, value, type_)
 
 
@@ -248,7 +249,7 @@ def _clear_exclusive(low: Lowering, _op: Op) -> Operand:
 
 def _align_check(low: Lowering, op: Op) -> Operand:
     size, (address,) = op.attrs["size"], op.args
-    assert isinstance(size, int)  # noqa: S101 - by the table of ops
+    assert isinstance(size, int)
     if size > 1:
         low_bits = low.emit(f"and i64 {low.use(address)}, {size - 1}")
         leave_if(low, low.emit(f"icmp ne i64 {low_bits}, 0"), EXIT_ALIGNMENT, low.use(address), "this")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dbt.ir.types import I8, I64, vector
+from dbt.ir.values import Place
 
 from .lower_int import constant, splat
 from .text import llvm_type, mangled
@@ -21,13 +22,13 @@ _TABLE_BYTES: Final = 16
 
 
 def _type(op: Op) -> Type:
-    assert op.type is not None  # noqa: S101 - by the table of ops
+    assert op.type is not None
     return op.type
 
 
 def _number(op: Op, name: str) -> int:
     value = op.attrs[name]
-    assert isinstance(value, int)  # noqa: S101 - by the table of ops
+    assert isinstance(value, int)
     return value
 
 
@@ -56,7 +57,8 @@ def _splat(low: Lowering, op: Op) -> Operand:
 
 def _shuffle(low: Lowering, op: Op) -> Operand:
     mask = op.attrs["mask"]
-    assert isinstance(mask, tuple)  # noqa: S101 - by the table of ops
+    assert isinstance(mask, tuple)
+    assert not isinstance(mask, Place)
     a, b = op.args
     return low.emit(f"shufflevector {low.typed(a)}, {low.typed(b)}, {_mask(mask)}")
 

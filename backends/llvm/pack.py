@@ -51,18 +51,12 @@ class Pack:
         self._pool = bytearray()
         self._constants: dict[bytes, int] = {}
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._stencils
-
-    def __len__(self) -> int:
-        return len(self._stencils)
-
     def numbers(self) -> set[int]:
-        """The stencils that it has."""
+        """Which stencils it has."""
         return set(self._stencils)
 
     def specials(self) -> set[int]:
-        """The special stencils that it has."""
+        """Which special stencils it has."""
         return set(self._special)
 
     def add(self, number: int, stencil: Stencil) -> None:
@@ -97,9 +91,14 @@ class Pack:
         found = self._constants.get(constant)
         if found is None:
             align = min(_POOL_ALIGN, 1 << (len(constant) - 1).bit_length())
-            self._pool += bytes(-len(self._pool) % align)
-            found = self._constants[constant] = len(self._pool)
-            self._pool += constant
+            found = self._pool.find(constant)
+            while found % align and found >= 0:
+                found = self._pool.find(constant, found + 1)
+            if found < 0:
+                self._pool += bytes(-len(self._pool) % align)
+                found = len(self._pool)
+                self._pool += constant
+            self._constants[constant] = found
         return found
 
     # the file
@@ -114,12 +113,10 @@ class Pack:
         at_pool = -(-(at_stamp + len(stamp)) // _POOL_ALIGN) * _POOL_ALIGN
         parts = [bytes(self._pool)]
         at = at_pool + len(self._pool)
-        for number, blob, table in (
-            *((number, blob, special) for number, blob in sorted(self._special.items())),
-            *((n & ~FUSED_STENCIL, blob, fused if n & FUSED_STENCIL else index) for n, blob in sorted(self._stencils.items())),
-        ):
+        stencils = [(fused if n & FUSED_STENCIL else index, n, blob) for n, blob in sorted(self._stencils.items())]
+        for table, number, blob in (*((special, n, blob) for n, blob in sorted(self._special.items())), *stencils):
             padding = -at % _CODE_ALIGN
-            table[number] = at + padding
+            table[number & ~FUSED_STENCIL] = at + padding
             parts += (bytes(padding), blob)
             at += padding + len(blob)
         tables = b"".join(n.to_bytes(_U32, "little") for table in (index, fused, special) for n in table)

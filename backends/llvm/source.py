@@ -59,14 +59,17 @@ class Source(ABC):
 
     def folded(self, immediate: Immediate) -> str | None:
         """A constant operand that becomes part of one instruction; None: use `value`."""
+        del immediate
         return None
 
     def summed(self, op: str, bits: int, value: str, immediate: Immediate) -> str | None:
         """`value` (of 32 or 64 bits) add or sub an immediate, where no flags are taken from it; None: as usual."""
+        del op, bits, value, immediate
         return None
 
     def shifted(self, op: str, bits: int, value: str, amount: Immediate) -> str | None:
         """`value` (of 32 or 64 bits) shifted by an immediate, one of SHIFTS; None: shift by `value(amount)`."""
+        del op, bits, value, amount
         return None
 
     @abstractmethod

@@ -22,13 +22,14 @@ from dbt.engine.layout import (
     WIDE,
     Env,
 )
-from dbt.ir.passes import dead_code, drop_flags, fuse
+from dbt.ir.passes import dead_code, drop_flags, fold, fuse
+from dbt.ir.state import StateOffsets
 
 from .check import check
 from .compile import compile_text, host_cpu
 from .extract import Stencil, extract
 from .holes import HoleSource, declarations
-from .lower import Lowering, StateOffsets
+from .lower import Lowering
 from .source import PC, Immediate
 from .special import PINNED, function, special_functions
 from .text import METADATA, Body, Declarations, attributes
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dbt.frontends.guest import Guest
+
     from dbt.ir.values import Template
 
 
@@ -71,8 +73,10 @@ def template_of(guest: Guest, request: Request) -> Template:
     """The IR of a request."""
     template = guest.tables.forms[request.form].template
     if request.second >= 0:
-        return fuse(template, guest.tables.forms[request.second].template)
-    return drop_flags(template) if request.variant & NO_FLAGS else dead_code(template)
+        template = fuse(template, guest.tables.forms[request.second].template)
+    elif request.variant & NO_FLAGS:
+        template = drop_flags(template)
+    return dead_code(fold(template))
 
 
 def stencil_body(template: Template, declared: Declarations, *, wide: bool, poll: bool) -> Body:
@@ -95,7 +99,8 @@ def compile_templates(templates: Iterable[tuple[str, Template, bool, bool]]) -> 
     """Stencils of (name, template, wide, poll) by name: one module, one pass through LLVM."""
     declared = Declarations()
     functions = [
-        function(name, stencil_body(template, declared, wide=wide, poll=poll)) for name, template, wide, poll in templates
+        function(name, stencil_body(template, declared, wide=wide, poll=poll))
+        for name, template, wide, poll in templates
     ]
     return _compile(functions, declared)
 
