@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbt.ir.values import IRError
 
-from .fp_host import DN, ROUNDING_BITS, Shape, asm, narrow, raise_flags, read_mxcsr, shape, widen, write_mxcsr
+from .fp_host import ROUNDING_BITS, Shape, asm, narrow, raise_flags, read_mxcsr, shape, widen, write_mxcsr
 from .source import Flags
 from .text import llvm_type
 
@@ -25,7 +25,6 @@ _PACKED: Final = {
 }  # fmt: skip
 _CONDITIONS: Final = {"ge": "ae", "gt": "a"}  # after comis: carry is 'less or unordered'
 QC: Final = 1 << 27  # FPSR: an integer operation saturated
-STICKY: Final = 0x9F  # FPSR: IDC, IXC, UFC, OFC, DZC, IOC
 RMODE_SHIFT: Final = 22  # FPCR
 HOST_FLAGS: Final = 0x3F  # MXCSR: PE UE OE ZE DE IE
 
@@ -78,8 +77,8 @@ def _control(low: Lowering, op: Op) -> str:
 
 
 def _set_control(low: Lowering, op: Op) -> None:
-    """Only DN and RMode can be set: a row that writes FPCR refuses the rest with EXIT_UNIMPLEMENTED."""
-    value = low.emit(f"and i64 {low.use(op.args[0])}, {DN | 3 << RMODE_SHIFT}")
+    """The row that writes FPCR keeps its bits to DN and RMode, and refuses what is not implemented."""
+    value = low.use(op.args[0])
     low.line(f"store i64 {value}, ptr {low.env(low.offsets.fpcr)}")
     # Arm's modes are nearest, up, down, zero; the host's nearest, down, up, zero: the two bits change places.
     control = low.emit(f"trunc i64 {value} to i32")
@@ -100,8 +99,7 @@ def _status(low: Lowering, op: Op) -> str:
 
 
 def _set_status(low: Lowering, op: Op) -> None:
-    value = low.emit(f"and i64 {low.use(op.args[0])}, {QC | STICKY}")
-    low.line(f"store i64 {value}, ptr {low.env(low.offsets.fpsr)}")
+    low.line(f"store i64 {low.use(op.args[0])}, ptr {low.env(low.offsets.fpsr)}")
     write_mxcsr(low, low.emit(f"and i32 {read_mxcsr(low)}, {~HOST_FLAGS}"))
 
 
