@@ -15,6 +15,7 @@ from .layout import (
     EXIT_BUDGET,
     EXIT_BUS,
     EXIT_FAULT,
+    EXIT_ICACHE,
     EXIT_NAMES,
     GUEST_BYTES,
     Env,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .cache import Store
 
 ENGINES = ("baseline", "reference")
+CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
 MASK64 = (1 << 64) - 1
 FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
@@ -191,7 +193,13 @@ class Cpu:
         engine = self.reference()
         self._fold_fp_status()
         before = engine.executed
-        reason = int(engine.run(budget))
+        while True:
+            spent = engine.executed - before
+            reason = int(engine.run(None if budget is None else budget - spent))
+            if reason != EXIT_ICACHE:
+                break
+            line = self.env.value & -CACHE_LINE
+            self._code_change(line, line + CACHE_LINE)
         self.executed += engine.executed - before
         self.env.mxcsr = self.info.host_fp_control(self._words[self.info.fpcr // 8])
         return reason
@@ -199,7 +207,7 @@ class Cpu:
     def reference(self) -> Any:
         """The reference engine over the same state."""
         if self._reference is None:
-            from dbt.backends.reference import ReferenceEngine
+            from dbt.backends.reference.engine import ReferenceEngine
             from dbt.frontends.guest import load_guest
 
             self._reference = ReferenceEngine(

@@ -1,0 +1,86 @@
+"""The cache: only trusted where nobody else can write; damaged files are named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dbt.engine.cache import Store, build_name, cache_root, check_private, make_private, open_store
+from dbt.errors import CacheUnusable, InternalError
+
+
+def test_where_it_is(tmp_path: Path) -> None:
+    assert cache_root({"XDG_CACHE_HOME": str(tmp_path)}) == f"{tmp_path}/dragoman"
+    assert cache_root({"HOME": "/home/someone", "XDG_CACHE_HOME": "relative"}) == "/home/someone/.cache/dragoman"
+    with pytest.raises(CacheUnusable, match="HOME is not set"):
+        cache_root({})
+
+
+def test_a_folder_that_others_may_use_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    make_private(str(folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    with pytest.raises(CacheUnusable, match="others have rights"):
+        check_private(str(folder))
+
+
+def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(CacheUnusable, match="not a folder"):
+        make_private(str(tmp_path / "link"))
+
+
+def test_an_unusable_cache_is_said_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dragoman").mkdir(mode=0o777)
+    (tmp_path / "dragoman").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store = open_store()
+    assert not store.folder.startswith(str(tmp_path))
+    check_private(store.root)
+    assert "others have rights" in capsys.readouterr().err
+
+
+def test_builds_have_names_of_their_own() -> None:
+    assert build_name("a") != build_name("b")
+    assert len(build_name("x" * 10000)) == 16
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_damaged_tables_are_named(tmp_path: Path, damage: str) -> None:
+    from dbt.engine import runtime
+
+    tmp_path.chmod(0o700)
+    store = Store(str(tmp_path), quiet=True)
+    path = Path(store.tables("aarch64"))
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    elif damage == "truncate":
+        del data[-100:]
+    else:
+        data.clear()
+    path.write_bytes(data)
+    held = runtime._loaded.pop("tables:aarch64", None)
+    try:
+        with pytest.raises(InternalError, match=r"aarch64\.tables"):
+            runtime.load_tables(store, "aarch64")
+    finally:
+        if held is not None:
+            runtime._loaded["tables:aarch64"] = held
+
+
+def test_files_are_for_the_user_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    old = os.umask(0)
+    try:
+        store = Store(str(tmp_path), quiet=True)
+        store.tables("aarch64")
+    finally:
+        os.umask(old)
+    assert all(not entry.stat().st_mode & 0o022 for entry in Path(store.folder).iterdir())
