@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from dbt.engine.layout import EXIT_UNDEFINED
 
 from .operands import Extraction, Operand
-from .pattern import Pattern, Row, RowError, call_with
+from .pattern import Pattern, Row, RowError, argument_names, call_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,9 +145,10 @@ def _forms_of_row(row: Row, make: type[Lifter]) -> Iterable[Form]:
     own: list[Row] = [r for r in vars(row.function)["rows"] if not r.undefined]
     prefix = row.group if len(own) < 2 or row.undefined else f"{row.group}.{1 + own.index(row)}"
     kinds = {} if row.undefined else _kinds(row)
+    asked = _callable_names(row)
     for statics in row.combinations():
         name = "_".join([prefix, *(f"{field}{value}" for field, value in statics.items())])
-        yield Form(name, row, statics, () if row.undefined else _parameters(row, statics, kinds), make)
+        yield Form(name, row, statics, () if row.undefined else _parameters(row, statics, kinds, asked), make)
 
 
 def _kinds(row: Row) -> dict[str, type]:
@@ -163,8 +164,8 @@ def _kinds(row: Row) -> dict[str, type]:
     return found
 
 
-def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type]) -> list[object]:
-    """What the function is called with; checks that parameters, fields and keywords agree."""
+def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type], asked: set[str]) -> list[object]:
+    """What the function is called with; checks that parameters, fields and keywords (`asked`: for names) agree."""
     where = f"{row.group}: row {row.pattern.text!r}"
     given, asm = resolve(row, statics)
     names = parameter_names(row.function)
@@ -184,7 +185,7 @@ def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type])
             parameters.append(kind(name))
         else:
             raise RowError(f"{where}: parameter {name} is neither a field nor a keyword")
-    used = {name for name, _ in placeholders(asm)} | _callable_names(row) | set(statics)
+    used = {name for name, _ in placeholders(asm)} | asked | set(statics)
     for value in (*parameters, *given.values()):
         if isinstance(value, Operand):
             for name in value.names:
@@ -194,7 +195,7 @@ def _parameters(row: Row, statics: Mapping[str, int], kinds: Mapping[str, type])
     for name in row.pattern.fields:
         if name not in used:
             raise RowError(f"{where}: nothing uses field {name}")
-    known = {*names, *(name for name, _ in placeholders(asm)), *_callable_names(row)}
+    known = {*names, *(name for name, _ in placeholders(asm)), *asked}
     for name in given:
         if name not in known:
             raise RowError(f"{where}: nothing uses keyword {name}")
@@ -219,4 +220,4 @@ def resolve(row: Row, statics: Mapping[str, int], word: int = 0) -> tuple[dict[s
 
 def _callable_names(row: Row) -> set[str]:
     functions = [value for value in (*row.given.values(), row.asm) if callable(value)]
-    return {name for f in functions for name in f.__code__.co_varnames[: f.__code__.co_argcount]}
+    return {name for function in functions for name in argument_names(function)}

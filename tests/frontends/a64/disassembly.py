@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import capstone
-
 from dbt.frontends.text import render
 
 if TYPE_CHECKING:

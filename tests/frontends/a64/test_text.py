@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-
 from dbt.frontends.guest import load_guest
 
 from .disassembly import Disassembler, words_of
