@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 PIP = -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find dbt frontends backends bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help demo install test lint format bench guests clean
+.PHONY: help demo install test lint types format bench guests clean
 
 help:
 	@echo 'make demo     install into .venv and run the guests that come with Dragoman'
@@ -38,9 +38,12 @@ install: .venv/.stamp
 test: .venv-dev/.stamp
 	@.venv-dev/bin/pytest $(PYTEST_ARGS)
 
-lint: .venv-dev/.stamp build/tree/.stamp
+lint: .venv-dev/.stamp
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
+	@$(MAKE) types
+
+types: .venv-dev/.stamp build/tree/.stamp
 	cd build/tree && ../../.venv-dev/bin/mypy --config-file ../../pyproject.toml -p dbt -p bench -p tests
 
 format: .venv-dev/.stamp
