@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from dbt.native.tree import Expr, Stmt
 
-ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" "frame-pointer"="none" }'
+# No builtins: a loop must not become a call of memset. No red zone: inline assembly may push.
+ATTRIBUTES = 'attributes #0 = { nounwind noredzone "no-builtins" "frame-pointer"="none" }'
 _CONVENTIONS = {"c": "", "none": "preserve_nonecc ", "code": "preserve_nonecc "}
 _COUNTS = {"ctz": "cttz", "clz": "ctlz", "popcount": "ctpop", "bswap": "bswap", "bitreverse": "bitreverse"}
 _RMW = {"atomic_add": "add", "atomic_and": "and", "atomic_or": "or", "atomic_xchg": "xchg"}
+_FLAGS = "~{dirflag},~{fpsr},~{flags}"  # what any inline assembly may change
 _SYSCALL_REGISTERS = ("{rax}", "{rdi}", "{rsi}", "{rdx}", "{r10}", "{r8}", "{r9}")
 
 
@@ -519,11 +521,12 @@ class FunctionEmitter:
         """Linux x86-64: number in rax, arguments in rdi rsi rdx r10 r8 r9; rcx and r11 are lost."""
         values = ", ".join([self.typed(a) for a in e.arguments])
         inputs = ",".join(_SYSCALL_REGISTERS[: len(e.arguments)])
-        clobbers = "~{rcx},~{r11},~{memory}"
+        clobbers = f"~{{rcx}},~{{r11}},~{{memory}},{_FLAGS}"
         return self.op(f'call i64 asm sideeffect "syscall", "={{rax}},{inputs},{clobbers}"({values})')
 
     def in_asm(self, e: tree.Intrinsic) -> str:
-        template, constraints = (_escape(t) for t in e.text)
+        template = _escape(e.text[0])
+        constraints = _escape(f"{e.text[1]},{_FLAGS}" if e.text[1] else _FLAGS)
         values = ", ".join([self.typed(a) for a in e.arguments])
         call = f'asm sideeffect "{template}", "{constraints}"({values})'
         if e.type is VOID:

@@ -182,6 +182,8 @@ class Expressions(Scope):
             if node.id not in self.assigned:
                 raise self.error(node, f"{node.id!r} may be used before it has a value")
             return tree.Local(self.locals[node.id], node.id)
+        if node.id in self.stored:
+            raise self.error(node, f"{node.id!r} may be used before it has a value")
         return self._global(node, node.id)
 
     def _global(self, node: ast.expr, name: str) -> Expr:
@@ -288,10 +290,7 @@ class Expressions(Scope):
         return tree.Compare(BOOL, op, left, right)
 
     def _boolop(self, node: ast.BoolOp) -> Expr:
-        operands = [self.condition(node.values[0])]
-        before = set(self.assigned)
-        operands += [self.condition(value) for value in node.values[1:]]
-        self.assigned = before
+        operands = [self.condition(value) for value in node.values]
         return tree.Logical(BOOL, "and" if isinstance(node.op, ast.And) else "or", operands)
 
     def _ifexp(self, node: ast.IfExp) -> Expr:

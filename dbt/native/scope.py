@@ -109,6 +109,8 @@ class Scope:
         if not isinstance(node, ast.FunctionDef):
             raise self.error(node, "only plain functions can be native")
         self.node = node
+        targets = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        self.stored = {n.id for n in targets} | {a.arg for a in node.args.args}  # as in Python: local everywhere
         if native.function.__closure__:
             names = ", ".join(native.function.__code__.co_freevars)
             raise self.error(node, f"{native.name} uses variables of an enclosing function: {names}")
@@ -124,7 +126,7 @@ class Scope:
     def find(self, node: ast.expr) -> Any:
         """The module-level object that a (dotted) name stands for, or _MISSING."""
         if isinstance(node, ast.Name):
-            return _MISSING if node.id in self.locals else self.globals.get(node.id, _MISSING)
+            return _MISSING if node.id in self.stored else self.globals.get(node.id, _MISSING)
         if isinstance(node, ast.Attribute):
             base = self.find(node.value)
             if isinstance(base, ModuleType) or (isinstance(base, type) and not isinstance(base, StructType)):

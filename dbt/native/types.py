@@ -188,13 +188,10 @@ class StructType(type):
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
         # Defaults are taken out: a class attribute would hide the methods of this metaclass.
-        annotations = namespace.get("__annotations__", {})
-        lengths = {field: namespace.pop(field) for field in annotations if field in namespace}
-        cls = super().__new__(mcs, name, bases, namespace)
-        type.__setattr__(cls, "_lengths", lengths)
-        type.__setattr__(cls, "_layout", None)
-        type.__setattr__(cls, "_view", None)
-        return cls
+        annotations = namespace.get("__annotations__", ())
+        namespace["_lengths"] = {field: namespace.pop(field) for field in annotations if field in namespace}
+        namespace["_layout"] = namespace["_view"] = None
+        return super().__new__(mcs, name, bases, namespace)
 
     @property
     def layout(cls) -> Layout:
@@ -255,7 +252,8 @@ def struct(cls: type) -> Any:
         return cls
     if cls.__bases__ != (object,):
         raise TypeError(f"struct {cls.__name__}: a struct has no base class but Struct")
-    namespace = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
+    namespace = dict(cls.__dict__)
+    del namespace["__dict__"], namespace["__weakref__"]
     return StructType(cls.__name__, (Struct,), namespace)
 
 

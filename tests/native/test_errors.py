@@ -77,6 +77,10 @@ CASES = {
         "def f(a: u64) -> u64:\n    while a:\n        x = a\n        a -= 1\n    return x  #!",
         "'x' may be used before it has a value",
     ),
+    "local everywhere": (
+        "def f() -> u64:\n    x = LIMIT  #!\n    LIMIT = 3\n    return x",
+        "'LIMIT' may be used before",
+    ),
     "no return": ("def f(a: u64) -> u64:  #!\n    if a:\n        return 1", "f may end without returning its u64"),
     "unreachable": ("def f() -> u64:\n    return 1\n    x = 2  #!", "this statement can never be reached"),
     "type change": ("def f(a: u64, b: u8) -> None:\n    b = a  #!", "cannot use u64 as u8"),

@@ -551,3 +551,18 @@ def test_intrinsics(build: Build) -> None:
     for _ in range(50):
         operands = [edges(kind, rng) for kind in every_intrinsic.signature.parameters]
         assert code(*operands) == every_intrinsic(*operands), operands
+
+
+@native
+def choose(flag: bool, a: u8) -> bool:
+    other = a > 3
+    if flag:
+        return not other
+    return (other and flag) or a == 0
+
+
+def test_bools_cross_the_c_convention(build: Build) -> None:
+    code = machine_code(build(choose), choose)
+    for flag in (False, True):
+        for a in (0, 3, 4, 255):
+            assert code(flag, a) is choose(flag, a)
