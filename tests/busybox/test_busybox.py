@@ -119,6 +119,12 @@ def test_a_guest_executes_a_program_of_the_host(busybox: Path, warm: Command) ->
     assert (done.stdout, done.returncode) == (b"from the host\n", 3), done.stderr.decode()
 
 
+def test_proc_self_is_the_guest(busybox: Path, warm: Command) -> None:
+    """qemu shows itself in comm; the kernel would show what is tested here."""
+    done = warm("run", busybox, "sh", "-c", "cat /proc/self/comm; cat /proc/self/cmdline | tr '\\0' '|'")
+    assert done.stdout == b"cat\ncat|/proc/self/cmdline|", done.stderr.decode()
+
+
 def test_on_the_reference_engine(busybox: Path, warm: Command) -> None:
     done = warm("run", "--engine", "reference", busybox, "echo", "plain Python")
     assert (done.stdout, done.returncode) == (b"plain Python\n", 0), done.stderr.decode()
