@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.ir.types import F32, F64, I64, Type, int_type, vector
+from dbt.ir.types import F64, I64, Type, int_type, vector
 
 if TYPE_CHECKING:
     from dbt.ir.builder import Value
@@ -40,8 +40,8 @@ def vector_size(size: int, opc: int) -> int:
 
 
 def vector_type(log2: int) -> Type:
-    """The type to move 1 << log2 bytes of a SIMD&FP register as: what the host loads into a vector register."""
-    return (int_type(8), int_type(16), F32, F64, vector(I64, 2))[log2]
+    """The type to load 1 << log2 bytes of a SIMD&FP register as: what costs least to extend with zeros on the host."""
+    return (int_type(8), int_type(16), int_type(32), F64, vector(I64, 2))[log2]
 
 
 def transfer(cpu: Lifter, size: int, opc: int, address: Value, Rt: X) -> None:

@@ -54,12 +54,10 @@ def AND_imm(cpu: Lifter, sf: int, opc: int, imm: Imm, Rn: X, Rd: General) -> Non
 
 @a64("sf opc:2 100101 hw:2 imm16:16 Rd:5", static="sf opc hw", where="opc in (0, 2) and hw <= 1 + 2 * sf",
      asm=lambda opc, hw: f"{('movn', '', 'movz')[opc]} {{Rd}}, {{imm16}}, {16 * hw}",
-     # 32 bits: sign-extended like every immediate, to fit 32-bit fields of host code.
-     imm=lambda sf, hw: Imm("imm16", shift=16 * hw, signed=not sf and hw == 1))
+     imm=lambda hw: Imm("imm16", shift=16 * hw))
 def MOVZ(cpu: Lifter, sf: int, opc: int, imm: Imm, Rd: X) -> None:
     """MOVN, MOVZ."""
-    n = datasize(sf)
-    Rd.write(n, imm.read(n) if opc else ~imm.read(n))
+    Rd.write(64, imm.read() if opc else (~imm.read(datasize(sf))).zext(64))
 
 
 @a64("sf 11 100101 hw:2 imm16:16 Rd:5", static="sf hw", where="hw <= 1 + 2 * sf",

@@ -23,7 +23,8 @@ DCZID: Final = 4  # DC ZVA zeroes 1 << 4 words
 COUNTER_HZ: Final = 1_000_000_000  # helper_cntvct counts nanoseconds
 BARRIERS: Final = ("full", "load", "store", "full")
 BARRIER_NAMES: Final = (
-    "#0", "oshld", "oshst", "osh", "#4", "nshld", "nshst", "nsh", "#8", "ishld", "ishst", "ish", "#12", "ld", "st", "sy",
+    "#0", "oshld", "oshst", "osh", "#4", "nshld", "nshst", "nsh",
+    "#8", "ishld", "ishst", "ish", "#12", "ld", "st", "sy",
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def test_sign_extended() -> None:
         (0xB0000000, 0x12345FFC, 0x12346000, 0),  # adrp x0, .+4096
         (0x91400400, 0, 0x1000, 0),  # add x0, x0, #1, lsl #12
         (0xD2E00020, 0, 1 << 48, 0),  # movz x0, #1, lsl #48
-        (0x52B00000, 0, -(1 << 31), 0),  # movz w0, #0x8000, lsl #16: as 32 bits, sign-extended
+        (0x52B00000, 0, 1 << 31, 0),  # movz w0, #0x8000, lsl #16
         (0xF9400400, 0, 8, 0),  # ldr x0, [x0, #8]
         (0x3DFFFC00, 0, 4095 * 16, 0),  # ldr q0, [x0, #65520]
         (0xF85FF000, 0, -1, 0),  # ldur x0, [x0, #-1]
