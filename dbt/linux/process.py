@@ -286,17 +286,16 @@ class Process:
             raise InternalError(f"the CPU stopped for a reason that is not the guest's: {name} at {env.pc:#x}")
         signal, code = _TRAPS[reason]
         address = env.pc if reason in _AT_PC else env.value
-        if reason in {layout.EXIT_FAULT, layout.EXIT_BUS}:
-            address = self.cpu.fault_address()
         syndrome = 0
         if reason == layout.EXIT_FETCH and address & 3:
             signal, code = 7, 1
         elif signal == 11:
-            area = self.memory.area_at(address) if address < self.limit else None
+            untagged = address & _UNTAGGED
+            area = self.memory.area_at(untagged) if untagged < self.limit else None
             code = 2 if area is not None else 1
             # ESR_EL1 (Arm ARM D19.2): data or instruction abort from EL0, permission or translation fault, level 3.
             syndrome = (0x20 if reason == layout.EXIT_FETCH else 0x24) << 26 | 1 << 25 | (0xF if area else 0x7)
-            if reason == layout.EXIT_FAULT and env.fault_error & 2:
+            if reason == layout.EXIT_FAULT and self.cpu.fault_is_write():
                 syndrome |= 1 << 6
         if reason == layout.EXIT_UNIMPLEMENTED:
             self.missing_feature(f"an instruction at {env.pc:#x} is not implemented ({env.value}): SIGILL")

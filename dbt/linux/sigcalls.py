@@ -64,7 +64,7 @@ def sys_rt_sigpending(process: Process, buffer: int, size: int, *_: int) -> int:
     if result < 0:
         return result
     mask = int.from_bytes(process.scratch.get(found, _MASK_SIZE), "little")
-    for signal, _ in process.signals.deferred:
+    for signal, _info in process.signals.deferred:
         mask |= bit(signal)
     process.memory.write(buffer, pack("<Q", mask)[:size])
     return 0
@@ -76,7 +76,7 @@ def sys_rt_sigsuspend(process: Process, mask: int, size: int, *_: int) -> int:
         return -EINVAL
     wanted = process.memory.read_u64(mask)
     signals = process.signals
-    if any(not wanted & bit(signal) for signal, _ in signals.deferred):
+    if any(not wanted & bit(signal) for signal, _info in signals.deferred):
         process.cpu.env.poll = 1
         return signals.wait_with_mask(wanted, -EINTR)
     result = int(process.wait(_HOST_SIGSUSPEND, process.scratch.put(pack("<Q", wanted & ~OWN)), _MASK_SIZE))
