@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from dbt.errors import InternalError
+
 Semantics = TypeVar("Semantics", bound=Callable[..., None])
 Statics = Mapping[str, int]
 Asm = str | Callable[..., str]
@@ -28,7 +30,7 @@ Given = object  # an Operand, a constant, or a function of statics that returns 
 _PIECE: Final = re.compile(r"[01x]+|[A-Za-z_]\w*(:[1-9]\d*)?")
 
 
-class RowError(ValueError):
+class RowError(InternalError):
     """A row that contradicts itself, its function or another row. Our own mistake, found when tables are built."""
 
 
