@@ -76,7 +76,8 @@ def FMOV_high_from_general(cpu: Lifter, Rn: X, Rd: V) -> None:
 
 
 @scalar("0 0 0 11110 ftype:2 1 imm8:8 100 00000 Rd:5", static="ftype", where=SINGLE_DOUBLE,
-        asm=lambda ftype: f"fmov {{Rd:{letter(ftype)}}}, {{imm}}", imm=lambda ftype: FloatImm("imm8", 64 if ftype else 32))
+        asm=lambda ftype: f"fmov {{Rd:{letter(ftype)}}}, {{imm}}",
+        imm=lambda ftype: FloatImm("imm8", 64 if ftype else 32))
 def FMOV_imm(cpu: Lifter, ftype: int, imm: Imm, Rd: V) -> None:
     """FMOV (scalar, immediate)."""
     del cpu

@@ -6,11 +6,11 @@ import ctypes
 from typing import TYPE_CHECKING, NamedTuple
 
 import llvmlite.binding as llvm
-
 from dbt.backends.llvm.compile import compile_text, host_cpu
 from dbt.backends.llvm.lower import Lowering
 from dbt.backends.llvm.source import Flags, Immediate, Source
 from dbt.backends.llvm.text import METADATA, Body, Declarations, attributes
+
 from dbt.engine.layout import Env
 from dbt.ir.builder import Builder, Place
 from dbt.ir.state import StateOffsets
@@ -45,10 +45,13 @@ class PlainSource(Source):
             self.body.line(f"store i64 {word}, ptr {self.pointer(Place(None, Env.offset('flags') + 8 * i))}")
         self.body.line("ret void")
 
-    def reload(self, *_arguments: object) -> str:
+    def reload(self) -> None:
         raise AssertionError
 
-    taken = again = leave = next
+    def taken(self, flags: Flags) -> None:
+        self.next(flags)
+
+    again = leave = taken
 
     def indirect(self, address: str, flags: Flags, hint: str) -> None:
         raise AssertionError(address, flags, hint)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-
 from dbt.backends.reference import softfloat
-from dbt.ir.types import F16, F32, F64, I32, I64, Type, float_type
 
-from ..float_cases import FPCRS, SEED, operand, triples
+from dbt.ir.types import F16, F32, F64, I32, I64, Type, float_type
+from tests.backends.float_cases import FPCRS, SEED, operand, triples
+
 from .fp_machine import Machine, template
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dbt.ir.builder import Builder
+    from dbt.ir.values import Value
 
 NAMES = {
     "fadd": "add", "fsub": "sub", "fmul": "mul", "fmulx": "mulx", "fdiv": "div", "fsqrt": "sqrt", "fma": "fma",
@@ -78,10 +81,10 @@ def arithmetic() -> Machine:
 @pytest.mark.parametrize("type_", SHAPES, ids=str)
 @pytest.mark.parametrize("op", NAMES)
 def test_arithmetic(arithmetic: Machine, op: str, type_: Type) -> None:
-    cases = [case[:3] for case in triples(type_.bits, 600)]
+    cases: list[tuple[int, ...]] = [case[:3] for case in triples(type_.bits, 600)]
     if op == "fma":
-        cases += [(c, a, b) for a, b, c in cases]
-    function = getattr(softfloat, NAMES[op])
+        cases += [(case[2], case[0], case[1]) for case in cases]
+    function: Callable[..., tuple[int, int]] = getattr(softfloat, NAMES[op])
 
     def compute(*args: int, fpcr: int) -> tuple[int, int]:
         return function(type_.bits, *args, fpcr)
@@ -92,7 +95,7 @@ def test_arithmetic(arithmetic: Machine, op: str, type_: Type) -> None:
 
 def test_arithmetic_with_a_mode_of_its_own() -> None:
     """The rounding mode of the op holds, and the guest's is there again afterwards."""
-    def make(builder: Any, a: Any, b: Any) -> Any:
+    def make(builder: Builder, a: Value, b: Value) -> Value:
         return builder.fadd(builder.fmul(a, b, rm="up"), b)
 
     machine = Machine({"up": template([F64, F64], make)})
@@ -117,7 +120,6 @@ def test_compare(type_: Type) -> None:
             for signaling in (False, True)
         }
     )
-    bits = type_.bits if type_.lanes else 64
     out = 128 // type_.lanes if type_.lanes else 64
     cases = groups([case[:2] for case in triples(type_.bits, 300)], type_.lanes, 400)
     for pred in ("eq", "ge", "gt"):
@@ -129,7 +131,6 @@ def test_compare(type_: Type) -> None:
                 return -truth, flags
 
             check(machine, f"{pred}{signaling:d}", type_, cases, 2, compute, out, [0])
-    assert bits
 
 
 @pytest.mark.parametrize("type_", [F32, F64], ids=str)
@@ -197,7 +198,10 @@ def integer_cases(bits: int) -> list[tuple[int, ...]]:
 def test_round_to_integral(type_: Type) -> None:
     rows = [(rm, exact) for rm in RMS for exact in (False, True) if not (rm == "away" and exact)]
     machine = Machine(
-        {f"{rm}{exact:d}": template([type_], lambda b, x, rm=rm, exact=exact: b.frint(x, rm, exact)) for rm, exact in rows}
+        {
+            f"{rm}{exact:d}": template([type_], lambda b, x, rm=rm, exact=exact: b.frint(x, rm, exact))
+            for rm, exact in rows
+        }
     )
     cases = groups(integer_cases(type_.bits), type_.lanes, 500)
     for rm, exact in rows:
@@ -260,16 +264,16 @@ def test_from_integer(source: Type, target: Type) -> None:
 
 def test_registers() -> None:
     """FPCR sets the host's mode; a write of FPSR replaces what the host has collected; QC is sticky."""
-    def control(builder: Any, a: Any, b: Any) -> Any:
+    def control(builder: Builder, a: Value, b: Value) -> Value:
         builder.set_fpcr(builder.const(I64, 1 << 22))
         return builder.fadd(a, b)
 
-    def status(builder: Any, a: Any, b: Any) -> Any:
+    def status(builder: Builder, a: Value, b: Value) -> Value:
         total = builder.fadd(a, b)
         builder.set_fpsr(builder.const(I64, 0x0800_0002))
         return total
 
-    def saturated(builder: Any, a: Any) -> Any:
+    def saturated(builder: Builder, a: Value) -> Value:
         builder.set_qc(a.ne(0))
         return builder.fpcr()
 

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from dbt.backends.reference import softfloat
 from dbt.backends.reference.float_format import FORMATS
 
-from ..float_cases import FPCRS, SEED, operand, triples
+from tests.backends.float_cases import FPCRS, SEED, operand, triples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .conftest import ArmResult
+
+    Oracle = Callable[..., list[ArmResult]]
 
 BINARY = {
     "add": 0x1E212803, "sub": 0x1E213803, "mul": 0x1E210803, "div": 0x1E211803, "maximum": 0x1E214803,
@@ -25,7 +28,7 @@ DOUBLE = 1 << 22  # the type field in the words above
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("name", BINARY)
-def test_binary(arm: Callable[..., list], name: str, bits: int) -> None:
+def test_binary(arm: Oracle, name: str, bits: int) -> None:
     word = BINARY[name] | (DOUBLE if bits == 64 else 0)
     cases = triples(bits, 400)
     for fpcr in FPCRS:
@@ -35,7 +38,7 @@ def test_binary(arm: Callable[..., list], name: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_sqrt_and_fma(arm: Callable[..., list], bits: int) -> None:
+def test_sqrt_and_fma(arm: Oracle, bits: int) -> None:
     size = DOUBLE if bits == 64 else 0
     cases = triples(bits, 600)
     for fpcr in FPCRS:
@@ -53,7 +56,7 @@ def test_sqrt_and_fma(arm: Callable[..., list], bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_compare(arm: Callable[..., list], bits: int) -> None:
+def test_compare(arm: Oracle, bits: int) -> None:
     size = DOUBLE if bits == 64 else 0
     cases = triples(bits, 100)
     for word, signaling in ((0x1E212000, False), (0x1E212010, True)):
@@ -73,7 +76,7 @@ def test_compare(arm: Callable[..., list], bits: int) -> None:
         (0x1E22C003, 32, 64), (0x1EE2C003, 16, 64), (0x1EE24003, 16, 32),
     ],
 )  # fmt: skip
-def test_convert(arm: Callable[..., list], word: int, source: int, target: int) -> None:
+def test_convert(arm: Oracle, word: int, source: int, target: int) -> None:
     rng = random.Random(SEED)
     small = FORMATS[min(source, target)]
     cases = [(case[0], 0, 0, 0) for case in triples(source, 500)]
@@ -86,7 +89,7 @@ def test_convert(arm: Callable[..., list], word: int, source: int, target: int) 
             assert want == (got.v, got.fpsr), (hex(fpcr), hex(case[0]))
 
 
-def test_convert_to_odd(arm: Callable[..., list]) -> None:
+def test_convert_to_odd(arm: Oracle) -> None:
     cases = [(case[0], 0, 0, 0) for case in triples(64, 500)]
     for case, got in zip(cases, arm(0x7E616803, cases), strict=True):
         assert softfloat.convert(64, 32, case[0], 0, "odd") == (got.v, got.fpsr), hex(case[0])
@@ -98,7 +101,7 @@ TO_INT = {"even": 0b00_000, "up": 0b01_000, "down": 0b10_000, "zero": 0b11_000, 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("rm", TO_INT)
-def test_to_int(arm: Callable[..., list], bits: int, rm: str) -> None:
+def test_to_int(arm: Oracle, bits: int, rm: str) -> None:
     rng = random.Random(SEED)
     cases = [(case[0], 0, 0, 0) for case in triples(bits, 200)]
     for edge in (1 << 31, 1 << 32, 1 << 63, 1 << 64, 1, 2, 3, 1 << 23, 1 << 52):
@@ -114,7 +117,7 @@ def test_to_int(arm: Callable[..., list], bits: int, rm: str) -> None:
 
 
 @pytest.mark.parametrize("int_bits", [32, 64])
-def test_fixed_point(arm: Callable[..., list], int_bits: int) -> None:
+def test_fixed_point(arm: Oracle, int_bits: int) -> None:
     rng = random.Random(SEED)
     wide = int_bits == 64
     for bits in (32, 64):
@@ -135,7 +138,7 @@ def test_fixed_point(arm: Callable[..., list], int_bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_round_int(arm: Callable[..., list], bits: int) -> None:
+def test_round_int(arm: Oracle, bits: int) -> None:
     rng = random.Random(SEED)
     cases = [(case[0], 0, 0, 0) for case in triples(bits, 100)]
     cases += [
