@@ -27,6 +27,7 @@ FLAGS_OUT: Final = 32  # writes flags
 FP: Final = 64  # reads FPCR, adds to the sticky flags of FPSR
 LEAVE: Final = 128  # may leave in the middle of the instruction
 END: Final = 256  # last op of a template
+ORDER: Final = 512  # keeps its place among accesses to memory; does not fault
 
 
 class Attr(NamedTuple):
@@ -141,7 +142,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("rmw", "i64 int", "op:add|and|or|xor|xchg|smax|smin|umax|umin " + _BOTH, "=1", LOAD | STORE,
      "atomic update of memory; the old value"),
     ("cas", "i64 int =1", _BOTH, "=1", LOAD | STORE, "memory becomes argument 2 if it is argument 1; the old value"),
-    ("fence", "", "kind:full|load|store", "none", LOAD | STORE, "memory barrier"),
+    ("fence", "", "kind:full|load|store", "none", ORDER, "memory barrier"),
     ("align_check", "i64", "size:INT", "none", LEAVE, "EXIT_ALIGNMENT unless the address is a multiple of size"),
     # flags: lowering and state are words, see layout.Env.flags
     ("flags", "ints =0 =0 i1?", _KIND, "none", FLAGS_OUT, "NZCV of result (argument 2) = a op b [carry]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from dbt.engine.layout import GUEST_BYTES, TOKENS
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 
 def check_op(info: OpInfo, args: Sequence[Value], attrs: Mapping[str, AttrValue], type_: Type | None) -> Type | None:
     """Check one op against its row; the type of its result (None: it has none)."""
-    types = [a.type for a in args]
+    types = tuple([a.type for a in args])
+    if not info.attrs and not attrs:
+        return _check_plain(info.name, types, type_)
+    return _check(info, types, attrs, type_)
+
+
+@cache
+def _check_plain(name: str, types: tuple[Type, ...], type_: Type | None) -> Type | None:
+    """An op without attributes: most of them, again and again with the same few types."""
+    return _check(OPS[name], types, {}, type_)
+
+
+def _check(info: OpInfo, types: Sequence[Type], attrs: Mapping[str, AttrValue], type_: Type | None) -> Type | None:
     _check_args(info, types)
     names = [a.name for a in info.attrs]
     if sorted(attrs) != sorted(names):
