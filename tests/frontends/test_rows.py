@@ -11,6 +11,7 @@ from dbt.frontends.a64.operands import XSP, Imm, V, X, a64
 from dbt.frontends.forms import enumerate_forms
 from dbt.frontends.pattern import Encoding, Pattern, RowError
 from dbt.frontends.tables import Tables
+from dbt.frontends.text import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,3 +197,14 @@ def test_short_table() -> None:
     form = tables(F).forms[1]
     with pytest.raises(RowError, match="has 3 entries for 5 bits"):
         assert form.template
+
+
+def test_functions_of_statics_may_have_defaults() -> None:
+    def name(size: int, sf: int = 1, other: str = "x") -> str:
+        return f"f {size} {sf} {other}"
+
+    @a64("0" * 26 + " sf Rd:5", static="sf", size=3, asm=name)
+    def F(cpu: Lifter, sf: int, size: int, Rd: X) -> None: ...
+
+    form = tables(F).forms[1]
+    assert render(form, 0) == "f 3 0 x"
