@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .process import Process
 
-_HOST_MINCORE, _HOST_MADVISE, _HOST_MLOCK2 = 27, 28, 325
+_HOST_MSYNC, _HOST_MINCORE, _HOST_MADVISE, _HOST_MLOCK, _HOST_MUNLOCK, _HOST_MLOCK2 = 26, 27, 28, 149, 150, 325
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NOREPLACE = 1, 2, 0x10, 0x20, 0x100000
 _MAP_PASSED = 0x4000 | 0x8000  # NORESERVE POPULATE; the others change nothing that a program can see
 _PROT, _PROT_IGNORED = 7, 0x10 | 0x20  # BTI, MTE
@@ -192,6 +192,30 @@ def sys_mincore(process: Process, address: int, length: int, vector: int, *_: in
     return int(process.call(_HOST_MINCORE, process.pointer(address, size), size, where))
 
 
-def sys_mlock2(process: Process, address: int, length: int, flags: int, *_: int) -> int:
+def _on_range(process: Process, host: int, address: int, length: int, *flags: int) -> int:
+    """Make a call on pages that must all be mapped: for the host those that are not are just reserved."""
+    start = address & -PAGE
+    size = page_up(address - start + length)
+    if start + size > process.limit or not _covered(process, start, size):
+        return -ENOMEM
+    return int(process.call(host, process.pointer(address, length), length, *flags))
+
+
+def sys_msync(process: Process, address: int, length: int, flags: int, *_: int) -> int:
+    """Write mapped files back."""
+    return -EINVAL if address % PAGE else _on_range(process, _HOST_MSYNC, address, length, flags)
+
+
+def sys_mlock(process: Process, address: int, length: int, *_: int) -> int:
     """Lock pages."""
-    return int(process.call(_HOST_MLOCK2, process.pointer(address, length), length, flags))
+    return _on_range(process, _HOST_MLOCK, address, length)
+
+
+def sys_munlock(process: Process, address: int, length: int, *_: int) -> int:
+    """Unlock pages."""
+    return _on_range(process, _HOST_MUNLOCK, address, length)
+
+
+def sys_mlock2(process: Process, address: int, length: int, flags: int, *_: int) -> int:
+    """Lock pages, with flags."""
+    return _on_range(process, _HOST_MLOCK2, address, length, flags)

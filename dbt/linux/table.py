@@ -32,7 +32,8 @@ _MODULES: dict[str, dict[int, str]] = {
         209: "getsockopt", 211: "sendmsg", 212: "recvmsg", 242: "accept4",
     },
     "regions": {
-        214: "brk", 215: "munmap", 216: "mremap", 222: "mmap", 226: "mprotect", 232: "mincore", 233: "madvise",
+        214: "brk", 215: "munmap", 216: "mremap", 222: "mmap", 226: "mprotect", 227: "msync", 228: "mlock",
+        229: "munlock", 232: "mincore", 233: "madvise",
         284: "mlock2",
     },
     "clone": {220: "clone", 435: "clone3"},

@@ -132,7 +132,9 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: int) -> None:
             if source.random() < 0.5:
                 data[at] = source.choice((0, 1, 0x7F, 0x80, 0xFF, source.randrange(256)))
             elif at + 8 < len(data):
-                pack_into("<Q", data, at, source.choice((0, 1, 1 << 63, (1 << 64) - 1, 1 << 46, source.getrandbits(64))))
+                pack_into(
+                    "<Q", data, at, source.choice((0, 1, 1 << 63, (1 << 64) - 1, 1 << 46, source.getrandbits(64)))
+                )
         if source.random() < 0.2:
             del data[source.randrange(len(data)) :]
         try:
