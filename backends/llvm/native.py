@@ -24,6 +24,13 @@ _CONVENTIONS = {"c": "", "none": "preserve_nonecc ", "code": "preserve_nonecc "}
 _COUNTS = {"ctz": "cttz", "clz": "ctlz", "popcount": "ctpop", "bswap": "bswap", "bitreverse": "bitreverse"}
 _RMW = {"atomic_add": "add", "atomic_and": "and", "atomic_or": "or", "atomic_xchg": "xchg"}
 _FLAGS = "~{dirflag},~{fpsr},~{flags}"  # what any inline assembly may change
+# preserve_nonecc: where the arguments go; the callee keeps rbp and nothing else.
+_NONE_ARGUMENTS = ("r12", "r13", "r14", "r15", "rdi", "rsi", "rdx", "rcx", "r8", "r9", "r11")
+_NONE_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+_NONE_CALL = (
+    "pushq %rbp; movq %rsp, %rbp; andq $$-16, %rsp; subq $$16, %rsp; movq %rbp, (%rsp); "
+    "callq *%rbx; movq (%rsp), %rsp; popq %rbp"
+)
 _SYSCALL_REGISTERS = ("{rax}", "{rdi}", "{rsi}", "{rdx}", "{r10}", "{r8}", "{r9}")
 
 
@@ -126,8 +133,13 @@ def _table_text(name: str, table: Table) -> str:
     return f'@"{name}" = internal constant [{len(table.data)} x {item}] [{items}], align 16'
 
 
-def _parameter(kind: object) -> str:
-    return llvm_type(kind) + (" zeroext" if kind is BOOL else "")
+def passed_as(kind: object, convention: str) -> object:
+    """The type in which a value crosses a call: preserve_nonecc passes 64 bits in other registers than fewer."""
+    return u64 if convention != "c" and isinstance(kind, Int) else kind
+
+
+def _extension(kind: object) -> str:
+    return " zeroext" if kind is BOOL else ""
 
 
 class FunctionEmitter:
@@ -147,17 +159,23 @@ class FunctionEmitter:
         exported = self.module.functions[id(native)][1] == native.name
         entry = [f'  %"var {n}" = alloca {llvm_type(t)}' for n, t in f.locals.items()]
         entry += [f"  %stack{i} = alloca [{size} x i8], align 16" for i, size in enumerate(f.slots)]
-        entry += [f'  store {llvm_type(f.locals[n])} %"arg {n}", ptr %"var {n}"' for n in f.parameters]
+        passed = [(n, passed_as(f.locals[n], f.kind.convention)) for n in f.parameters]
+        arguments = [(n, kind, llvm_type(kind)) for n, kind in passed]
+        for name, kind in passed:
+            local = f.locals[name]
+            value = self.convert(f'%"arg {name}"', kind, local)
+            self.put(f'store {llvm_type(local)} {value}, ptr %"var {name}"')
         self.block(f.body)
         self.put("ret void" if f.kind.result is VOID else "unreachable")
         inline = native.inline
         if f.kind.convention != "c" and inline is None:
             inline = False  # an inlined call would clobber nothing
         attributes = "" if inline is None else "alwaysinline " if inline else "noinline "
-        parameters = ", ".join(f'{_parameter(f.locals[n])} %"arg {n}"' for n in f.parameters)
-        result = ("zeroext " if f.kind.result is BOOL else "") + llvm_type(f.kind.result)
+        parameters = ", ".join(f'{t}{_extension(k)} %"arg {n}"' for n, k, t in arguments)
+        result = passed_as(f.kind.result, f.kind.convention)
         linkage = "dso_local" if exported else "internal"
-        head = f"define {linkage} {_CONVENTIONS[f.kind.convention]}{result} {symbol}({parameters}) {attributes}#0 {{"
+        head = f"define {linkage} {_CONVENTIONS[f.kind.convention]}{_extension(result)} {llvm_type(result)}"
+        head += f" {symbol}({parameters}) {attributes}#0 {{"
         return "\n".join([head, "entry:", *entry, *self.lines, "}", ""])
 
     # text
@@ -205,7 +223,7 @@ class FunctionEmitter:
         self.ex(st.value)
 
     def st_tailcall(self, st: tree.TailCall) -> None:
-        text, kind = self.call_text(st.call), self.function.kind.result
+        text, kind = self.call_text(st.call), passed_as(st.call.type, st.call.kind.convention)
         if kind is VOID:
             self.put(f"musttail {text}")
             self.end("ret void")
@@ -294,7 +312,11 @@ class FunctionEmitter:
         self.end(f"br label %{self.loops[-1][1]}")
 
     def st_return(self, st: tree.Return) -> None:
-        self.end("ret void" if st.value is None else f"ret {llvm_type(st.value.type)} {self.ex(st.value)}")
+        if st.value is None:
+            self.end("ret void")
+            return
+        kind = passed_as(st.value.type, self.function.kind.convention)
+        self.end(f"ret {llvm_type(kind)} {self.convert(self.ex(st.value), st.value.type, kind)}")
 
     # expressions
 
@@ -401,18 +423,47 @@ class FunctionEmitter:
         return self.op(f"{op} {source} {value} to {target}")
 
     def ex_call(self, e: tree.Call) -> str:
+        if e.kind.convention != "c":
+            return self.guarded_call(e)
         text = self.call_text(e)
         if e.type is VOID:
             self.put(text)
             return ""
         return self.op(text)
 
+    def guarded_call(self, e: tree.Call) -> str:
+        """A call with preserve_nonecc after which rbp is as before too, although a fault may have cut it short.
+
+        The convention keeps rbp, and LLVM holds values in it. Code that is left by a fault (the handler puts back the
+        stack pointer and returns) may have changed it, so the call itself saves it; the stack pointer after the
+        return is the only thing it relies on. Volatile: LLVM sees one instruction that changes all other registers.
+        """
+        words = [self.convert(self.ex(a), a.type, u64) for a in (*e.arguments, e.target)]
+        registers = _NONE_ARGUMENTS[: len(e.arguments)]
+        outputs = ["={rax}", *(f"={{{r}}}" for r in (*registers, "rbx"))]
+        inputs = [str(n) for n in range(1, len(outputs))]
+        lost = [f"~{{{r}}}" for r in _NONE_REGISTERS if r not in (*registers, "rax", "rbx")]
+        lost += [f"~{{xmm{n}}}" for n in range(16)]
+        constraints = ",".join([*outputs, *inputs, *lost, "~{memory}", _FLAGS])
+        pack = f"{{ {', '.join(['i64'] * len(outputs))} }}"
+        packed = self.op(
+            f'call {pack} asm sideeffect "{_NONE_CALL}", "{constraints}"({", ".join(f"i64 {w}" for w in words)})'
+        )
+        if e.type is VOID:
+            return ""
+        return self.convert(self.op(f"extractvalue {pack} {packed}, 0"), u64, e.type)
+
     def call_text(self, e: tree.Call) -> str:
-        arguments = [(a.type, self.ex(a)) for a in e.arguments]
+        convention = e.kind.convention
+        arguments = []
+        for argument in e.arguments:
+            kind = passed_as(argument.type, convention)
+            value = self.convert(self.ex(argument), argument.type, kind)
+            arguments.append(f"{llvm_type(kind)}{_extension(kind)} {value}")
         target = self.ex(e.target)
-        listed = ", ".join(f"{_parameter(kind)} {value}" for kind, value in arguments)
-        result = ("zeroext " if e.type is BOOL else "") + llvm_type(e.type)
-        return f"call {_CONVENTIONS[e.kind.convention]}{result} {target}({listed})"
+        result = passed_as(e.type, convention)
+        head = f"call {_CONVENTIONS[convention]}{_extension(result)} {llvm_type(result)}"
+        return f"{head} {target}({', '.join(arguments)})"
 
     def ex_new(self, e: tree.New) -> str:
         return f"%stack{e.slot}"

@@ -23,6 +23,7 @@ from dbt.native.types import (
     evaluate,
     name_of,
     parameter_type,
+    u64,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def signature(native: Native) -> Function:
         fail(f"{native.name}: a cc='code' function takes (4 x u64, 2 pointers, 2 x u64) and returns None, as Code does")
     if native.convention == "none" and len(kind.parameters) > MAX_NONE_ARGUMENTS:
         fail(f"{native.name}: a cc='none' function takes at most {MAX_NONE_ARGUMENTS} parameters")
+    if native.convention == "none" and any(isinstance(k, Int) and k.bits > u64.bits for k in kinds):
+        fail(f"{native.name}: a cc='none' function takes and returns at most 64 bits at once")
     return kind
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN401 - native types and ctypes have no common classes
+
 from __future__ import annotations
 
 import ctypes
