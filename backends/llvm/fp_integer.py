@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.ir.types import F64, I32, I64
+from dbt.ir.types import F64, I32, I64, int_type
 from dbt.ir.values import IRError
 
 from .fp_arithmetic import nan_mask
@@ -17,6 +17,7 @@ from .fp_convert import integral
 from .fp_host import (
     IOC,
     Shape,
+    any_lane,
     as_floats,
     as_ints,
     asm,
@@ -24,10 +25,12 @@ from .fp_host import (
     constant,
     instruction,
     magnitude,
+    narrow,
     raise_flags,
     shape,
     test,
     unlikely,
+    widen,
     with_rounding,
 )
 from .text import llvm_type
@@ -135,6 +138,24 @@ def _lanewise(low: Lowering, source: Type, target: Type, value: str, convert: Ca
     return result
 
 
+def _packed_signed(low: Lowering, value: str, source: Type, rm: str) -> str:
+    """f32 lanes to i32 lanes, towards zero or in the current mode."""
+    sh, wide = shape(source), widen(low, value, source)
+    ints, least = llvm_type(sh.ints), 1 << (WORD - 1)
+    found = asm(low, ints, f"vcvt{'t' if rm == 'zero' else ''}ps2dq $1, $0", "=x,x", (sh.text, wide))
+    edge = test(low, sh, "eq", found, least)
+
+    def cold() -> str:
+        bits = as_ints(low, sh, wide)
+        negative = test(low, sh, "slt", bits, 0)
+        limit = choose(low, sh, negative, constant(least, sh.ints), constant(least - 1, sh.ints))
+        fixed = choose(low, sh, nan_mask(low, sh, bits), constant(0, sh.ints), limit)
+        return choose(low, sh, edge, fixed, found)
+
+    result = unlikely(low, any_lane(low, sh, edge), ints, cold, found, "range")
+    return narrow(low, result, int_type(WORD).with_lanes(source.lanes))
+
+
 def _ftoi(low: Lowering, op: Op) -> str:
     assert op.result is not None
     source, target = op.args[0].type, op.result.type
@@ -149,7 +170,11 @@ def _ftoi(low: Lowering, op: Op) -> str:
         return (_signed if signed else _unsigned)(low, sh, scaled, target.bits, rm)
 
     value = low.use(op.args[0])
-    return _lanewise(low, source, target, value, convert) if source.lanes else convert(value)
+    if not source.lanes:
+        return convert(value)
+    if signed and source.bits == WORD and rm in {"zero", "dynamic"} and not fbits:
+        return _packed_signed(low, value, source, rm)
+    return _lanewise(low, source, target, value, convert)
 
 
 def _from_int(low: Lowering, value: str, source: Type, sh: Shape, *, signed: bool) -> str:
@@ -190,6 +215,12 @@ def _itof(low: Lowering, op: Op) -> str:
     value = low.use(op.args[0])
     if not source.lanes:
         return with_rounding(low, rm, lambda: convert(value))
+    if signed and source.bits == target.bits == WORD and not fbits:
+        wide, lanes = widen(low, value, source), shape(target)
+        packed = with_rounding(
+            low, rm, lambda: asm(low, lanes.text, "vcvtdq2ps $1, $0", "=x,x", (llvm_type(lanes.ints), wide))
+        )
+        return narrow(low, packed, target)
     return with_rounding(low, rm, lambda: _lanewise(low, source, target, value, convert))
 
 
