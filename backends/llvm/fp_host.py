@@ -7,11 +7,14 @@ four lanes 0 1 0 1, so that the lanes in the upper half raise nothing of their o
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.engine.layout import Env
+from dbt.errors import Unimplemented
 from dbt.ir.types import Type, int_type
 
+from .compile import host_cpu
 from .text import UNLIKELY, llvm_type
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ IOC: Final = 1  # FPSR: invalid operation
 ROUNDING_BITS: Final = 3 << 13  # of MXCSR
 ROUNDING: Final = {"even": 0, "down": 1, "up": 2, "zero": 3}  # MXCSR.RC, and roundsd's immediate
 SMALLEST_VECTOR: Final = 128
+REQUIRED: Final = ("avx", "fma", "f16c")
 
 
 class Shape(NamedTuple):
@@ -151,8 +155,18 @@ def is_nan(low: Lowering, sh: Shape, value: str) -> str:
     return low.emit(f"fcmp uno {sh.text} {value}, {value}")
 
 
+@cache
+def require_host() -> None:
+    """Say clearly what is missing, instead of an assembler error, which ends the process."""
+    present = {feature for feature in host_cpu()[1].split(",") if feature.startswith("+")}
+    lacking = [name for name in REQUIRED if f"+{name}" not in present]
+    if lacking:
+        raise Unimplemented(f"floating point on a host without {', '.join(lacking)} (use the reference engine)")
+
+
 def asm(low: Lowering, result: str, code: str, constraints: str, *arguments: tuple[str, str]) -> str:
     """An instruction with side effects (on MXCSR); AT&T order."""
+    require_host()
     given = ", ".join(f"{type_} {value}" for type_, value in arguments)
     return low.emit(f'call {result} asm sideeffect "{code}", "{constraints}"({given})')
 
