@@ -105,6 +105,16 @@ def LSR_imm(cpu: Lifter, sf: int, opc: int, shift: Imm, Rn: X, Rd: X) -> None:
     Rd.write(n, value.lshr(amount) if opc else value.ashr(amount))
 
 
+@a64("0 10 100110 0 0111 r:2 0111 s:2 Rn:5 Rd:5", static="r s", where="s == r - 1", sf=0,
+     asm=lambda r, s: f"ubfm {{Rd}}, {{Rn}}, #{28 + r}, #{28 + s}")
+@a64("1 10 100110 1 1111 r:2 1111 s:2 Rn:5 Rd:5", static="r s", where="s == r - 1", sf=1,
+     asm=lambda r, s: f"ubfm {{Rd}}, {{Rn}}, #{60 + r}, #{60 + s}")
+def LSL_imm(cpu: Lifter, sf: int, r: int, Rn: X, Rd: X) -> None:
+    """LSL by 1, 2 or 3, which indexes arrays: UBFM without its second shift."""
+    n = datasize(sf)
+    Rd.write(n, Rn.read(n) << 4 - r)
+
+
 @a64("sf opc:2 100110 N 000000 imms:6 Rn:5 Rd:5", static="sf opc N imms",
      where="opc in (0, 2) and N == sf and imms in (7, 15, 31) and imms < 31 + sf",
      asm=lambda opc: f"{'su'[opc // 2]}bfm {{Rd}}, {{Rn}}, #0, #{{imms}}")
