@@ -214,7 +214,7 @@ def resolve(row: Row, statics: Mapping[str, int], word: int = 0) -> tuple[dict[s
         asm = row.asm
     else:
         fields = {name: word >> low & ((1 << width) - 1) for name, (low, width) in row.pattern.fields.items()}
-        asm = str(call_with(row.asm, {**given, **fields}))
+        asm = str(call_with(row.asm, {**given, **fields, **statics}))
     return {name: given[name] for name in row.given}, asm
 
 
