@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .ops import END, OPS
+from .rules import check_op
 from .types import I1, I64, Type
 from .values import AttrValue, IRError, Op, Place, Template, Value
-from .verify import check_op
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ its end may be absent, one with `*` may be given any number of times.
 Attributes: `name:KIND` or `name:KIND=default`; KIND is INT, BOOL, PLACE, LANES (a tuple of lane numbers), BITS (an
 integer, or one for each lane), NAME, or the allowed words as `a|b|c`.
 Result rules: `none`, a type name, `=k`, `?k`, `lane` (of argument 0), `lanes` (argument 0 with as many lanes as the
-mask has), `type` (named by the op itself; verify.py says what is allowed).
+mask has), `type` (named by the op itself; rules.py says what is allowed).
 
 All integer operations are total: shifts take the amount modulo the lane's width, x / 0 is 0, MIN / -1 is MIN.
 """
