@@ -101,6 +101,12 @@ class HoleSource(Source):
         code = f"{_SHIFT_NAMES[op]}{'q' if bits == 64 else 'l'} $2, $0"
         return self.body.emit(f'call i{bits} asm "{code}", "=r,0,i,~{{flags}}"(i{bits} {value}, ptr @B_{amount.which})')
 
+    def funneled(self, bits: int, high: str, low: str, amount: Immediate) -> str | None:
+        if amount.which not in (IMM, TARGET) or amount.addend:
+            return None
+        code = f'asm "shrd{"q" if bits == 64 else "l"} $3, $2, $0", "=r,0,r,i,~{{flags}}"'
+        return self.body.emit(f"call i{bits} {code}(i{bits} {low}, i{bits} {high}, ptr @B_{amount.which})")
+
     # edges
     def _jump(self, to: str, flags: Flags) -> None:
         words = ", ".join(f"i64 {word}" for word in flags)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.ir.ops import END, FLAGS_OUT, OPS
+from dbt.ir.types import I128
 from dbt.ir.values import IRError
 
 from .source import Flags, Immediate, Source
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     Operand = str | Immediate | None
     Lower = Callable[["Lowering", Op], Operand]
+
+
+BITWISE: Final = frozenset(("get", "put", "load", "store", "and", "or", "xor", "bitcast"))
 
 
 class Pending(NamedTuple):
@@ -57,6 +61,7 @@ class Lowering:
         self.selected: Final[set[int]] = set()  # values that selects choose from
         self._sets_flags = False
         self.uses: Final[Counter[int]] = Counter()  # of values by other ops
+        self._numeric: Final[set[int]] = set()  # 128-bit integers that are more than moved
         self._values: Final[dict[int, str | Immediate]] = {}
         self._held: Final[dict[Immediate, str]] = {}
 
@@ -100,6 +105,10 @@ class Lowering:
         """Type and operand, as instructions list them."""
         return f"{llvm_type(value.type)} {self.use(value)}"
 
+    def is_moved(self, value: Value) -> bool:
+        """Whether an i128 is only moved or combined bitwise: then it is better held in a vector register."""
+        return value.type is I128 and value.index not in self._numeric
+
     def compared(self, number: Value) -> bool:
         """Whether flags or a comparison may be taken from an operation with this number."""
         return self._sets_flags or self.uses[number.index] > 1
@@ -123,6 +132,10 @@ class Lowering:
         self._sets_flags = any(OPS[op.name].effects & FLAGS_OUT for op in template.ops)
         for op in template.ops:
             self.uses.update(arg.index for arg in op.args)
+            if op.name not in BITWISE:
+                self._numeric.update(arg.index for arg in op.args)
+                if op.result is not None:
+                    self._numeric.add(op.result.index)
             if op.name == "select":
                 self.selected.update(arg.index for arg in op.args[1:])
         for op in template.ops:

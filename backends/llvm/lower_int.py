@@ -8,7 +8,7 @@ from dbt.ir.values import Place
 
 from .lower import int_text
 from .source import IMM, NPC, PC, SHIFTS, TARGET, Immediate
-from .text import UNPREDICTABLE, llvm_type, mangled
+from .text import PAIR, UNPREDICTABLE, llvm_type, mangled
 
 if TYPE_CHECKING:
     from dbt.ir.types import Type
@@ -86,6 +86,9 @@ def binary(low: Lowering, op: Op) -> Operand:
         return kept
     a, b = op.args
     bits = a.type.width
+    if bits == 128 and a.type.is_int and op.name in ("and", "or", "xor"):
+        x, y = (low.body.paired(low.use(v)) for v in (a, b))
+        return low.body.unpaired(low.emit(f"{op.name} {PAIR} {x}, {y}"))
     if op.name in _COMMUTES and isinstance(low.operand(a), Immediate):
         a, b = b, a
     number = low.operand(b)
@@ -131,12 +134,17 @@ def any_out_of_range(n: Value, bits: int) -> bool:
     """Whether a constant shift amount has a lane of `bits` or more."""
     value = n.op.attrs["value"]
     assert isinstance(value, int | tuple)
+    assert not isinstance(value, Place)
     return any(v >= bits for v in (value if isinstance(value, tuple) else (value,)))
 
 
 def _fshr(low: Lowering, op: Op) -> Operand:
     a, b, n = op.args
-    text = llvm_type(a.type)
+    text, amount = llvm_type(a.type), low.operand(n)
+    if isinstance(amount, Immediate) and a.type.is_int and a.type.bits in (32, 64):
+        funneled = low.source.funneled(a.type.bits, low.use(a), low.use(b), amount)
+        if funneled is not None:
+            return funneled
     return low.call(text, f"llvm.fshr.{mangled(a.type)}", *((text, low.use(v)) for v in (a, b, n)))
 
 

@@ -15,7 +15,7 @@ from dbt.ir.values import IRError, Place
 
 from .lower_control import leave_if
 from .source import IMM, TARGET, Immediate
-from .text import UNLIKELY, llvm_type
+from .text import PAIR, UNLIKELY, llvm_type
 
 if TYPE_CHECKING:
     from dbt.ir.types import Type
@@ -38,6 +38,8 @@ def _get(low: Lowering, op: Op) -> Operand:
     assert op.result is not None
     pointer = low.source.pointer(place)
     volatile = "volatile " if op.result.index in low.selected else ""
+    if low.is_moved(op.result):
+        return low.body.unpaired(low.emit(f"load {PAIR}, ptr {pointer}, align 8"))
     return low.emit(f"load {volatile}{llvm_type(type_)}, ptr {pointer}, align {_state_alignment(type_)}")
 
 
@@ -46,6 +48,8 @@ def _put(low: Lowering, op: Op) -> Operand:
     assert isinstance(place, Place)
     type_ = llvm_type(value.type)
     given = low.fold(value) if value.type.is_int else low.use(value)
+    if low.is_moved(value):
+        type_, given = PAIR, low.body.paired(given)
     low.line(f"store {type_} {given}, ptr {low.source.pointer(place)}, align {_state_alignment(value.type)}")
     return None
 
@@ -130,7 +134,11 @@ def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
 def _load(low: Lowering, op: Op) -> Operand:
     _check_space(op)
     assert op.type is not None
-    value = _read(low, host_pointer(low, op.args[0]), op.type, ordered=op.attrs["order"] == "acquire")
+    assert op.result is not None
+    pointer, ordered = host_pointer(low, op.args[0]), op.attrs["order"] == "acquire"
+    if low.is_moved(op.result) and not ordered and op.attrs["endian"] == "little":
+        return low.body.unpaired(low.emit(f"load volatile {PAIR}, ptr {pointer}, align 1"))
+    value = _read(low, pointer, op.type, ordered=ordered)
     return _swapped(low, op, value, op.type)
 
 
@@ -150,7 +158,9 @@ def _store(low: Lowering, op: Op) -> Operand:
     pointer, text = host_pointer(low, address), llvm_type(value.type)
     given = low.fold(value) if value.type.is_int and op.attrs["endian"] == "little" else low.use(value)
     given = _swapped(low, op, given, value.type)
-    if op.attrs["order"] == "relaxed":
+    if low.is_moved(value) and op.attrs["order"] == "relaxed" and op.attrs["endian"] == "little":
+        low.line(f"store volatile {PAIR} {low.body.paired(given)}, ptr {pointer}, align 1")
+    elif op.attrs["order"] == "relaxed":
         low.line(f"store volatile {text} {given}, ptr {pointer}, align 1")
     elif value.type.is_int:
         low.line(f"store atomic volatile {text} {given}, ptr {pointer} seq_cst, align {value.type.width // 8}")

@@ -72,6 +72,11 @@ class Source(ABC):
         del op, bits, value, amount
         return None
 
+    def funneled(self, bits: int, high: str, low: str, amount: Immediate) -> str | None:
+        """The low half of high:low (of 32 or 64 bits each) shifted right; None: as usual."""
+        del bits, high, low, amount
+        return None
+
     @abstractmethod
     def next(self, flags: Flags) -> None:
         """End the current block: go on with the next instruction."""

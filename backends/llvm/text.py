@@ -46,6 +46,9 @@ def mangled(type_: Type) -> str:
     return type_.name
 
 
+PAIR: Final = "<2 x i64>"  # how 128 bits that are only moved are held
+
+
 class Declarations:
     """External functions that a module uses, each declared once, in order of first use."""
 
@@ -68,6 +71,14 @@ class Body:
         self.lines: Final[list[str]] = []
         self._declarations: Final = declarations
         self._count = 0
+
+    def paired(self, value: str) -> str:
+        """An i128 as a PAIR."""
+        return self.emit(f"bitcast i128 {value} to {PAIR}")
+
+    def unpaired(self, value: str) -> str:
+        """A PAIR as an i128."""
+        return self.emit(f"bitcast {PAIR} {value} to i128")
 
     def line(self, text: str) -> None:
         """Append an instruction that has no result."""
