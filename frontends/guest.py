@@ -43,6 +43,7 @@ class Guest:
     registers: Mapping[str, tuple[int, int]]  # name: (byte offset in Env.guest, size in bytes)
     all_features: Sequence[Feature]
     _forms: list[Form] | None = field(default=None, repr=False)
+    _defined: list[Form] | None = field(default=None, repr=False)
     _tables: Tables | None = field(default=None, repr=False)
 
     def row_modules(self) -> list[ModuleType]:
@@ -52,7 +53,9 @@ class Guest:
     @property
     def forms(self) -> list[Form]:
         """All forms by id; form 0 is 'undefined'."""
-        return [form for form in self._all_forms() if not form.row.undefined]
+        if self._defined is None:
+            self._defined = [form for form in self._all_forms() if not form.row.undefined]
+        return self._defined
 
     @property
     def tables(self) -> Tables:
