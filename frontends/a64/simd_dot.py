@@ -9,6 +9,7 @@ from dbt.ir.types import I8, I32, vector
 from .operands import V
 from .simd_common import extend, lanes
 from .simd_operands import VLane, simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -26,14 +27,20 @@ def accumulate(Rd: V, a: Value, b: Value, U: int) -> None:
     Rd.write(total)
 
 
-@simd("0 Q U 01110 10 0 Rm:5 1 0010 1 Rn:5 Rd:5", static="Q U", feature="asimddp")
+@simd("0 Q U 01110 10 0 Rm:5 1 0010 1 Rn:5 Rd:5", static="Q U", feature="asimddp", asm=text("{U:s|u}dot", "Rd:F Rn Rm"))
 def DOT_v(cpu: Lifter, Q: int, U: int, Rm: V, Rn: V, Rd: V) -> None:
     """SDOT, UDOT."""
     t = lanes(Q, 0)
     accumulate(Rd, Rn.read(t), Rm.read(t), U)
 
 
-@simd("0 Q U 01111 10 L M Rm:4 1110 H 0 Rn:5 Rd:5", static="Q U", feature="asimddp", Em=VLane("H L M Rm", bits=32))
+@simd(
+    "0 Q U 01111 10 L M Rm:4 1110 H 0 Rn:5 Rd:5",
+    static="Q U",
+    feature="asimddp",
+    Em=VLane("H L M Rm", bits=32),
+    asm=text("{U:s|u}dot", "Rd:F Rn Em:4b"),
+)
 def DOT_e(cpu: Lifter, Q: int, U: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SDOT, UDOT (by element): four bytes of Rm with every four of Rn."""
     t = lanes(Q, 0)

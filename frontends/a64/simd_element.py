@@ -12,6 +12,7 @@ from .operands import V
 from .simd_common import broadcast, lanes, low_or_high, shape
 from .simd_operands import VLane, simd
 from .simd_saturate import double_high, write_narrowed
+from .simd_text import text
 from .simd_wide import doubled, product
 
 if TYPE_CHECKING:
@@ -30,13 +31,25 @@ BOTH = "size in (1, 2)"
 BOTH_OR_SCALAR = "size in (1, 2) and (Q or not s)"
 
 
-@simd("0 Q 0 01111 size:2 L M Rm:4 1000 H 0 Rn:5 Rd:5", static="Q size", where=BOTH, Em=element)
+@simd(
+    "0 Q 0 01111 size:2 L M Rm:4 1000 H 0 Rn:5 Rd:5",
+    static="Q size",
+    where=BOTH,
+    Em=element,
+    asm=text("mul", "Rd Rn Em"),
+)
 def MUL_e(cpu: Lifter, Q: int, size: int, Em: VLane, Rn: V, Rd: V) -> None:
     t = lanes(Q, size)
     Rd.write(Rn.read(t) * broadcast(Em.read(t.lane), t))
 
 
-@simd("0 Q 1 01111 size:2 L M Rm:4 0 S 00 H 0 Rn:5 Rd:5", static="Q size S", where=BOTH, Em=element)
+@simd(
+    "0 Q 1 01111 size:2 L M Rm:4 0 S 00 H 0 Rn:5 Rd:5",
+    static="Q size S",
+    where=BOTH,
+    Em=element,
+    asm=text("{S:mla|mls}", "Rd Rn Em"),
+)
 def MLA_e(cpu: Lifter, Q: int, size: int, S: int, Em: VLane, Rn: V, Rd: V) -> None:
     """MLA, MLS (S)."""
     t = lanes(Q, size)
@@ -44,7 +57,13 @@ def MLA_e(cpu: Lifter, Q: int, size: int, S: int, Em: VLane, Rn: V, Rd: V) -> No
     Rd.write(Rd.read(t) - result if S else Rd.read(t) + result)
 
 
-@simd("0 Q U 01111 size:2 L M Rm:4 0 S 10 H 0 Rn:5 Rd:5", static="Q U size S", where=BOTH, Em=element)
+@simd(
+    "0 Q U 01111 size:2 L M Rm:4 0 S 10 H 0 Rn:5 Rd:5",
+    static="Q U size S",
+    where=BOTH,
+    Em=element,
+    asm=text("{U:s|u}{S:mlal|mlsl}{2}", "Rd:W Rn Em"),
+)
 def MLAL_e(cpu: Lifter, Q: int, U: int, size: int, S: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SMLAL, UMLAL, SMLSL, UMLSL."""
     t = lanes(0, size)
@@ -53,14 +72,26 @@ def MLAL_e(cpu: Lifter, Q: int, U: int, size: int, S: int, Em: VLane, Rn: V, Rd:
     Rd.write(old - result if S else old + result)
 
 
-@simd("0 Q U 01111 size:2 L M Rm:4 1010 H 0 Rn:5 Rd:5", static="Q U size", where=BOTH, Em=element)
+@simd(
+    "0 Q U 01111 size:2 L M Rm:4 1010 H 0 Rn:5 Rd:5",
+    static="Q U size",
+    where=BOTH,
+    Em=element,
+    asm=text("{U:s|u}mull{2}", "Rd:W Rn Em"),
+)
 def MULL_e(cpu: Lifter, Q: int, U: int, size: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SMULL, UMULL."""
     t = lanes(0, size)
     Rd.write(product(low_or_high(Rn, t, Q), broadcast(Em.read(t.lane), t), U))
 
 
-@simd("0 Q 0 s 1111 size:2 L M Rm:4 0 S 11 H 0 Rn:5 Rd:5", static="Q s size S", where=BOTH_OR_SCALAR, Em=element)
+@simd(
+    "0 Q 0 s 1111 size:2 L M Rm:4 0 S 11 H 0 Rn:5 Rd:5",
+    static="Q s size S",
+    where=BOTH_OR_SCALAR,
+    Em=element,
+    asm=text("{S:sqdmlal|sqdmlsl}{2}", "Rd:W Rn Em"),
+)
 def SQDMLAL_e(cpu: Lifter, Q: int, s: int, size: int, S: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SQDMLAL, SQDMLSL."""
     t = shape(0, s, size)
@@ -68,13 +99,25 @@ def SQDMLAL_e(cpu: Lifter, Q: int, s: int, size: int, S: int, Em: VLane, Rn: V, 
     doubled(cpu, Rd, total, -1 if S else 1)
 
 
-@simd("0 Q 0 s 1111 size:2 L M Rm:4 1011 H 0 Rn:5 Rd:5", static="Q s size", where=BOTH_OR_SCALAR, Em=element)
+@simd(
+    "0 Q 0 s 1111 size:2 L M Rm:4 1011 H 0 Rn:5 Rd:5",
+    static="Q s size",
+    where=BOTH_OR_SCALAR,
+    Em=element,
+    asm=text("sqdmull{2}", "Rd:W Rn Em"),
+)
 def SQDMULL_e(cpu: Lifter, Q: int, s: int, size: int, Em: VLane, Rn: V, Rd: V) -> None:
     t = shape(0, s, size)
     doubled(cpu, Rd, product(low_or_high(Rn, t, Q), broadcast(Em.read(t.lane), t), 0), 0)
 
 
-@simd("0 Q 0 s 1111 size:2 L M Rm:4 110 R H 0 Rn:5 Rd:5", static="Q s size R", where=BOTH_OR_SCALAR, Em=element)
+@simd(
+    "0 Q 0 s 1111 size:2 L M Rm:4 110 R H 0 Rn:5 Rd:5",
+    static="Q s size R",
+    where=BOTH_OR_SCALAR,
+    Em=element,
+    asm=text("{R:sqdmulh|sqrdmulh}", "Rd Rn Em"),
+)
 def SQDMULH_e(cpu: Lifter, Q: int, s: int, size: int, R: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SQDMULH, SQRDMULH (R)."""
     t = shape(Q, s, size)
@@ -82,7 +125,7 @@ def SQDMULH_e(cpu: Lifter, Q: int, s: int, size: int, R: int, Em: VLane, Rn: V, 
 
 
 @simd("0 Q 1 s 1111 size:2 L M Rm:4 11 S 1 H 0 Rn:5 Rd:5", static="Q s size S", where=BOTH_OR_SCALAR, Em=element,
-     feature="asimdrdm")  # fmt: skip
+     feature="asimdrdm", asm=text("{S:sqrdmlah|sqrdmlsh}", "Rd Rn Em"))  # fmt: skip
 def SQRDMLAH_e(cpu: Lifter, Q: int, s: int, size: int, S: int, Em: VLane, Rn: V, Rd: V) -> None:
     """SQRDMLAH, SQRDMLSH (S)."""
     t = shape(Q, s, size)

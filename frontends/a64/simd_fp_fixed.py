@@ -12,6 +12,7 @@ from dbt.ir.types import Type
 from .operands import Imm, V
 from .simd_common import as_int, broadcast, float_shape
 from .simd_operands import simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -33,21 +34,59 @@ def factor(sz: int, sign: int) -> Imm:
     return Imm("shift", table=[power(sign * (bits - i), bits) for i in range(bits)])
 
 
+def fraction(sz: int) -> Imm:
+    """The fraction bits, for text."""
+    bits = 32 << sz
+    return Imm("shift", table=range(bits, 0, -1))
+
+
 def scale(imm: Imm, t: Type) -> Value:
     """The factor in every lane."""
     return broadcast(imm.read(t.bits).bitcast(t.lane), t)
 
 
-@simd("0 Q U s 11110 01 shift:5 11100 1 Rn:5 Rd:5", static="Q U s", where="Q or not s", sz=0, by=factor(0, -1))
-@simd("0 Q U s 11110 1 shift:6 11100 1 Rn:5 Rd:5", static="Q U s", where="Q", sz=1, by=factor(1, -1))
+@simd(
+    "0 Q U s 11110 01 shift:5 11100 1 Rn:5 Rd:5",
+    static="Q U s",
+    where="Q or not s",
+    sz=0,
+    by=factor(0, -1),
+    shown=fraction(0),
+    asm=text("{U:s|u}cvtf", "Rd Rn shown"),
+)
+@simd(
+    "0 Q U s 11110 1 shift:6 11100 1 Rn:5 Rd:5",
+    static="Q U s",
+    where="Q",
+    sz=1,
+    by=factor(1, -1),
+    shown=fraction(1),
+    asm=text("{U:s|u}cvtf", "Rd Rn shown"),
+)
 def SCVTF_f(cpu: Lifter, Q: int, U: int, s: int, sz: int, by: Imm, Rn: V, Rd: V) -> None:
     """SCVTF, UCVTF (vector, fixed-point)."""
     t = float_shape(Q, s, sz)
     Rd.write(cpu.fmul(cpu.itof(Rn.read(as_int(t)), t, signed=not U), scale(by, t)))
 
 
-@simd("0 Q U s 11110 01 shift:5 11111 1 Rn:5 Rd:5", static="Q U s", where="Q or not s", sz=0, by=factor(0, 1))
-@simd("0 Q U s 11110 1 shift:6 11111 1 Rn:5 Rd:5", static="Q U s", where="Q", sz=1, by=factor(1, 1))
+@simd(
+    "0 Q U s 11110 01 shift:5 11111 1 Rn:5 Rd:5",
+    static="Q U s",
+    where="Q or not s",
+    sz=0,
+    by=factor(0, 1),
+    shown=fraction(0),
+    asm=text("fcvtz{U:s|u}", "Rd Rn shown"),
+)
+@simd(
+    "0 Q U s 11110 1 shift:6 11111 1 Rn:5 Rd:5",
+    static="Q U s",
+    where="Q",
+    sz=1,
+    by=factor(1, 1),
+    shown=fraction(1),
+    asm=text("fcvtz{U:s|u}", "Rd Rn shown"),
+)
 def FCVTZS_f(cpu: Lifter, Q: int, U: int, s: int, sz: int, by: Imm, Rn: V, Rd: V) -> None:
     """FCVTZS, FCVTZU (vector, fixed-point). Finite values are cut to 2^64 first: the product must not overflow."""
     t = float_shape(Q, s, sz)

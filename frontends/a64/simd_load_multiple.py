@@ -5,6 +5,7 @@ LD1/ST1 move 1 to 4 registers as they are; LD2 to LD4 take structures apart: reg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dbt.ir.types import I64
@@ -12,6 +13,7 @@ from dbt.ir.types import I64
 from .operands import XSP, V, X
 from .simd_common import VECTOR, lanes
 from .simd_operands import simd
+from .simd_text import VList, VSized, arrangement
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -22,6 +24,40 @@ STRUCTURES: Final = {0: 4, 4: 3, 8: 2}  # opcode: elements of a structure
 REGISTERS: Final = {2: 4, 6: 3, 7: 1, 10: 2}  # opcode of LD1/ST1: registers
 STRUCTURED: Final = f"opcode in (0, 4, 8) and ({VECTOR})"
 PLAIN: Final = "opcode in (2, 6, 7, 10)"
+
+
+def list_text(name: str, count: int, style: str, post: int, total: int) -> str:
+    """`ld2 {v0.4s, v1.4s}, [x0], #32`."""
+    return f"{name}{count} {{list{style}}}, [{{Rn}}]" + ("", f", #{total}", ", {Rm:x}")[post]
+
+
+def plain_text(name: str) -> Callable[..., str]:
+    """The text of LD1 or ST1; the arrangement's width is no static field."""
+
+    def asm(Q: int, opcode: int, post: int) -> str:
+        return list_text(name, 1, "", post, REGISTERS[opcode] * (8 << Q))
+
+    return asm
+
+
+def plain_list(opcode: int) -> VSized:
+    """The registers, for text."""
+    return VSized("size Rt", REGISTERS[opcode])
+
+
+def structured_text(name: str) -> Callable[..., str]:
+    """The text of LD2 to LD4 or ST2 to ST4."""
+
+    def asm(Q: int, opcode: int, size: int, post: int) -> str:
+        count = STRUCTURES[opcode]
+        return list_text(name, count, f":{arrangement(Q, size)}", post, count * (8 << Q))
+
+    return asm
+
+
+def structured_list(opcode: int) -> VList:
+    """The registers, for text."""
+    return VList("Rt", STRUCTURES[opcode])
 
 
 def addresses(base: Value, count: int, step: int) -> list[Value]:
@@ -42,9 +78,33 @@ def write_back(Rn: XSP, base: Value, step: Value | None) -> None:
         Rn.write(64, base + step)
 
 
-@simd("0 Q 0011000 0 000000       opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=0, Rm=None)
-@simd("0 Q 0011001 0 0 11111      opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=1, Rm=None)
-@simd("0 Q 0011001 0 0 Rm:5       opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=2, Rm=X("Rm"))
+@simd(
+    "0 Q 0011000 0 000000       opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("st"),
+    list=plain_list,
+    post=0,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 0 0 11111      opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("st"),
+    list=plain_list,
+    post=1,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 0 0 Rm:5       opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("st"),
+    list=plain_list,
+    post=2,
+    Rm=X("Rm"),
+)
 def ST1_m(cpu: Lifter, Q: int, opcode: int, post: int, Rm: X | None, Rn: XSP, Rt: V) -> None:
     t = lanes(Q, 3) if Q else I64
     count = REGISTERS[opcode]
@@ -56,9 +116,33 @@ def ST1_m(cpu: Lifter, Q: int, opcode: int, post: int, Rm: X | None, Rn: XSP, Rt
     write_back(Rn, base, step)
 
 
-@simd("0 Q 0011000 1 000000       opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=0, Rm=None)
-@simd("0 Q 0011001 1 0 11111      opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=1, Rm=None)
-@simd("0 Q 0011001 1 0 Rm:5       opcode:4 xx Rn:5 Rt:5", static="Q opcode", where=PLAIN, post=2, Rm=X("Rm"))
+@simd(
+    "0 Q 0011000 1 000000       opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("ld"),
+    list=plain_list,
+    post=0,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 1 0 11111      opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("ld"),
+    list=plain_list,
+    post=1,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 1 0 Rm:5       opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode",
+    where=PLAIN,
+    asm=plain_text("ld"),
+    list=plain_list,
+    post=2,
+    Rm=X("Rm"),
+)
 def LD1_m(cpu: Lifter, Q: int, opcode: int, post: int, Rm: X | None, Rn: XSP, Rt: V) -> None:
     t = lanes(Q, 3) if Q else I64
     count = REGISTERS[opcode]
@@ -70,9 +154,33 @@ def LD1_m(cpu: Lifter, Q: int, opcode: int, post: int, Rm: X | None, Rn: XSP, Rt
     write_back(Rn, base, step)
 
 
-@simd("0 Q 0011000 0 000000  opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=0, Rm=None)
-@simd("0 Q 0011001 0 0 11111 opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=1, Rm=None)
-@simd("0 Q 0011001 0 0 Rm:5  opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=2, Rm=X("Rm"))
+@simd(
+    "0 Q 0011000 0 000000  opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("st"),
+    list=structured_list,
+    post=0,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 0 0 11111 opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("st"),
+    list=structured_list,
+    post=1,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 0 0 Rm:5  opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("st"),
+    list=structured_list,
+    post=2,
+    Rm=X("Rm"),
+)
 def ST2_m(cpu: Lifter, Q: int, opcode: int, size: int, post: int, Rm: X | None, Rn: XSP, Rt: V) -> None:
     """ST2, ST3, ST4."""
     t = lanes(Q, size)
@@ -85,9 +193,33 @@ def ST2_m(cpu: Lifter, Q: int, opcode: int, size: int, post: int, Rm: X | None, 
     write_back(Rn, base, step)
 
 
-@simd("0 Q 0011000 1 000000  opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=0, Rm=None)
-@simd("0 Q 0011001 1 0 11111 opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=1, Rm=None)
-@simd("0 Q 0011001 1 0 Rm:5  opcode:4 size:2 Rn:5 Rt:5", static="Q opcode size", where=STRUCTURED, post=2, Rm=X("Rm"))
+@simd(
+    "0 Q 0011000 1 000000  opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("ld"),
+    list=structured_list,
+    post=0,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 1 0 11111 opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("ld"),
+    list=structured_list,
+    post=1,
+    Rm=None,
+)
+@simd(
+    "0 Q 0011001 1 0 Rm:5  opcode:4 size:2 Rn:5 Rt:5",
+    static="Q opcode size",
+    where=STRUCTURED,
+    asm=structured_text("ld"),
+    list=structured_list,
+    post=2,
+    Rm=X("Rm"),
+)
 def LD2_m(cpu: Lifter, Q: int, opcode: int, size: int, post: int, Rm: X | None, Rn: XSP, Rt: V) -> None:
     """LD2, LD3, LD4."""
     t = lanes(Q, size)

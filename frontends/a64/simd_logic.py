@@ -8,12 +8,13 @@ from dbt.ir.types import I64, I128
 
 from .operands import V
 from .simd_operands import simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from .lifter import Lifter
 
 
-@simd("0 Q 0 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc")
+@simd("0 Q 0 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", asm=text("{opc:and|bic|orr|orn}"))
 def AND_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     """AND, BIC, ORR, ORN."""
     t = I128 if Q else I64
@@ -23,13 +24,13 @@ def AND_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     Rd.write(a | b if opc & 2 else a & b)
 
 
-@simd("0 Q 1 01110 00 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q")
+@simd("0 Q 1 01110 00 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q", asm=text("eor"))
 def EOR_v(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
     t = I128 if Q else I64
     Rd.write(Rn.read(t) ^ Rm.read(t))
 
 
-@simd("0 Q 1 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", where="opc")
+@simd("0 Q 1 01110 opc:2 1 Rm:5 00011 1 Rn:5 Rd:5", static="Q opc", where="opc", asm=text("{opc:|bsl|bit|bif}"))
 def BSL_v(cpu: Lifter, Q: int, opc: int, Rm: V, Rn: V, Rd: V) -> None:
     """BSL, BIT, BIF: bits of one register where a third one is set, else of another."""
     t = I128 if Q else I64

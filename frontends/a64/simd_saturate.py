@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .operands import V
 from .simd_common import HS_OR_HS, OR_BHSD, saturated, shape
 from .simd_operands import simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .lifter import Lifter
 
 
-@simd("0 Q U s 1110 size:2 1 Rm:5 00001 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
+@simd("0 Q U s 1110 size:2 1 Rm:5 00001 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD, asm=text("{U:s|u}qadd"))
 def QADD_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQADD, UQADD."""
     t = shape(Q, s, size)
@@ -24,7 +25,7 @@ def QADD_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) 
     saturated(cpu, result.ne(a + b))
 
 
-@simd("0 Q U s 1110 size:2 1 Rm:5 00101 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD)
+@simd("0 Q U s 1110 size:2 1 Rm:5 00101 1 Rn:5 Rd:5", static="Q U s size", where=OR_BHSD, asm=text("{U:s|u}qsub"))
 def QSUB_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQSUB, UQSUB."""
     t = shape(Q, s, size)
@@ -34,7 +35,7 @@ def QSUB_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) 
     saturated(cpu, result.ne(a - b))
 
 
-@simd("0 Q 0 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 0 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD, asm=text("suqadd", "Rd Rn"))
 def SUQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     """Signed Rd plus unsigned Rn: with the sign inverted, Rd is unsigned from 0."""
     t = shape(Q, s, size)
@@ -45,7 +46,7 @@ def SUQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, result.ne(a + b))
 
 
-@simd("0 Q 1 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 1 s 1110 size:2 10000 00011 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD, asm=text("usqadd", "Rd Rn"))
 def USQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     """Unsigned Rd plus signed Rn."""
     t = shape(Q, s, size)
@@ -55,7 +56,7 @@ def USQADD_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, result.ne(a + b))
 
 
-@simd("0 Q 0 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 0 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD, asm=text("sqabs", "Rd Rn"))
 def SQABS_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     t = shape(Q, s, size)
     a = Rn.read(t)
@@ -64,7 +65,7 @@ def SQABS_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     saturated(cpu, negated.ne(-a))
 
 
-@simd("0 Q 1 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD)
+@simd("0 Q 1 s 1110 size:2 10000 00111 10 Rn:5 Rd:5", static="Q s size", where=OR_BHSD, asm=text("sqneg", "Rd Rn"))
 def SQNEG_v(cpu: Lifter, Q: int, s: int, size: int, Rn: V, Rd: V) -> None:
     t = shape(Q, s, size)
     a = Rn.read(t)
@@ -92,14 +93,25 @@ def write_narrowed(cpu: Lifter, Rd: V, wide: Value) -> None:
     saturated(cpu, narrow.sext(wide.type.bits).ne(wide))
 
 
-@simd("0 Q U s 1110 size:2 1 Rm:5 10110 1 Rn:5 Rd:5", static="Q U s size", where=HS_OR_HS)
+@simd(
+    "0 Q U s 1110 size:2 1 Rm:5 10110 1 Rn:5 Rd:5",
+    static="Q U s size",
+    where=HS_OR_HS,
+    asm=text("{U:sqdmulh|sqrdmulh}"),
+)
 def SQDMULH_v(cpu: Lifter, Q: int, U: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQDMULH, SQRDMULH (U)."""
     t = shape(Q, s, size)
     write_narrowed(cpu, Rd, double_high(Rn.read(t), Rm.read(t), U))
 
 
-@simd("0 Q 1 s 1110 size:2 0 Rm:5 1000 S 1 Rn:5 Rd:5", static="Q s size S", where=HS_OR_HS, feature="asimdrdm")
+@simd(
+    "0 Q 1 s 1110 size:2 0 Rm:5 1000 S 1 Rn:5 Rd:5",
+    static="Q s size S",
+    where=HS_OR_HS,
+    feature="asimdrdm",
+    asm=text("{S:sqrdmlah|sqrdmlsh}"),
+)
 def SQRDMLAH_v(cpu: Lifter, Q: int, s: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQRDMLAH, SQRDMLSH (S)."""
     t = shape(Q, s, size)

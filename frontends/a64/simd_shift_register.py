@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .operands import V
 from .simd_common import OR_BHSD, OR_D, saturated, shape
 from .simd_operands import simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -37,7 +38,7 @@ def shift_right(a: Value, less: Value, U: int, rounding: int) -> Value:
     return result + (once & 1) if rounding else result
 
 
-@simd("0 Q U s 1110 size:2 1 Rm:5 010 R 0 1 Rn:5 Rd:5", static="Q U s size R", where=OR_D)
+@simd("0 Q U s 1110 size:2 1 Rm:5 010 R 0 1 Rn:5 Rd:5", static="Q U s size R", where=OR_D, asm=text("{U:s|u}{R:|r}shl"))
 def SHL_v(cpu: Lifter, Q: int, U: int, s: int, size: int, R: int, Rm: V, Rn: V, Rd: V) -> None:
     """SSHL, USHL, SRSHL, URSHL."""
     t = shape(Q, s, size)
@@ -56,7 +57,12 @@ def saturating_left(a: Value, left: Value, U: int) -> tuple[Value, Value]:
     return lost.select(limit, shifted), lost
 
 
-@simd("0 Q U s 1110 size:2 1 Rm:5 010 R 1 1 Rn:5 Rd:5", static="Q U s size R", where=OR_BHSD)
+@simd(
+    "0 Q U s 1110 size:2 1 Rm:5 010 R 1 1 Rn:5 Rd:5",
+    static="Q U s size R",
+    where=OR_BHSD,
+    asm=text("{U:s|u}q{R:|r}shl"),
+)
 def QSHL_v(cpu: Lifter, Q: int, U: int, s: int, size: int, R: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQSHL, UQSHL, SQRSHL, UQRSHL."""
     t = shape(Q, s, size)

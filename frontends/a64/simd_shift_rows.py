@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from dbt.frontends.pattern import Asm
+
 from .operands import Imm
 from .simd_operands import simd
 
@@ -17,21 +19,21 @@ _PREFIX: Final = ("0001", "001", "01", "1")  # immh for lanes of 8, 16, 32 and 6
 
 
 def right_shifts(
-    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str = "asimd"
+    pattern: str, *, static: str, where: str = "", asm: Asm, sizes: int = 4
 ) -> Callable[[Semantics], Semantics]:
     """A row for each lane width; `amount` is one less than the shift, 0 to the width - 1. `where` may name size."""
-    return _rows(pattern, static, where, sizes, feature, right=True)
+    return _rows(pattern, static, where, sizes, asm, right=True)
 
 
 def left_shifts(
-    pattern: str, *, static: str, where: str = "", sizes: int = 4, feature: str = "asimd"
+    pattern: str, *, static: str, where: str = "", asm: Asm, sizes: int = 4
 ) -> Callable[[Semantics], Semantics]:
     """A row for each lane width; `amount` is the shift, 0 to the width - 1. `where` may name size."""
-    return _rows(pattern, static, where, sizes, feature, right=False)
+    return _rows(pattern, static, where, sizes, asm, right=False)
 
 
 def _rows(
-    pattern: str, static: str, where: str, sizes: int, feature: str, *, right: bool
+    pattern: str, static: str, where: str, sizes: int, asm: Asm, *, right: bool
 ) -> Callable[[Semantics], Semantics]:
     def annotate(function: Semantics) -> Semantics:
         for size in reversed(range(sizes)):
@@ -40,7 +42,13 @@ def _rows(
             table = tuple(range(bits))[::-1] if right else None
             filtered = where.replace("size", str(size)) or None
             row = simd(
-                text, static=static, where=filtered, feature=feature, size=size, amount=Imm("shift", table=table)
+                text,
+                static=static,
+                where=filtered,
+                asm=asm,
+                size=size,
+                amount=Imm("shift", table=table),
+                shown=Imm("shift", table=[bits - i if right else i for i in range(bits)]),
             )
             function = row(function)
         return function

@@ -10,6 +10,7 @@ from .operands import V
 from .simd_arithmetic import difference
 from .simd_common import extend, lanes, low_or_high, resized, saturated, shape, write_low_or_high
 from .simd_operands import simd
+from .simd_text import text
 
 if TYPE_CHECKING:
     from dbt.ir.values import Value
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from .lifter import Lifter
 
 
-@simd("0 Q U 01110 size:2 1 Rm:5 00 S 0 00 Rn:5 Rd:5", static="Q U size S", where="size < 3")
+@simd(
+    "0 Q U 01110 size:2 1 Rm:5 00 S 0 00 Rn:5 Rd:5",
+    static="Q U size S",
+    where="size < 3",
+    asm=text("{U:s|u}{S:add|sub}l{2}", "Rd:W Rn Rm"),
+)
 def ADDL_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SADDL, UADDL, SSUBL, USUBL."""
     t = lanes(0, size)
@@ -26,7 +32,12 @@ def ADDL_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) 
     Rd.write(a - b if S else a + b)
 
 
-@simd("0 Q U 01110 size:2 1 Rm:5 00 S 1 00 Rn:5 Rd:5", static="Q U size S", where="size < 3")
+@simd(
+    "0 Q U 01110 size:2 1 Rm:5 00 S 1 00 Rn:5 Rd:5",
+    static="Q U size S",
+    where="size < 3",
+    asm=text("{U:s|u}{S:add|sub}w{2}", "Rd:W Rn:W Rm"),
+)
 def ADDW_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SADDW, UADDW, SSUBW, USUBW."""
     t = lanes(0, size)
@@ -35,7 +46,12 @@ def ADDW_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) 
     Rd.write(a - b if S else a + b)
 
 
-@simd("0 Q R 01110 size:2 1 Rm:5 01 S 0 00 Rn:5 Rd:5", static="Q R size S", where="size < 3")
+@simd(
+    "0 Q R 01110 size:2 1 Rm:5 01 S 0 00 Rn:5 Rd:5",
+    static="Q R size S",
+    where="size < 3",
+    asm=text("{R:|r}{S:add|sub}hn{2}", "Rd Rn:W Rm:W"),
+)
 def ADDHN_v(cpu: Lifter, Q: int, R: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """ADDHN, SUBHN, RADDHN, RSUBHN: the high half of each sum or difference."""
     bits = 8 << size
@@ -47,7 +63,12 @@ def ADDHN_v(cpu: Lifter, Q: int, R: int, size: int, S: int, Rm: V, Rn: V, Rd: V)
     write_low_or_high(Rd, total.lshr(bits).trunc(bits), Q)
 
 
-@simd("0 Q U 01110 size:2 1 Rm:5 01 D 1 00 Rn:5 Rd:5", static="Q U size D", where="size < 3")
+@simd(
+    "0 Q U 01110 size:2 1 Rm:5 01 D 1 00 Rn:5 Rd:5",
+    static="Q U size D",
+    where="size < 3",
+    asm=text("{U:s|u}{D:abal|abdl}{2}", "Rd:W Rn Rm"),
+)
 def ABAL_v(cpu: Lifter, Q: int, U: int, size: int, D: int, Rm: V, Rn: V, Rd: V) -> None:
     """SABAL, UABAL, SABDL (D), UABDL (D)."""
     t = lanes(0, size)
@@ -61,7 +82,12 @@ def product(a: Value, b: Value, U: int) -> Value:
     return extend(a, bits, U) * extend(b, bits, U)
 
 
-@simd("0 Q U 01110 size:2 1 Rm:5 10 S 0 00 Rn:5 Rd:5", static="Q U size S", where="size < 3")
+@simd(
+    "0 Q U 01110 size:2 1 Rm:5 10 S 0 00 Rn:5 Rd:5",
+    static="Q U size S",
+    where="size < 3",
+    asm=text("{U:s|u}{S:mlal|mlsl}{2}", "Rd:W Rn Rm"),
+)
 def MLAL_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SMLAL, UMLAL, SMLSL, UMLSL."""
     t = lanes(0, size)
@@ -70,7 +96,12 @@ def MLAL_v(cpu: Lifter, Q: int, U: int, size: int, S: int, Rm: V, Rn: V, Rd: V) 
     Rd.write(old - result if S else old + result)
 
 
-@simd("0 Q U 01110 size:2 1 Rm:5 1100 00 Rn:5 Rd:5", static="Q U size", where="size < 3")
+@simd(
+    "0 Q U 01110 size:2 1 Rm:5 1100 00 Rn:5 Rd:5",
+    static="Q U size",
+    where="size < 3",
+    asm=text("{U:s|u}mull{2}", "Rd:W Rn Rm"),
+)
 def MULL_v(cpu: Lifter, Q: int, U: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     """SMULL, UMULL."""
     t = lanes(0, size)
@@ -92,7 +123,12 @@ def doubled(cpu: Lifter, Rd: V, total: Value, accumulate: int) -> None:
     saturated(cpu, lost, result.ne(exact))
 
 
-@simd("0 Q 0 s 1110 size:2 1 Rm:5 10 S 1 00 Rn:5 Rd:5", static="Q s size S", where="size in (1, 2) and (Q or not s)")
+@simd(
+    "0 Q 0 s 1110 size:2 1 Rm:5 10 S 1 00 Rn:5 Rd:5",
+    static="Q s size S",
+    where="size in (1, 2) and (Q or not s)",
+    asm=text("{S:sqdmlal|sqdmlsl}{2}", "Rd:W Rn Rm"),
+)
 def SQDMLAL_v(cpu: Lifter, Q: int, s: int, size: int, S: int, Rm: V, Rn: V, Rd: V) -> None:
     """SQDMLAL, SQDMLSL."""
     t = shape(0, s, size)
@@ -100,13 +136,18 @@ def SQDMLAL_v(cpu: Lifter, Q: int, s: int, size: int, S: int, Rm: V, Rn: V, Rd: 
     doubled(cpu, Rd, total, -1 if S else 1)
 
 
-@simd("0 Q 0 s 1110 size:2 1 Rm:5 1101 00 Rn:5 Rd:5", static="Q s size", where="size in (1, 2) and (Q or not s)")
+@simd(
+    "0 Q 0 s 1110 size:2 1 Rm:5 1101 00 Rn:5 Rd:5",
+    static="Q s size",
+    where="size in (1, 2) and (Q or not s)",
+    asm=text("sqdmull{2}", "Rd:W Rn Rm"),
+)
 def SQDMULL_v(cpu: Lifter, Q: int, s: int, size: int, Rm: V, Rn: V, Rd: V) -> None:
     t = shape(0, s, size)
     doubled(cpu, Rd, product(low_or_high(Rn, t, Q), low_or_high(Rm, t, Q), 0), 0)
 
 
-@simd("0 Q 0 01110 00 1 Rm:5 1110 00 Rn:5 Rd:5", static="Q")
+@simd("0 Q 0 01110 00 1 Rm:5 1110 00 Rn:5 Rd:5", static="Q", asm=text("pmull{2}", "Rd:W Rn Rm"))
 def PMULL_v(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
     """Polynomials of bytes; the product of two has 15 bits."""
     t = lanes(0, 0)
@@ -118,7 +159,9 @@ def PMULL_v(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
     Rd.write(result)
 
 
-@simd("0 Q 0 01110 11 1 Rm:5 1110 00 Rn:5 Rd:5", static="Q", feature="pmull")
+@simd(
+    "0 Q 0 01110 11 1 Rm:5 1110 00 Rn:5 Rd:5", static="Q", feature="pmull", asm=text("pmull{2}", "Rd:W Rn Rm", lane=3)
+)
 def PMULL_d(cpu: Lifter, Q: int, Rm: V, Rn: V, Rd: V) -> None:
     """Polynomials of 64 bits."""
     offset = 8 if Q else 0
