@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .lifter import Lifter
 
 Semantics = TypeVar("Semantics", bound=Callable[..., None])
-_LANES: Final = (  # opcode, S and size (whose bits are part of the index) of each lane width, and the fields of index and register
+# Opcode, S and size (whose bits may be part of the index) of each lane width, and the fields of index and register.
+_LANES: Final = (
     ("00 o S low:2", "Q S low Rt"),
     ("01 o S low 0", "Q S low Rt"),
     ("10 o S 00", "Q S Rt"),
