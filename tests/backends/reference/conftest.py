@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CODE, DATA, RESULT, SPACE = 0x10000, 0x100000, 0x400000, 0x200000
-IN_FRAME, OUT_FRAME = 64, 48
+OUT_FRAME = 48  # bytes: v3, x4, NZCV, FPSR, padding
 
-# x0: operands, x1: results, x2: count, x6: FPCR. The instruction under test reads q0, q1, q2, x7 and writes q3, x4 or
-# NZCV.
+# A loop. x0: operands, x1: results, x2: count, x6: FPCR; the instruction under test stands between the two parts, reads
+# v0, v1, v2 or x7 and writes v3, x4 or NZCV.
 BEFORE = (0xD51B4406, 0x3CC10400, 0x3CC10401, 0x3CC10402, 0xF8410407, 0xD51B443F)
 AFTER = (0xD53B4423, 0xD53B4205, 0x3C810423, 0xF8008424, 0xD35CFCA5, 0xF8008425, 0xF8010423, 0xF1000442, 0x54FFFE41)
 
