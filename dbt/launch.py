@@ -71,6 +71,9 @@ def main() -> NoReturn:
 def dispatch(arguments: list[str], origin: Origin) -> int:
     """Run one command line; its exit status."""
     if arguments[:1] == ["run"]:
+        from dbt.bundle import use_bundle
+
+        use_bundle()
         from dbt.run import run_command
 
         return run_command(arguments[1:], origin)

@@ -3,7 +3,7 @@
     <cache>/<build>/runtime.image     the native runtime
     <cache>/<build>/<guest>.tables    decoder tables
     <cache>/<build>/<guest>.pack      stencils, growing as guests need them
-    <cache>/<build>/stamp             the text that <build> is a short form of
+    <cache>/<build>/modules.bundle    our Python modules, see dbt/bundle.py
 
 A build is identified by a stamp: version, our source files (name, size, time), LLVM bindings, and the host CPU's
 features. The warm path compares it, and neither hashes nor imports. Code is only ever trusted from a folder of mode
@@ -69,15 +69,32 @@ def make_private(folder: str) -> None:
             raise CacheUnusable(folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written.") from error
 
 
+def record_path() -> str:
+    """Where pip notes the files of a plain install of ours; the file is not there in a checkout or editable install."""
+    import dbt
+    from dbt.version import VERSION
+
+    return os.path.join(os.path.dirname(os.path.dirname(dbt.__file__ or "")), f"dragoman-{VERSION}.dist-info", "RECORD")
+
+
+def is_plain_install() -> bool:
+    """Whether our sources were installed by pip as they are, so that they change with its RECORD or not at all."""
+    return os.path.exists(record_path())
+
+
 def source_stamp() -> str:
-    """Names, sizes and times of all source files that compiled code depends on, and of the LLVM bindings."""
+    """What identifies our sources: the installation, or names, sizes and times of all that compiled code depends on."""
+    lines = [f"dragoman python {sys.implementation.cache_tag}"]
+    try:
+        info = os.stat(record_path())
+        return f"{lines[0]} installed {info.st_dev} {info.st_ino} {info.st_size} {info.st_mtime_ns}"
+    except OSError:
+        pass
     import dbt
     import dbt.backends
     import dbt.frontends
-    import dbt.version
 
     roots = {"dbt": dbt.__file__, "frontends": dbt.frontends.__file__, "backends": dbt.backends.__file__}
-    lines = [f"dragoman {dbt.version.VERSION} python {sys.version_info[0]}.{sys.version_info[1]}"]
     for root, folders in SOURCE_FOLDERS:
         top = os.path.dirname(roots[root] or "")
         for folder in folders:
@@ -142,13 +159,13 @@ class Store:
 
         path = self.path("runtime.image")
         if not os.path.exists(path):
-            self.build(["image"])
+            self.build(["image", "modules"])
         try:
             return load_image(path, self.stamp)
         except ImageError as error:
             self._warn(f"{error}; building it again")
             os.unlink(path)
-            self.build(["image"])
+            self.build(["image", "modules"])
             return load_image(path, self.stamp)
 
     def tables(self, guest: str) -> str:

@@ -5,7 +5,7 @@ Nothing else in dbt/engine/ knows the host's architecture; another host brings a
 
 from __future__ import annotations
 
-from dbt.native import Assembly, Ptr, asm, cast, i64, native, new, struct, syscall, u32, u64
+from dbt.native import asm, Assembly, cast, i64, native, new, Ptr, struct, Struct, syscall, u32, u64
 
 SYS_MPROTECT = 10
 SYS_SIGACTION = 13
@@ -27,7 +27,7 @@ SIGINFO_BYTES = 128
 
 
 @struct
-class IoVec:
+class IoVec(Struct):
     """struct iovec."""
 
     base: u64
@@ -123,7 +123,7 @@ dragoman_area:
 
 
 @struct
-class KernelSigaction:
+class KernelSigaction(Struct):
     """The host kernel's struct sigaction."""
 
     handler: u64

@@ -6,7 +6,7 @@ that native code could run without Python attached. Offsets are taken from the d
 
 from __future__ import annotations
 
-from dbt.native import Arr, Ptr, array, i32, i64, struct, u8, u16, u32, u64
+from dbt.native import Arr, array, i32, i64, Ptr, struct, Struct, u16, u32, u64, u8
 
 GUEST_BYTES = 2048  # of registers at the start of Env; a register token is a byte offset into it
 JUMP_CACHE_ENTRIES = 4096
@@ -51,7 +51,7 @@ EXIT_NAMES = (
 
 
 @struct
-class JumpEntry:
+class JumpEntry(Struct):
     """One entry of the inline jump cache and of the block table: guest PC to host code. code 0: empty."""
 
     pc: u64
@@ -59,7 +59,7 @@ class JumpEntry:
 
 
 @struct
-class Env:
+class Env(Struct):
     """The state of one virtual CPU. Translated code reaches all of it at fixed offsets from one pinned register."""
 
     guest: Arr[u8] = array(GUEST_BYTES)  # the guest's register file: see frontends/<guest>/state.py
@@ -86,7 +86,7 @@ class Env:
 
 
 @struct
-class Record:
+class Record(Struct):
     """One decoded guest instruction (or a part of one): a form, its operand tokens and immediates."""
 
     form: u16
@@ -99,7 +99,7 @@ class Record:
 
 
 @struct
-class FormInfo:
+class FormInfo(Struct):
     """What the runtime needs to know of a form, derived from its template by frontends/tables.py."""
 
     mask: u32  # fixed bits of the encoding: a leaf of the decision tree is checked against them
@@ -123,7 +123,7 @@ USES_IMM, USES_TARGET, USES_PC, USES_NPC = 1, 2, 4, 8
 
 
 @struct
-class OperandInfo:
+class OperandInfo(Struct):
     """How one operand is taken out of the instruction word: fields are concatenated, first field highest.
 
     A register operand (kind 0) looks the concatenation up in a table of u16 tokens, an immediate (kind 1: imm,
@@ -145,7 +145,7 @@ class OperandInfo:
 
 
 @struct
-class Node:
+class Node(Struct):
     """An inner node of the decoder's decision tree: go to children[base + (word >> shift & mask)].
 
     A child >= 0 is another node, a child < 0 is form ~child; form 0 is 'undefined'.
@@ -157,7 +157,7 @@ class Node:
 
 
 @struct
-class Hole:
+class Hole(Struct):
     """A place in a stencil that is filled in when it is copied."""
 
     offset: u16  # of the field in the code
@@ -178,7 +178,7 @@ HOLE_IMM8, HOLE_TARGET8 = 16, 17  # one byte: a shift amount, the low byte of th
 
 
 @struct
-class Values:
+class Values(Struct):
     """What fills holes of a stencil beside its record."""
 
     npc: i64  # the next guest PC
@@ -187,7 +187,7 @@ class Values:
 
 
 @struct
-class StencilHead:
+class StencilHead(Struct):
     """In a stencil pack, in front of a stencil's holes and code; code follows the holes, 16-byte aligned."""
 
     code_size: u16
@@ -199,7 +199,7 @@ STENCIL_HEAD_BYTES = 8
 
 
 @struct
-class PackHead:
+class PackHead(Struct):
     """The start of a stencil pack file. Offsets are from the start of the file; 0 in an index: not compiled."""
 
     magic: u64
@@ -218,7 +218,7 @@ class PackHead:
 PACK_MAGIC = 0x314B434150474144  # 'DAGPACK1', little-endian
 
 @struct
-class TablesHead:
+class TablesHead(Struct):
     """The start of a decoder tables file (frontends/tables.py). Offsets are from the start of the file."""
 
     magic: u64
@@ -252,7 +252,7 @@ N_SPECIAL = 8
 
 
 @struct
-class Block:
+class Block(Struct):
     """A translated block. Host offsets of its instructions are u16s at Ctx.offsets[first .. first + n]."""
 
     pc: u64
@@ -264,7 +264,7 @@ class Block:
 
 
 @struct
-class Mapping:
+class Mapping(Struct):
     """Part of the guest address space: [start, end), PROT_ bits."""
 
     start: u64
@@ -274,7 +274,7 @@ class Mapping:
 
 
 @struct
-class Pass:
+class Pass(Struct):
     """A guest system call that native code may make by itself: see engine/syscalls.py."""
 
     host: i32  # the host's number, -1: Python makes this call
@@ -291,7 +291,7 @@ SYSCALL_PERFORM, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED = 0, 4, 512  # Env.val
 
 
 @struct
-class Ctx:
+class Ctx(Struct):
     """What translation needs: tables, stencils, the code arena, blocks. One for each address space."""
 
     # decoder (frontends/tables.py)
@@ -363,7 +363,7 @@ SIGINFO_BYTES = 128
 
 
 @struct
-class SignalRecord:
+class SignalRecord(Struct):
     """A host signal that arrived for the guest."""
 
     signo: u64
@@ -371,7 +371,7 @@ class SignalRecord:
 
 
 @struct
-class SignalArea:
+class SignalArea(Struct):
     """What the signal handlers know. One for the process; they find it through a word in the runtime image."""
 
     env: u64  # the Env that runs, 0: none

@@ -1,6 +1,6 @@
 """The worker process: compiles what the cache lacks. Run as `worker.main([FOLDER, JOB…])` by build.py.
 
-Jobs: `image`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines to descriptor 3:
+Jobs: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines to descriptor 3:
 `@progress DONE TOTAL TEXT`, `@error TEXT` for what the user can mend, `@done` at the end; anything else is
 shown if the worker fails.
 
@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .cache import Store
+from .cache import Store, is_plain_install
 
 if TYPE_CHECKING:
     from dbt.backends.llvm.extract import Stencil
@@ -74,6 +74,15 @@ def build_image(store: Store) -> None:
     ]  # fmt: skip
     write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
     progress(1, 1, "compiling the runtime")
+
+
+def build_modules(store: Store) -> None:
+    """The bundle of our Python modules, where the installation has one."""
+    from dbt.backends.llvm.image import write_aside
+    from dbt.bundle import NAME, bundle_bytes
+
+    if is_plain_install():
+        write_aside(store.path(NAME), bundle_bytes(store.stamp))
 
 
 def build_tables(store: Store, guest: str) -> None:
@@ -175,4 +184,6 @@ def _compile_batch(guest: Guest, batch: list[int], write_end: int) -> None:
         os._exit(status)
 
 
-JOBS: dict[str, Callable[..., None]] = {"image": build_image, "tables": build_tables, "stencils": build_stencils}
+JOBS: dict[str, Callable[..., None]] = {
+    "image": build_image, "modules": build_modules, "tables": build_tables, "stencils": build_stencils,
+}  # fmt: skip
