@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
-from dbt.backends.llvm import elf
-
 from dbt.engine.image import MAGIC, ImageHead
 from dbt.errors import InternalError
+
+from . import elf
 
 PAGE: Final = 4096
 _SKIPPED: Final = (".eh_frame", ".note", ".llvm", ".comment")  # nothing unwinds through native code

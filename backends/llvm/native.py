@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.backends.llvm.native_function import FunctionEmitter
-from dbt.backends.llvm.native_words import escape, literal, llvm_type
-
 from dbt.native.function import Assembly, Native, NativeError, Table
+
+from .native_function import FunctionEmitter
+from .native_words import escape, literal, llvm_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

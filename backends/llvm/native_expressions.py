@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.backends.llvm.native_words import (
+from dbt.native import tree
+from dbt.native.types import VOID, Int, i64, u64
+
+from .native_words import (
     CONVENTIONS,
     FLAGS,
     NONE_ARGUMENTS,
@@ -18,13 +21,10 @@ from dbt.backends.llvm.native_words import (
     passed_as,
 )
 
-from dbt.native import tree
-from dbt.native.types import VOID, Int, i64, u64
-
 if TYPE_CHECKING:
-    from dbt.backends.llvm.native import Module
-
     from dbt.native.tree import Expr
+
+    from .native import Module
 
 _NONE_CALL = (
     "pushq %rbp; movq %rsp, %rbp; andq $$-16, %rsp; subq $$16, %rsp; movq %rbp, (%rsp); "

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.backends.llvm.native_intrinsics import IntrinsicEmitter
-from dbt.backends.llvm.native_words import CONVENTIONS, extension, literal, llvm_type, passed_as
-
 from dbt.native.types import VOID
 
-if TYPE_CHECKING:
-    from dbt.backends.llvm.native import Module
+from .native_intrinsics import IntrinsicEmitter
+from .native_words import CONVENTIONS, extension, literal, llvm_type, passed_as
 
+if TYPE_CHECKING:
     from dbt.native import tree
     from dbt.native.function import Native
     from dbt.native.tree import Stmt
+
+    from .native import Module
 
 
 class FunctionEmitter(IntrinsicEmitter):

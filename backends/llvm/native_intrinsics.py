@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.backends.llvm.native_expressions import ExpressionEmitter
-from dbt.backends.llvm.native_words import FLAGS, escape, llvm_type
-
 from dbt.native.types import VOID, StructType
+
+from .native_expressions import ExpressionEmitter
+from .native_words import FLAGS, escape, llvm_type
 
 if TYPE_CHECKING:
     from dbt.native import tree

@@ -20,7 +20,7 @@ The subset in short:
   `inline=True|False`; `export=True`: under its own name in an image.
 """
 
-from dbt.native.function import (
+from .function import (
     Assembly,
     Native,
     NativeError,
@@ -58,10 +58,10 @@ from dbt.native.function import (
     volatile_load,
     volatile_store,
 )
-from dbt.native.function import (
+from .function import (
     Table as table,  # noqa: N813 - in native modules it reads as a declaration
 )
-from dbt.native.types import (
+from .types import (
     AnyPtr,
     Arr,
     Code,
@@ -80,7 +80,7 @@ from dbt.native.types import (
     u64,
     u128,
 )
-from dbt.native.types import (
+from .types import (
     ArrayLength as array,  # noqa: N813
 )
 

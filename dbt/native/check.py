@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from dbt.native import tree
-from dbt.native.expressions import OPERATORS, Expressions
-from dbt.native.function import Table
-from dbt.native.scope import same_shape, signature
-from dbt.native.types import BOOL, CONST, VOID, Array, Int, StructType, i64, name_of
+from . import tree
+from .expressions import OPERATORS, Expressions
+from .function import Table
+from .scope import same_shape, signature
+from .types import BOOL, CONST, VOID, Array, Int, StructType, i64, name_of
 
 if TYPE_CHECKING:
-    from dbt.native.function import Native
-    from dbt.native.tree import Expr, FunctionTree, Stmt
+    from .function import Native
+    from .tree import Expr, FunctionTree, Stmt
 
 
 def check(native: Native) -> FunctionTree:

@@ -6,13 +6,13 @@ import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dbt.native import intrinsics, tree
-from dbt.native.function import Intrinsic, Native, Table
-from dbt.native.scope import _MISSING, Scope, assignable, fits
-from dbt.native.types import BOOL, CONST, VOID, Array, Function, Int, Pointer, StructType, i64, name_of, u64
+from . import intrinsics, tree
+from .function import Intrinsic, Native, Table
+from .scope import _MISSING, Scope, assignable, fits
+from .types import BOOL, CONST, VOID, Array, Function, Int, Pointer, StructType, i64, name_of, u64
 
 if TYPE_CHECKING:
-    from dbt.native.tree import Expr
+    from .tree import Expr
 
 OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "add",

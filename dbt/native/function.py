@@ -6,7 +6,8 @@ On the warm path: a declaration keeps the Python function and its options. Sourc
 from __future__ import annotations
 
 from dbt.errors import InternalError
-from dbt.native.types import VOID, Int, Pointer, StructType
+
+from .types import VOID, Int, Pointer, StructType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Native:
     def tree(self) -> Any:
         """The typed tree (dbt.native.tree.FunctionTree); raises NativeError."""
         if self._tree is None:
-            from dbt.native.check import check  # only when something is compiled
+            from .check import check  # only when something is compiled
 
             self._tree = check(self)
         return self._tree
@@ -58,21 +59,21 @@ class Native:
     @property
     def signature(self) -> Any:
         """The Function type, known without looking at the body."""
-        from dbt.native.scope import signature
+        from .scope import signature
 
         return signature(self)
 
     def raw(self, *args: int) -> Any:
         """Run under CPython; arguments and result are ints that are in range already."""
         if self._python is None:
-            from dbt.native.python import compile_python
+            from .python import compile_python
 
             self._python = compile_python(self.tree)
         return self._python(*args)
 
     def __call__(self, *args: Any) -> Any:
         """Run under CPython. Views of structs stand for their address; a returned reference becomes a view."""
-        from dbt.native.support import argument
+        from .support import argument
 
         kind = self.signature
         if len(args) != len(kind.parameters):

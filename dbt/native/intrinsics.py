@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from dbt.native import tree
-from dbt.native.function import Assembly
-from dbt.native.types import BOOL, CONST, VOID, Array, Function, Int, Pointer, StructType, i64, name_of, u64
+from . import tree
+from .function import Assembly
+from .types import BOOL, CONST, VOID, Array, Function, Int, Pointer, StructType, i64, name_of, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbt.native.expressions import Expressions
-    from dbt.native.tree import Expr
+    from .expressions import Expressions
+    from .tree import Expr
 
 MAX_SYSCALL_ARGUMENTS = 6
 _COUNTS = {  # name -> (least, most) arguments

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbt.native import support, tree
-from dbt.native.types import BOOL, Int, u64
+from . import support, tree
+from .types import BOOL, Int, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbt.native.tree import Expr, FunctionTree, Stmt
+    from .tree import Expr, FunctionTree, Stmt
 
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>"}
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}

@@ -9,8 +9,8 @@ import textwrap
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dbt.native.function import Intrinsic, Native, NativeError
-from dbt.native.types import (
+from .function import Intrinsic, Native, NativeError
+from .types import (
     CONST,
     VOID,
     AnyPtr,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from dbt.native.function import NativeError
-from dbt.native.types import AnyPtr, Function, Int, ctype, name_of, parameter_type
+from .function import NativeError
+from .types import AnyPtr, Function, Int, ctype, name_of, parameter_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbt.native.function import Native
+    from .function import Native
 
 LOWEST_ADDRESS = 65536  # nothing is mapped below on Linux: such an address is a mistake of the native code
 UNDEFINED_BYTE = 0xA5  # what fresh stack space holds, so that a use of it is noticed

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbt.native.function import Assembly, Native, Table
-    from dbt.native.types import Function
+    from .function import Assembly, Native, Table
+    from .types import Function
 
 
 @dataclass(slots=True)
