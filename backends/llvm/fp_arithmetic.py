@@ -119,9 +119,7 @@ def _operands(low: Lowering, op: Op) -> tuple[Shape, list[str]]:
     return shape(type_), [widen(low, low.use(arg), type_) for arg in op.args]
 
 
-def _finish(
-    low: Lowering, op: Op, sh: Shape, compute: Callable[[], str], nans: Callable[[], str]
-) -> str:
+def _finish(low: Lowering, op: Op, sh: Shape, compute: Callable[[], str], nans: Callable[[], str]) -> str:
     rm = op.attrs["rm"]
     assert isinstance(rm, str)
     result = with_rounding(low, rm, compute)

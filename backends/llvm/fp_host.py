@@ -94,9 +94,7 @@ def widen(low: Lowering, value: str, type_: Type) -> str:
         return value
     text, copies = llvm_type(type_), SMALLEST_VECTOR // type_.width
     picks = ", ".join(f"i32 {i}" for _ in range(copies) for i in range(type_.lanes))
-    return low.emit(
-        f"shufflevector {text} {value}, {text} poison, <{type_.lanes * copies} x i32> <{picks}>"
-    )
+    return low.emit(f"shufflevector {text} {value}, {text} poison, <{type_.lanes * copies} x i32> <{picks}>")
 
 
 def narrow(low: Lowering, value: str, type_: Type) -> str:
@@ -256,5 +254,3 @@ def raise_flags(low: Lowering, bits: str) -> None:
     slot = low.env(low.offsets.fpsr)
     before = low.emit(f"load i64, ptr {slot}")
     low.line(f"store i64 {low.emit(f'or i64 {before}, {bits}')}, ptr {slot}")
-
-

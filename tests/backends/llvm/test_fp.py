@@ -95,6 +95,7 @@ def test_arithmetic(arithmetic: Machine, op: str, type_: Type) -> None:
 
 def test_arithmetic_with_a_mode_of_its_own() -> None:
     """The rounding mode of the op holds, and the guest's is there again afterwards."""
+
     def make(builder: Builder, a: Value, b: Value) -> Value:
         return builder.fadd(builder.fmul(a, b, rm="up"), b)
 
@@ -168,8 +169,9 @@ def test_convert(source: Type, target: Type, lanes: int) -> None:
     for _ in range(1500):
         near, _flags = softfloat.convert(small, source.bits, rng.getrandbits(small), 0)
         half, _flags = softfloat.convert(small, source.bits, operand(rng, small), 0)
-        middle, _flags = softfloat.mul(source.bits, half, softfloat.from_int(8, source.bits, 3, 0, signed=True,
-                                                                            fraction_bits=1)[0], 0)
+        middle, _flags = softfloat.mul(
+            source.bits, half, softfloat.from_int(8, source.bits, 3, 0, signed=True, fraction_bits=1)[0], 0
+        )
         cases += [((value + rng.randrange(-2, 3)) % (1 << source.bits),) for value in (near, half, middle)]
     # The smallest normal number of the smaller format, often: there the host's underflow flag differs.
     smallest, _flags = softfloat.convert(small, source.bits, 1 << (10 if small == 16 else 23), 0)
@@ -229,9 +231,7 @@ def test_to_integer(source: Type, target: Type) -> None:
     cases = groups(integer_cases(source.bits), source.lanes, 400)
     for i, (signed, rm, fbits) in enumerate(rows):
 
-        def compute(
-            value: int, fpcr: int, signed: bool = signed, rm: str = rm, fbits: int = fbits
-        ) -> tuple[int, int]:
+        def compute(value: int, fpcr: int, signed: bool = signed, rm: str = rm, fbits: int = fbits) -> tuple[int, int]:
             return softfloat.to_int(source.bits, target.bits, value, fpcr, signed=signed, rm=rm, fraction_bits=fbits)
 
         fpcrs = FPCRS if rm == "dynamic" else [0, 1 << 22]
@@ -250,8 +250,13 @@ def test_from_integer(source: Type, target: Type) -> None:
     )
     top = 1 << source.bits
     edges = [0, 1, top - 1, top // 2, top // 2 - 1, top // 2 + 1, top - 2, (1 << 24) + 1, (1 << 25) + 2, (1 << 25) + 6]
-    edges += [((1 << 53) + 1) % top, ((1 << 63) + (1 << 10)) % top, ((1 << 63) + (1 << 10) + 1) % top,
-              ((1 << 63) + (1 << 39)) % top, ((1 << 63) + (1 << 39) + 1) % top]
+    edges += [
+        ((1 << 53) + 1) % top,
+        ((1 << 63) + (1 << 10)) % top,
+        ((1 << 63) + (1 << 10) + 1) % top,
+        ((1 << 63) + (1 << 39)) % top,
+        ((1 << 63) + (1 << 39) + 1) % top,
+    ]
     single = [(value,) for value in edges * 4]
     single += [(rng.getrandbits(source.bits) >> rng.randrange(source.bits),) for _ in range(600)]
     for i, (signed, fbits) in enumerate(rows):
@@ -264,6 +269,7 @@ def test_from_integer(source: Type, target: Type) -> None:
 
 def test_registers() -> None:
     """FPCR sets the host's mode; a write of FPSR replaces what the host has collected; QC is sticky."""
+
     def control(builder: Builder, a: Value, b: Value) -> Value:
         builder.set_fpcr(builder.const(I64, 1 << 22))
         return builder.fadd(a, b)

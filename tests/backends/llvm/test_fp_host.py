@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from dbt.backends.llvm import fp_host
+
 from dbt.errors import Unimplemented
 
 
