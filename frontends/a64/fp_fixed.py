@@ -43,44 +43,24 @@ def _factor(imm: Imm, ftype: int) -> Value:
     return (imm.read(bits) << (52 if ftype else 23)).bitcast(float_of(ftype))
 
 
-@scalar(
-    "0 0 0 11110 ftype:2 0 00 01 U 1 scale:5 Rn:5 Rd:5",
-    static="ftype U",
-    where=SINGLE_DOUBLE,
-    sf=0,
-    asm=lambda ftype, U: f"{'su'[U]}cvtf {{Rd:{letter(ftype)}}}, {{Rn:w}}, {{by}}",
-    by=lambda ftype: FractionBits("scale", ftype, -1),
-)
-@scalar(
-    "1 0 0 11110 ftype:2 0 00 01 U high scale:5 Rn:5 Rd:5",
-    static="ftype U",
-    where=SINGLE_DOUBLE,
-    sf=1,
-    asm=lambda ftype, U: f"{'su'[U]}cvtf {{Rd:{letter(ftype)}}}, {{Rn:x}}, {{by}}",
-    by=lambda ftype: FractionBits("high scale", ftype, -1),
-)
+@scalar("0 0 0 11110 ftype:2 0 00 01 U 1 scale:5 Rn:5 Rd:5", static="ftype U", where=SINGLE_DOUBLE, sf=0,
+        asm=lambda ftype, U: f"{'su'[U]}cvtf {{Rd:{letter(ftype)}}}, {{Rn:w}}, {{by}}",
+        by=lambda ftype: FractionBits("scale", ftype, -1))
+@scalar("1 0 0 11110 ftype:2 0 00 01 U high scale:5 Rn:5 Rd:5", static="ftype U", where=SINGLE_DOUBLE, sf=1,
+        asm=lambda ftype, U: f"{'su'[U]}cvtf {{Rd:{letter(ftype)}}}, {{Rn:x}}, {{by}}",
+        by=lambda ftype: FractionBits("high scale", ftype, -1))
 def SCVTF_fixed(cpu: Lifter, sf: int, ftype: int, U: int, by: Imm, Rn: X, Rd: V) -> None:
     """SCVTF, UCVTF (scalar, fixed-point)."""
     value = cpu.itof(Rn.read(datasize(sf)), float_of(ftype), signed=not U)
     Rd.write(cpu.fmul(value, _factor(by, ftype)))
 
 
-@scalar(
-    "0 0 0 11110 ftype:2 0 11 00 U 1 scale:5 Rn:5 Rd:5",
-    static="ftype U",
-    where=SINGLE_DOUBLE,
-    sf=0,
-    asm=lambda ftype, U: f"fcvtz{'su'[U]} {{Rd:w}}, {{Rn:{letter(ftype)}}}, {{by}}",
-    by=lambda ftype: FractionBits("scale", ftype, 1),
-)
-@scalar(
-    "1 0 0 11110 ftype:2 0 11 00 U high scale:5 Rn:5 Rd:5",
-    static="ftype U",
-    where=SINGLE_DOUBLE,
-    sf=1,
-    asm=lambda ftype, U: f"fcvtz{'su'[U]} {{Rd:x}}, {{Rn:{letter(ftype)}}}, {{by}}",
-    by=lambda ftype: FractionBits("high scale", ftype, 1),
-)
+@scalar("0 0 0 11110 ftype:2 0 11 00 U 1 scale:5 Rn:5 Rd:5", static="ftype U", where=SINGLE_DOUBLE, sf=0,
+        asm=lambda ftype, U: f"fcvtz{'su'[U]} {{Rd:w}}, {{Rn:{letter(ftype)}}}, {{by}}",
+        by=lambda ftype: FractionBits("scale", ftype, 1))
+@scalar("1 0 0 11110 ftype:2 0 11 00 U high scale:5 Rn:5 Rd:5", static="ftype U", where=SINGLE_DOUBLE, sf=1,
+        asm=lambda ftype, U: f"fcvtz{'su'[U]} {{Rd:x}}, {{Rn:{letter(ftype)}}}, {{by}}",
+        by=lambda ftype: FractionBits("high scale", ftype, 1))
 def FCVTZS_fixed(cpu: Lifter, sf: int, ftype: int, U: int, by: Imm, Rn: V, Rd: X) -> None:
     """FCVTZS, FCVTZU (scalar, fixed-point).
 

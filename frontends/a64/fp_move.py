@@ -44,12 +44,8 @@ class FloatImm(Imm):
         return f"#{struct.unpack(code[1], struct.pack(code[0], raw))[0]:.8f}"
 
 
-@scalar(
-    "sf 0 0 11110 0 type 1 00 110 000000 Rn:5 Rd:5",
-    static="sf type",
-    where="sf == type",
-    asm=lambda sf: f"fmov {{Rd:{'wx'[sf]}}}, {{Rn:{'sd'[sf]}}}",
-)
+@scalar("sf 0 0 11110 0 type 1 00 110 000000 Rn:5 Rd:5", static="sf type", where="sf == type",
+        asm=lambda sf: f"fmov {{Rd:{'wx'[sf]}}}, {{Rn:{'sd'[sf]}}}")
 def FMOV_to_general(cpu: Lifter, sf: int, Rn: V, Rd: X) -> None:
     """FMOV Wd, Sn and Xd, Dn."""
     n = datasize(sf)
@@ -57,12 +53,8 @@ def FMOV_to_general(cpu: Lifter, sf: int, Rn: V, Rd: X) -> None:
     Rd.write(n, Rn.read(int_type(n)))
 
 
-@scalar(
-    "sf 0 0 11110 0 type 1 00 111 000000 Rn:5 Rd:5",
-    static="sf type",
-    where="sf == type",
-    asm=lambda sf: f"fmov {{Rd:{'sd'[sf]}}}, {{Rn:{'wx'[sf]}}}",
-)
+@scalar("sf 0 0 11110 0 type 1 00 111 000000 Rn:5 Rd:5", static="sf type", where="sf == type",
+        asm=lambda sf: f"fmov {{Rd:{'sd'[sf]}}}, {{Rn:{'wx'[sf]}}}")
 def FMOV_from_general(cpu: Lifter, sf: int, Rn: X, Rd: V) -> None:
     """FMOV Sd, Wn and Dd, Xn."""
     del cpu
@@ -83,13 +75,9 @@ def FMOV_high_from_general(cpu: Lifter, Rn: X, Rd: V) -> None:
     Rd.write_part(Rn.read(64), 8)
 
 
-@scalar(
-    "0 0 0 11110 ftype:2 1 imm8:8 100 00000 Rd:5",
-    static="ftype",
-    where=SINGLE_DOUBLE,
-    asm=lambda ftype: f"fmov {{Rd:{letter(ftype)}}}, {{imm}}",
-    imm=lambda ftype: FloatImm("imm8", 64 if ftype else 32),
-)
+@scalar("0 0 0 11110 ftype:2 1 imm8:8 100 00000 Rd:5", static="ftype", where=SINGLE_DOUBLE,
+        asm=lambda ftype: f"fmov {{Rd:{letter(ftype)}}}, {{imm}}",
+        imm=lambda ftype: FloatImm("imm8", 64 if ftype else 32))
 def FMOV_imm(cpu: Lifter, ftype: int, imm: Imm, Rd: V) -> None:
     """FMOV (scalar, immediate)."""
     del cpu
