@@ -261,6 +261,12 @@ class Process:
         except OSError as error:
             return -(error.errno or EIO)
 
+    def prepare(self, numbers: tuple[int, ...]) -> None:
+        """Import what serves these calls now, not once in each child."""
+        for number in numbers:
+            if number not in self.handlers:
+                self._find(number)
+
     def _find(self, number: int) -> Handler:
         """The function for a call, imported if this is its first use."""
         handler: Handler

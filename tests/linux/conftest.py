@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dbt.engine.memory import AddressSpace
 from dbt.engine.plain import PlainKernel
 from dbt.linux.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEAP = 0x100000  # two pages that tests may write to
 READ_ONLY = 0x200000

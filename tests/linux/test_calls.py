@@ -8,16 +8,19 @@ import resource
 import socket
 from pathlib import Path
 from struct import pack, unpack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dbt.errors import GuestFault
 from dbt.linux import passthrough
 from dbt.linux.abi import AT_FDCWD, open_flags_to_guest, open_flags_to_host
-from dbt.linux.process import Process
 from dbt.linux.table import CALLS
 
 from .conftest import HEAP, READ_ONLY, UNMAPPED
+
+if TYPE_CHECKING:
+    from dbt.linux.process import Process
 
 CWD = AT_FDCWD & 0xFFFFFFFFFFFFFFFF
 NUMBERS = {name: number for number, (name, _) in CALLS.items()} | {row[1]: row[0] for row in passthrough.ROWS}
@@ -332,9 +335,9 @@ def test_proc_self(process: Process) -> None:
     name = put_path(process, "/proc/self/exe")
     assert call(process, "readlinkat", CWD, name, HEAP + 0x800, 100) == 7
     assert process.memory.read(HEAP + 0x800, 7) == b"/bin/sh"
-    for name, start in (("cmdline", b"guest\0x\0"), ("maps", b"00100000-00102000 rw-p 00000000 00:00 0")):
+    for view, start in (("cmdline", b"guest\0x\0"), ("maps", b"00100000-00102000 rw-p 00000000 00:00 0")):
         for owner in ("self", "thread-self", str(os.getpid())):
-            fd = call(process, "openat", CWD, put_path(process, f"/proc/{owner}/{name}"), 0)
+            fd = call(process, "openat", CWD, put_path(process, f"/proc/{owner}/{view}"), 0)
             size = call(process, "read", fd, HEAP + 0x800, 0x800)
             assert process.memory.read(HEAP + 0x800, size).startswith(start)
             os.close(fd)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from struct import pack, pack_into
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dbt.errors import ProgramUnusable
 from dbt.linux.elf import EM_AARCH64, Image, is_guest, read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LIMIT = 1 << 46
 
@@ -19,7 +22,7 @@ def header(kind: int = 2, machine: int = EM_AARCH64, phoff: int = 64, phnum: int
     return ident + pack("<HHIQQQIHHHHHH", kind, machine, 1, entry, phoff, 0, 0, 64, 56, phnum, 64, 0, 0)
 
 
-def segment(  # noqa: PLR0913
+def segment(
     tag: int = 1, flags: int = 5, offset: int = 0, address: int = 0x400000, filesz: int = 0x200, memsz: int = 0x200,
     align: int = 0x1000,
 ) -> bytes:  # fmt: skip
@@ -105,7 +108,7 @@ def test_other_classes(tmp_path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    import os  # noqa: PLC0415
+    import os
 
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -123,7 +126,7 @@ def test_is_guest() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mutations_are_read_or_refused(tmp_path: Path, seed: int) -> None:
-    source = random.Random(seed)  # noqa: S311
+    source = random.Random(seed)
     whole = program(segment(), segment(3, 4, 0x300, 0x400300, 11, 11), segment(flags=6, address=0x500000))
     for _ in range(500):
         data = bytearray(whole)

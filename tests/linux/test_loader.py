@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from struct import pack, unpack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dbt.errors import ProgramNotFound, ProgramUnusable
 from dbt.linux import loader
 from dbt.linux.process import Process
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def segment(tag: int, flags: int, offset: int, address: int, filesz: int, memsz: int) -> bytes:
@@ -29,10 +31,16 @@ def write_program(path: Path, kind: int, base: int, *more: bytes) -> Path:
     return path
 
 
-def load(cpu: Any, path: Path, *argv: bytes, **options: int) -> Process:
-    process = Process(cpu, **options)
+def load(cpu: Any, path: Path, *argv: bytes, hwcap: int = 0, hwcap2: int = 0) -> Process:
+    process = Process(cpu, hwcap=hwcap, hwcap2=hwcap2)
     process.load(str(path), list(argv), [b"A=1", b"B=two"])
     return process
+
+
+def prot_at(process: Process, address: int) -> int:
+    area = process.memory.area_at(address)
+    assert area is not None
+    return area.prot
 
 
 def test_image(cpu: Any, tmp_path: Path) -> None:
@@ -41,8 +49,8 @@ def test_image(cpu: Any, tmp_path: Path) -> None:
     assert cpu.reg("pc") == 0x400200
     assert memory.read(0x411F00, 0x40) == b"D" * 0x40
     assert memory.read(0x411F40, 0x2000) == bytes(0x2000)
-    assert memory.area_at(0x400000).prot == 5
-    assert memory.area_at(0x412000).prot == 3
+    assert prot_at(process, 0x400000) == 5
+    assert prot_at(process, 0x412000) == 3
     assert process.brk == process.brk_start == 0x414000
     assert memory.read(process.sigreturn, 8) == pack("<II", 0xD2801168, 0xD4000001)
 
@@ -90,7 +98,7 @@ def test_bss_of_read_only_segment(cpu: Any, tmp_path: Path) -> None:
     path = write_program(tmp_path / "p", 2, 0x400000, segment(1, 4, 0x1F00, 0x500F00, 0x40, 0x80))
     process = load(cpu, path, b"p")
     assert process.memory.read(0x500F40, 0x40) == bytes(0x40)
-    assert process.memory.area_at(0x500000).prot == 1
+    assert prot_at(process, 0x500000) == 1
 
 
 def test_missing_program(cpu: Any, tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from struct import pack, unpack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dbt.engine import layout
 from dbt.linux import sigframe
-from dbt.linux.process import Process
 from dbt.linux.signals import OWN, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER, SA_SIGINFO, bit
 
 from .conftest import HEAP, READ_ONLY, UNMAPPED
+
+if TYPE_CHECKING:
+    from dbt.linux.process import Process
 
 STACK = HEAP + 0x10000
 HANDLER, RESTORER, PC = 0x500000, 0x600000, 0x400010
@@ -216,8 +218,10 @@ def cut_short(process: Process, cpu: Any, flags: int, number: int) -> None:
     process.handle(layout.EXIT_SYSCALL)
 
 
-@pytest.mark.parametrize(("flags", "number", "again"), [(0, 63, False), (SA_RESTART, 63, True), (SA_RESTART, 73, False)])
-def test_restart(running: Process, cpu: Any, flags: int, number: int, again: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("flags", "number", "again"), [(0, 63, False), (SA_RESTART, 63, True), (SA_RESTART, 73, False)]
+)
+def test_restart(running: Process, cpu: Any, flags: int, number: int, again: bool) -> None:
     cut_short(running, cpu, flags, number)
     assert cpu.reg("pc") == HANDLER
     running.do(139, *[0] * 6)
@@ -266,7 +270,7 @@ def test_blocked_fault_signal_waits(running: Process, cpu: Any) -> None:
 def test_ends_as_the_guest_ended(process: Process, cpu: Any, signal: int) -> None:
     pid = os.fork()
     if not pid:
-        import signal as python_signals  # noqa: PLC0415
+        import signal as python_signals
 
         cpu.signals.die = lambda number: number == 9 or python_signals.signal(number, python_signals.SIG_DFL)
         process.status = -signal

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from dbt.linux import strace
-from dbt.linux.process import Process
 
 from .conftest import HEAP, UNMAPPED
+
+if TYPE_CHECKING:
+    import pytest
+
+    from dbt.linux.process import Process
 
 CWD = (1 << 64) - 100
 
@@ -18,7 +22,7 @@ def shown(capfd: pytest.CaptureFixture[str], process: Process, number: int, *arg
 
 
 def test_names_flags_and_errors(capfd: pytest.CaptureFixture[str], process: Process) -> None:
-    process.memory.write(HEAP, b"/no/su\"ch\0")
+    process.memory.write(HEAP, b'/no/su"ch\0')
     line = shown(capfd, process, 56, CWD, HEAP, 0o2000101, 0o644)
     assert line == (
         'openat(AT_FDCWD, "/no/su\\"ch", O_WRONLY|O_CREAT|O_CLOEXEC, 0644) = -1 ENOENT (No such file or directory)'
