@@ -16,6 +16,7 @@ This module is on the warm path: see tests/cli/test_warm_path.py for what it may
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -77,6 +78,7 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
         from dbt.run import run_command
 
         return run_command(arguments[1:], origin)
+    gc.enable()  # the launcher has switched it off: a warm start would spend a tenth of its time looking for garbage
     from dbt.cli import main as cli_main
 
     return cli_main(arguments, origin)

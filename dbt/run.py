@@ -6,6 +6,7 @@ This module is on the warm path.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -153,6 +154,8 @@ def run_program(options: RunOptions, origin: Origin) -> NoReturn:
         log=warn,
     )
     process.load(options.path, options.argv, options.environ)
+    gc.freeze()
+    gc.enable()
     if options.stats:
         from dbt.statistics import measured_run
 

@@ -21,11 +21,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BUSYBOX = "busybox-static:arm64"
+USER = "an ordinary user"  # root may read, write and signal everything
 # What a test may need, and how to get it on Debian.
 TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
-    "script": "apt-get install bsdutils",
+    USER: "run the tests as one",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -36,6 +37,8 @@ Command = Callable[..., Done]
 
 def missing(tool: str) -> bool:
     """Whether `tool` cannot be had on this machine."""
+    if tool == USER:
+        return os.geteuid() == 0
     return debian_busybox() is None if tool == BUSYBOX else shutil.which(tool) is None
 
 
