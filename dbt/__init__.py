@@ -15,7 +15,9 @@ command line does not wait for it.
 
 from __future__ import annotations
 
-from dbt.version import VERSION as __version__
+from dbt import version
+
+__version__ = version.VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from dbt.engine import hostmem, layout
 from dbt.engine.cpu import Cpu as EngineCpu
@@ -30,6 +29,9 @@ from dbt.exits import (
     Unsupported,
 )
 from dbt.linux.process import Process
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "CPU",
@@ -156,7 +158,9 @@ class CPU:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -230,7 +234,9 @@ class _Interrupts:
     def __enter__(self) -> None:
         self._cpu.signals.borrow(signal.SIGINT)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._cpu.signals.give_back(signal.SIGINT)
         noted = self._cpu.signals.take()
         if noted:
@@ -310,7 +316,9 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class BundleFinder:
         if entry is None:
             return None
         _, _, is_package, origin = entry
-        spec = self._spec(name, self, origin=origin, is_package=is_package)
+        spec = self._spec(name, self, origin=origin, is_package=is_package)  # type: ignore[arg-type] # no importlib here
         spec.has_location = True
         if is_package and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(origin.rpartition("/")[0])

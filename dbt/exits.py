@@ -24,7 +24,7 @@ class BudgetSpent(Exit):
 
 @dataclass(frozen=True, slots=True)
 class SystemCall(Exit):
-    """The guest asks its kernel: `number` and six arguments as its convention has them. pc is behind the instruction."""
+    """The guest asks its kernel: `number` and six arguments by its convention; pc is behind the instruction."""
 
     number: int
     arguments: tuple[int, ...]

@@ -24,6 +24,7 @@ from .layout import (
     PAGE_SIZE,
     SPECIAL_ENTRY,
     SPECIAL_LEAVE,
+    VARIANTS,
     Block,
     Ctx,
     JumpEntry,
@@ -31,7 +32,6 @@ from .layout import (
     Pass,
     Record,
     StencilHead,
-    VARIANTS,
 )
 from .runtime import PACK_RESERVE, load_runtime, load_tables, map_pack
 from .signals import Signals
@@ -62,11 +62,11 @@ class Kernel:
         self._wait = wait
         self._env = env_address
 
-    def call(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:  # noqa: PLR0913
+    def call(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
         """Make a system call in any case."""
         return int(self._raw(number, a, b, c, d, e, f))
 
-    def wait(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:  # noqa: PLR0913
+    def wait(self, number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
         """The same for a call that may wait: -512 if a signal for the guest was noted before it began."""
         return int(self._wait(self._env, number, a, b, c, d, e, f))
 
@@ -164,7 +164,9 @@ class Baseline:
     def _compile(self, wanted: int) -> None:
         """A stencil is missing: have it compiled, with all others that the code in memory needs."""
         if wanted in self._failed:
-            raise InternalError(f"LLVM cannot compile {self._name(wanted)}; 'dragoman run --engine reference' avoids it")
+            raise InternalError(
+                f"LLVM cannot compile {self._name(wanted)}; 'dragoman run --engine reference' avoids it"
+            )
         needed = self._needed() | {wanted}
         self.store.compile(self.cpu.info.name, needed)
         self._load_pack()
@@ -346,5 +348,3 @@ class Baseline:
             "native system calls": ctx.n_syscalls,
             "flushes": ctx.n_flushes,
         }
-
-

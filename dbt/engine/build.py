@@ -92,16 +92,21 @@ def _start(store: Store, jobs: list[str], write_end: int) -> None:
             os.dup2(null, fd)
         os.dup2(3, 2)
         os.set_inheritable(3, True)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)  # noqa: PLR2004
+        os.closerange(4, min(65536, os.sysconf("SC_OPEN_MAX")))
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
         command = [sys.executable, "-I", "-c", _BOOTSTRAP, store.folder, *jobs]
-        os.execve(sys.executable, command, environment)
+        os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
     finally:
         os._exit(127)
 
 
 # The worker finds dbt as this process did, also where the launcher put a folder on the path by hand.
-_BOOTSTRAP = f"import sys; sys.path[:] = sys.path + [p for p in {sys.path!r} if p not in sys.path]; import dbt.engine.worker as w; w.main(sys.argv[1:])"
+_BOOTSTRAP = f"""
+import sys
+sys.path += [folder for folder in {sys.path!r} if folder not in sys.path]
+from dbt.engine.worker import main
+main(sys.argv[1:])
+"""
 
 
 def _follow(read_end: int, progress: Progress) -> tuple[bool, str]:

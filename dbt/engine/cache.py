@@ -66,7 +66,9 @@ def make_private(folder: str) -> None:
         except FileExistsError:
             check_private(folder)
         except OSError as error:
-            raise CacheUnusable(folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written.") from error
+            raise CacheUnusable(
+                folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written."
+            ) from error
 
 
 def record_path() -> str:
@@ -145,7 +147,7 @@ class Store:
         self.quiet = quiet
         self.root = root or cache_root()
         make_private(self.root)
-        self.stamp = "\n".join((source_stamp(), bindings_stamp(), host_stamp()))
+        self.stamp = f"{source_stamp()}\n{bindings_stamp()}\n{host_stamp()}"
         self.folder = os.path.join(self.root, build_name(self.stamp))
         make_private(self.folder)
 
@@ -210,4 +212,3 @@ def open_store(*, quiet: bool = False) -> Store:
         owner = os.getpid()
         atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
         return Store(folder, quiet=quiet)
-

@@ -27,10 +27,12 @@ def _arm_status(mxcsr: int) -> int:
 class GuestInfo:
     """One guest: names, ELF machine, places in Env.guest (byte offsets)."""
 
-    __slots__ = (
-        "exclusive", "fp_status", "fpcr", "fpsr", "host_fp_control", "host_fp_default", "machine", "name", "registers",
-        "syscall_args", "syscall_number", "syscall_result",
-    )  # fmt: skip
+    exclusive: int  # the monitor's address
+    fpcr: int
+    fpsr: int
+    syscall_number: int
+    syscall_result: int
+    syscall_args: tuple[int, ...]
 
     def __init__(self, name: str, machine: int, registers: dict[str, tuple[int, int]]) -> None:
         self.name = name

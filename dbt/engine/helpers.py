@@ -7,7 +7,7 @@ declared ("pure", "reads", "writes" guest state), so that passes know what they 
 
 from __future__ import annotations
 
-from dbt.native import cast, native, new, struct, Struct, syscall, u64
+from dbt.native import Struct, cast, native, new, struct, syscall, u64
 
 from .host_x86_64 import SYS_CLOCK_GETTIME
 from .layout import Env

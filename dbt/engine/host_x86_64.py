@@ -5,7 +5,7 @@ Nothing else in dbt/engine/ knows the host's architecture; another host brings a
 
 from __future__ import annotations
 
-from dbt.native import asm, Assembly, cast, i64, native, new, Ptr, struct, Struct, syscall, u32, u64
+from dbt.native import Assembly, Ptr, Struct, asm, cast, i64, native, new, struct, syscall, u32, u64
 
 SYS_MPROTECT = 10
 SYS_SIGACTION = 13
@@ -137,4 +137,3 @@ SA_ONSTACK = 0x08000000
 SA_RESTART = 0x10000000
 SA_NODEFER = 0x40000000
 SA_RESTORER = 0x04000000
-

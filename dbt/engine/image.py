@@ -62,7 +62,7 @@ class Image:
             raise ImageError(f"{self.path}: nothing is exported as {name!r}")
         return self.base + offset
 
-    def function(self, name: str, restype: Any, argtypes: tuple[Any, ...]) -> Any:  # noqa: ANN401 - ctypes
+    def function(self, name: str, restype: Any, argtypes: tuple[Any, ...]) -> Any:
         """An exported function of the C convention, callable through ctypes (which releases the GIL)."""
         return ctypes.CFUNCTYPE(restype, *argtypes)(self.address(name))
 

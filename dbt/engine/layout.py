@@ -6,7 +6,7 @@ that native code could run without Python attached. Offsets are taken from the d
 
 from __future__ import annotations
 
-from dbt.native import Arr, array, i32, i64, Ptr, struct, Struct, u16, u32, u64, u8
+from dbt.native import Arr, Ptr, Struct, array, i32, i64, struct, u8, u16, u32, u64
 
 GUEST_BYTES = 2048  # of registers at the start of Env; a register token is a byte offset into it
 JUMP_CACHE_ENTRIES = 4096
@@ -217,6 +217,7 @@ class PackHead(Struct):
 
 PACK_MAGIC = 0x314B434150474144  # 'DAGPACK1', little-endian
 
+
 @struct
 class TablesHead(Struct):
     """The start of a decoder tables file (frontends/tables.py). Offsets are from the start of the file."""
@@ -382,7 +383,6 @@ class SignalArea(Struct):
     tail: u64  # records taken by Python so far
     previous: Arr[u64] = array(65)  # handlers that were there before ours: 0 default, 1 ignore
     ring: Arr[SignalRecord] = array(SIGNAL_RING)
-
 
 
 MODE_COUNT = 1  # a count stencil at every block head

@@ -98,7 +98,7 @@ class AddressSpace:
 
     # ---- mappings
 
-    def map(  # noqa: PLR0913 - the arguments of mmap
+    def map(
         self,
         address: int,
         length: int,

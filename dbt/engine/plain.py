@@ -56,7 +56,7 @@ class PlainSignals:
         del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python
         if signo not in FAULTS:
             signal.signal(signo, self._note)
-            signal.siginterrupt(signo, True)  # noqa: FBT003
+            signal.siginterrupt(signo, True)
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""

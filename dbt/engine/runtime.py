@@ -30,8 +30,8 @@ class Runtime:
     """The native functions, loaded once for a process."""
 
     __slots__ = (
-        "area", "code_change", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan", "signal_handler",
-        "signal_return", "touches_code", "translate_at", "wait",
+        "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan",
+        "signal_handler", "signal_return", "touches_code", "translate_at", "wait",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -109,7 +109,7 @@ def map_pack(store: Store, guest: str, at: int) -> Any:
     return head
 
 
-def check_file(store: Store, name: str, mapped: Mapped, head: Any, magic: int, head_size: int) -> None:  # noqa: PLR0913
+def check_file(store: Store, name: str, mapped: Mapped, head: Any, magic: int, head_size: int) -> None:
     """Raise InternalError unless a mapped file is whole and of this build."""
     path = store.path(name)
     data = (ctypes.c_char * mapped.size).from_address(mapped.address)

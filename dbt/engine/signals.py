@@ -59,7 +59,7 @@ class Signals:
             self._call(SYS_SIGALTSTACK, self._action, self._action + 64)
             self._saved[0] = ctypes.string_at(self._action + 64, 24)
         for signo in FAULTS:
-            old = self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK, ALL_SIGNALS & ~_mask(FAULTS))
+            old = self._note_from_now_on(signo, 0)
             if signo not in self._saved:
                 self._saved[signo] = old
                 self._area.previous[signo] = int.from_bytes(old[:8], "little")
@@ -81,7 +81,9 @@ class Signals:
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT."""
         if signo not in FAULTS:
-            self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, ALL_SIGNALS & ~_mask(FAULTS))
+            self._set(
+                signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, ALL_SIGNALS & ~_mask(FAULTS)
+            )
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""
@@ -94,9 +96,7 @@ class Signals:
 
     def borrow(self, signo: int) -> None:
         """As install, remembering the handler that is there, for `give_back`."""
-        self._lent[signo] = self._set(
-            signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK, ALL_SIGNALS & ~_mask(FAULTS)
-        )
+        self._lent[signo] = self._note_from_now_on(signo, 0)
 
     def give_back(self, signo: int) -> None:
         """Put back the handler that `borrow` found."""
@@ -109,7 +109,7 @@ class Signals:
         self._call(SYS_SIGPROCMASK, SIG_SETMASK, self._action, 0, MASK_BYTES)
 
     def take(self) -> list[tuple[int, bytes]]:
-        """What has arrived: (signal number, siginfo of 128 bytes). The poll word is cleared before anything is taken."""
+        """What has arrived: (signal number, siginfo of 128 bytes). The poll word is cleared first."""
         self._env.poll = 0
         area = self._area
         found = []
@@ -119,6 +119,10 @@ class Signals:
             found.append((int.from_bytes(raw[:8], "little"), raw[8 : 8 + SIGINFO_BYTES]))
             area.tail += 1
         return found
+
+    def _note_from_now_on(self, signo: int, flags: int) -> bytes:
+        everything = ALL_SIGNALS & ~_mask(FAULTS)
+        return self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, everything)
 
     def _set(self, signo: int, handler: int, flags: int, mask: int) -> bytes:
         """rt_sigaction; returns the old action as the kernel's struct."""

@@ -6,7 +6,7 @@ behind it are the kernel's to check, which answers EFAULT as it would natively. 
 
 from __future__ import annotations
 
-from dbt.native import addr, Arr, array, cast, Fn, i64, native, new, Ptr, struct, Struct, symbol, syscall, u32, u64, u8
+from dbt.native import Arr, Fn, Ptr, Struct, addr, array, cast, i64, native, new, struct, symbol, syscall, u8, u32, u64
 
 from .host_x86_64 import SYSTEM_CALL
 from .layout import (

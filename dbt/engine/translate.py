@@ -6,7 +6,7 @@ the fall-through costs no jump; each is a block of its own in the table.
 
 from __future__ import annotations
 
-from dbt.native import Ptr, cast, i32, i64, native, new, u8, u16, u32, u64, unlikely
+from dbt.native import Ptr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
 from .decode import decode, fetch_page
 from .emit import put, put_special

@@ -1,8 +1,8 @@
 """The worker process: compiles what the cache lacks. Run as `worker.main([FOLDER, JOB…])` by build.py.
 
-Jobs: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines to descriptor 3:
-`@progress DONE TOTAL TEXT`, `@error TEXT` for what the user can mend, `@done` at the end; anything else is
-shown if the worker fails.
+Jobs: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines go to
+descriptor 3: `@progress DONE TOTAL TEXT`, `@error TEXT` for what the user can mend, `@done` at the end; anything else
+is shown if the worker fails.
 
 LLVM aborts on internal errors, so stencils are compiled in child processes, a batch each. A batch whose child dies is
 halved until the stencil to blame is alone; that one is left out, which the engine reports when it needs it.
@@ -23,6 +23,7 @@ from .cache import Store, is_plain_install
 if TYPE_CHECKING:
     from dbt.backends.llvm.extract import Stencil
     from dbt.frontends.guest import Guest
+    from dbt.native import Native
 
 BATCH = 48  # stencils of a child process
 
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         store = Store(os.path.dirname(folder), quiet=True)
         if store.folder != folder:
-            raise RuntimeError(f"the sources changed while this process started: {store.folder} is not {folder}")
+            say(f"the sources changed while this process started: {store.folder} is not {folder}")
+            sys.exit(1)
         lock = os.open(store.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         for job in jobs:
@@ -67,7 +69,7 @@ def build_image(store: Store) -> None:
     from .helpers import HELPERS
 
     progress(0, 1, "compiling the runtime")
-    roots = [
+    roots: list[Native] = [
         dispatch.run, dispatch.translate_at, dispatch.scan_forms, faults.on_signal, syscalls.raw_call,
         syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.find_instruction,
         *(helper.function for helper in HELPERS.values()),

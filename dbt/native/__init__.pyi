@@ -28,6 +28,7 @@ i64 = int
 u128 = int
 
 class Ptr(Generic[_T]):
+    def __bool__(self) -> bool: ...
     def __getitem__(self, index: int) -> _T: ...
     def __setitem__(self, index: int, value: _T) -> None: ...
     def __add__(self, count: int) -> Ptr[_T]: ...
@@ -46,7 +47,7 @@ class Arr(Ptr[_T]):
 
 AnyPtr: TypeAlias = Any
 
-class Fn(Protocol[_R_co, *_Ts]):
+class Fn(Generic[_R_co, *_Ts]):
     def __call__(self, *args: *_Ts) -> _R_co: ...
 
 class Code:

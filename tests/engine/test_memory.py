@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +15,9 @@ from dbt.engine.hostmem import MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
 from dbt.engine.layout import PAGE_SIZE
 from dbt.engine.memory import AddressSpace
 from dbt.errors import GuestFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RW = PROT_READ | PROT_WRITE
 

@@ -7,12 +7,15 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 import dbt
 from dbt.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENGINES = ("baseline", "reference")
 CODE, DATA = 0x10000, 0x40000
