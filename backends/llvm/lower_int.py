@@ -133,9 +133,8 @@ def _shift(low: Lowering, op: Op) -> Operand:
 def any_out_of_range(n: Value, bits: int) -> bool:
     """Whether a constant shift amount has a lane of `bits` or more."""
     value = n.op.attrs["value"]
-    assert isinstance(value, int | tuple)
-    assert not isinstance(value, Place)
-    return any(v >= bits for v in (value if isinstance(value, tuple) else (value,)))
+    lanes = (value,) if isinstance(value, int) else value
+    return not isinstance(lanes, tuple) or any(lane is None or lane >= bits for lane in lanes)
 
 
 def _fshr(low: Lowering, op: Op) -> Operand:
