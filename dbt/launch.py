@@ -17,6 +17,7 @@ This module is on the warm path: see tests/cli/test_warm_path.py for what it may
 from __future__ import annotations
 
 import gc
+import gc
 import os
 import sys
 
@@ -63,6 +64,7 @@ def ignored_signals(stat: str) -> int:
 
 def main() -> NoReturn:
     """Run the command line in sys.argv as bin/dragoman lays it out, and leave the process."""
+    gc.disable()  # what is made until the guest runs is there to stay: see dbt/run.py
     _, folder, stat, *arguments = sys.argv
     origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), ignored_signals(stat))
     sys.argv = ["dragoman", *arguments]
@@ -79,6 +81,7 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
 
         return run_command(arguments[1:], origin)
     gc.enable()  # the launcher has switched it off: a warm start would spend a tenth of its time looking for garbage
+    gc.enable()
     from dbt.cli import main as cli_main
 
     return cli_main(arguments, origin)

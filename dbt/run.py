@@ -7,6 +7,7 @@ This module is on the warm path.
 from __future__ import annotations
 
 import gc
+import gc
 import os
 import sys
 
@@ -154,6 +155,8 @@ def run_program(options: RunOptions, origin: Origin) -> NoReturn:
         log=warn,
     )
     process.load(options.path, options.argv, options.environ)
+    gc.freeze()
+    gc.enable()
     gc.freeze()
     gc.enable()
     if options.stats:
