@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
 _HOST_MSYNC, _HOST_MINCORE, _HOST_MADVISE, _HOST_MLOCK, _HOST_MUNLOCK, _HOST_MLOCK2 = 26, 27, 28, 149, 150, 325
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NOREPLACE = 1, 2, 0x10, 0x20, 0x100000
-_MAP_PASSED = 0x4000 | 0x8000  # NORESERVE POPULATE; the others change nothing that a program can see
+MAP_NORESERVE = 0x4000
 _PROT, _PROT_IGNORED = 7, 0x10 | 0x20  # BTI, MTE
 _LOWEST = 0x10000  # vm.mmap_min_addr
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 # madvise(2): hints and DONTNEED, FREE, REMOVE, WIPEONFORK, … that concern nothing but the guest's own pages.
 _ADVICE = frozenset((0, 1, 2, 3, 4, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+_POPULATE = frozenset((22, 23))
 _ADVICE_IGNORED = frozenset((10, 11))  # DONTFORK would tear a hole into the reserved range
+
+
+def _physical() -> int:
+    """Bytes of memory in the machine: the kernel refuses what obviously overcommits it (vm.overcommit_memory 0)."""
+    return os.sysconf("SC_PHYS_PAGES") * PAGE
 
 
 def sys_brk(process: Process, end: int, *_: int) -> int:
@@ -29,6 +35,8 @@ def sys_brk(process: Process, end: int, *_: int) -> int:
     memory = process.memory
     try:
         if new > old:
+            if new - old > _physical():
+                return process.brk
             if memory.overlapping(old, new + PAGE):
                 return process.brk
             memory.map(old, new - old, 3, name="[heap]")
@@ -49,6 +57,8 @@ def sys_mmap(process: Process, address: int, length: int, prot: int, flags: int,
     if size >= process.limit:
         return -ENOMEM
     anonymous = bool(flags & MAP_ANONYMOUS)
+    if anonymous and not flags & MAP_NORESERVE and size > _physical():
+        return -ENOMEM
     number = -1 if anonymous else process.descriptor(fd)
     if number < 0 and not anonymous:
         return -EBADF
@@ -66,7 +76,7 @@ def sys_mmap(process: Process, address: int, length: int, prot: int, flags: int,
     name = "" if anonymous else _file_name(number)
     if flags & 3 == 3:
         flags &= ~MAP_PRIVATE
-    kept = flags & (MAP_SHARED | MAP_PRIVATE | MAP_ANONYMOUS | _MAP_PASSED)
+    kept = flags & (MAP_SHARED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)  # the others change nothing that is seen
     memory.map(address, size, prot & _PROT, kept, number, 0 if anonymous else offset, name)
     return address
 
@@ -177,7 +187,7 @@ def sys_madvise(process: Process, address: int, length: int, advice: int, *_: in
         return 0
     if advice not in _ADVICE:
         return -EINVAL
-    if not _covered(process, address, size):
+    if not _covered(process, address, size) or (advice in _POPULATE and size > _physical()):
         return -ENOMEM
     process.memory.on_code_change(address, address + size)
     return int(process.call(_HOST_MADVISE, process.pointer(address, size), size, advice))
@@ -196,7 +206,7 @@ def _on_range(process: Process, host: int, address: int, length: int, *flags: in
     """Make a call on pages that must all be mapped: for the host those that are not are just reserved."""
     start = address & -PAGE
     size = page_up(address - start + length)
-    if start + size > process.limit or not _covered(process, start, size):
+    if start + size > process.limit or size > _physical() or not _covered(process, start, size):
         return -ENOMEM
     return int(process.call(host, process.pointer(address, length), length, *flags))
 
