@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .guests import GUESTS, PLAIN
-from .measure import Command, Figure, check, pairs, peak_mebibytes, wall_seconds
+from .measure import BenchError, Command, Figure, check, pairs, peak_mebibytes, wall_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-STATS_PREFIX = "dragoman: stats: "
 LOOP = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i"
 SPAWN = "i=0; while [ $i -lt 200 ]; do {command} true; i=$((i+1)); done; echo $i"
 
@@ -67,8 +68,8 @@ def startup(setting: Setting) -> Iterator[Figure]:
     yield Figure("first run by a warm cache", "s", [wall_seconds(ours, environ)], kind="startup")
     times = pairs(ours, qemus, environ, setting.rounds * 5)
     yield Figure("busybox echo", "s", *times, goal=1 / 2.2, kind="startup")
-    peaks = [[peak_mebibytes(command, environ) for _ in range(setting.rounds)] for command in (ours, qemus)]
-    yield Figure("busybox echo, peak memory", "MiB", *peaks, limit=45, kind="startup")
+    our_peaks, qemu_peaks = ([peak_mebibytes(c, environ) for _ in range(setting.rounds)] for c in (ours, qemus))
+    yield Figure("busybox echo, peak memory", "MiB", our_peaks, qemu_peaks, limit=45, kind="startup")
 
 
 def shell(setting: Setting) -> Iterator[Figure]:
@@ -86,17 +87,16 @@ def shell(setting: Setting) -> Iterator[Figure]:
 
 
 def translation(setting: Setting) -> Iterator[Figure]:
-    """What decoding and emitting costs: a run that touches much code once, all forms compiled."""
-    command = [setting.dragoman, "run", "--stats", setting.busybox, "vi", "--help"]
-    nanoseconds, host_bytes = [], []
-    for _ in range(setting.rounds + 1):
-        text = check(command, setting.environ)
-        lines = [line.removeprefix(STATS_PREFIX).split() for line in text.splitlines() if line.startswith(STATS_PREFIX)]
-        facts = {name: float(value) for name, value, *_ in lines}
-        nanoseconds.append(facts["translation"] / facts["translated"])
-        host_bytes.append(facts["host_bytes"] / facts["translated"])
-    yield Figure("translation of an instruction", "ns", nanoseconds[1:], limit=150, kind="translation")
-    yield Figure("host code of an instruction", "B", host_bytes[1:], limit=40, kind="translation")
+    """What decoding and emitting costs: a guest's blocks translated again, each for the first time after a flush."""
+    check(setting.ours(setting.busybox, "vi", "--help"), setting.environ)
+    python = setting.dragoman.with_name("python3")
+    command: Command = [python, "-I", Path(__file__).with_name("translate.py"), setting.busybox, str(setting.rounds)]
+    done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(done.stderr)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    yield Figure("translation of an instruction", "ns", facts["nanoseconds"], limit=150, kind="translation")
+    yield Figure("host code of an instruction", "B", facts["host_bytes"], limit=40, kind="translation")
 
 
 def first(setting: Setting) -> Iterator[Figure]:

@@ -39,7 +39,7 @@ def show(facts: list[tuple[str, float, str]]) -> str:
     """The text for (name, value, unit) facts; names are single words."""
     lines = []
     for name, value, unit in facts:
-        number = f"{value:.6g}" if isinstance(value, float) else str(value)
+        number = str(int(value)) if value == int(value) else f"{value:.6g}"
         lines.append(f"{PREFIX}{name} {number} {unit}".rstrip() + "\n")
     return "".join(lines)
 

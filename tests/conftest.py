@@ -115,7 +115,7 @@ def dragoman(cache_home: Path) -> Command:
     assert program.exists(), "the tests run in an environment that Dragoman is installed in: see `make test`"
     assert cache_home.exists()
 
-    def run(*arguments: str | Path, stdin: bytes = b"", timeout: float = 120, **keywords: Any) -> Done:  # noqa: ANN401 - subprocess.run's own
+    def run(*arguments: str | Path, stdin: bytes = b"", timeout: float = 120, **keywords: Any) -> Done:
         words = [program, *arguments]
         return subprocess.run(words, input=stdin, capture_output=True, timeout=timeout, check=False, **keywords)
 

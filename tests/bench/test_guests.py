@@ -46,7 +46,7 @@ def test_every_source_is_in_the_table() -> None:
 def test_rebuilt_from_source_it_does_the_same(guest: Guest, rebuilt: Path) -> None:
     for path in (guest.path, rebuilt / guest.name):
         for work, line in ((guest.short, guest.short_line), (guest.ordinary, guest.ordinary_line)):
-            command = ["qemu-aarch64-static", path, *arguments(guest, work)]
+            command: list[str | Path] = ["qemu-aarch64-static", path, *arguments(guest, work)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             assert done.stdout == line + "\n"
 

@@ -135,7 +135,7 @@ def test_cache_commands(dragoman: Command, tmp_path: Path) -> None:
 def test_a_damaged_cache_file_is_found_and_rebuilt(
     name: str, warm: Command, cache_home: Path, dragoman: Command, tmp_path: Path
 ) -> None:
-    assert warm
+    warm("run", HELLO)
     shutil.copytree(cache_home / "dragoman", tmp_path / "dragoman")
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     (path,) = (tmp_path / "dragoman").glob(f"*/{name}")

@@ -39,7 +39,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dragoman command of a fresh environment, without llvmlite and the other requirements."""
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([ROOT / "bin" / "make-venv", sys.executable, folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", wheel], check=True)
     return folder / "bin" / "dragoman"
 
