@@ -123,7 +123,7 @@ class Baseline:
 
     def flush(self) -> None:
         """Forget all translations."""
-        self.runtime.flush(self.cpu.env_address, self.ctx_address)
+        self.runtime.flush(self.ctx_address)
 
     def invalidate(self, start: int, end: int) -> None:
         """Forget what was translated from guest bytes in [start, end)."""
@@ -277,6 +277,8 @@ class Baseline:
         ctx.base = self.cpu.memory.base
         ctx.mask = self.cpu.memory.mask
         ctx.limit = self.cpu.memory.limit
+        for cache in (ctx.jump_cache, ctx.empty_cache):
+            JumpEntry.at(int(cache)).pc = 4  # see table.clear_jump_cache
         self.cpu.env.jump_cache = ctx.jump_cache
 
     def _set_up_syscalls(self) -> None:

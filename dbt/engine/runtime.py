@@ -39,7 +39,7 @@ class Runtime:
         get = image.function
         self.run: Any = get("run", U64, (U64,))
         self.translate_at: Any = get("translate_at", U64, (U64, U64))
-        self.flush: Any = get("flush", None, (U64, U64))
+        self.flush: Any = get("flush", None, (U64,))
         self.forget_pages: Any = get("forget_pages", None, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
         self.instruction_at: Any = get("find_instruction", U64, (U64, U64))

@@ -5,9 +5,9 @@ Neighbouring PCs share pages of the table, so a short program touches little of 
 
 from __future__ import annotations
 
-from dbt.native import native, u16, u32, u64, unlikely
+from dbt.native import Ptr, native, u16, u32, u64, unlikely
 
-from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, Env
+from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, JumpEntry
 
 
 @native(inline=True)
@@ -37,7 +37,16 @@ def insert(c: Ctx, pc: u64, code: u64) -> None:
 
 
 @native(export=True)
-def flush(env: Env, c: Ctx) -> None:
+def clear_jump_cache(cache: Ptr[JumpEntry]) -> None:
+    """Empty a jump cache. Entry 0 gets an address that belongs to entry 1, since 0 would match guest address 0."""
+    for i in range(u64(JUMP_CACHE_ENTRIES)):
+        cache[i].pc = 0
+        cache[i].code = 0
+    cache[0].pc = 4
+
+
+@native(export=True)
+def flush(c: Ctx) -> None:
     """Forget all translated blocks. Only outside of translated code."""
     table = c.table
     for b in range(c.n_blocks):
@@ -48,9 +57,7 @@ def flush(env: Env, c: Ctx) -> None:
             table[at].code = 0
             table[at].pc = 0
             at = (at + 1) & c.table_mask
-    for i in range(u64(JUMP_CACHE_ENTRIES)):
-        env.jump_cache[i].pc = 0
-        env.jump_cache[i].code = 0
+    clear_jump_cache(c.jump_cache)
     forget_pages(c)
     c.table_used = 0
     c.n_blocks = 0

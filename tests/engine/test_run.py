@@ -152,6 +152,17 @@ def test_fetching_what_may_not_be_executed(cpu: dbt.CPU, pc: int) -> None:
     assert (found.pc, found.access) == (pc, "fetch")
 
 
+@pytest.mark.parametrize("code", [0xD61F0020, 0xD63F0020, 0xD65F0020])  # br, blr, ret
+@pytest.mark.parametrize("address", [0, 4, 1 << 20, 0xFFFF_FFFF_FFFF_FFFC])
+def test_branching_to_nowhere(cpu: dbt.CPU, code: int, address: int) -> None:
+    load(cpu, code)
+    cpu.registers["x1"] = address
+    for _ in range(2):
+        found = cpu.run(CODE)
+        assert isinstance(found, dbt.MemoryFault)
+        assert (found.pc, found.access) == (address, "fetch")
+
+
 def test_running_off_the_end_of_a_page(cpu: dbt.CPU) -> None:
     cpu.memory.write(CODE + 0x1FFC, words(0xD2800020))  # mov x0, #1
     assert cpu.run(CODE + 0x1FFC) == dbt.MemoryFault(CODE + 0x2000, CODE + 0x2000, "fetch")
