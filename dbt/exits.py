@@ -11,6 +11,10 @@ class Exit:
 
     pc: int
 
+    def __str__(self) -> str:
+        words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(self).__name__)
+        return f"{words.strip()} at pc {self.pc:#x}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reached(Exit):
