@@ -9,7 +9,9 @@ from dbt.backends.reference.engine import ReferenceEngine
 from dbt.frontends.a64 import state
 
 from dbt.engine import layout
+from dbt.engine.cache import open_store
 from dbt.engine.cpu import Cpu
+from dbt.engine.guests import guest_info
 from dbt.engine.layout import Env
 from dbt.errors import GuestFault
 
@@ -158,12 +160,15 @@ class Reference:
 
 
 class Baseline:
-    """The baseline engine: stencils, compiled on demand. It stops at addresses, not after a number of steps."""
+    """The baseline engine: all stencils, compiled at once. It stops at addresses, not after a number of steps."""
 
     name = "baseline"
 
     def __init__(self, guest: Guest) -> None:
-        self._cpu = cpu = Cpu(guest.name, "baseline")
+        store = open_store(quiet=True)
+        name = guest_info(guest.name).name
+        store.compile(name, range(layout.VARIANTS, len(guest.forms) * layout.VARIANTS, layout.VARIANTS))
+        self._cpu = cpu = Cpu(name, "baseline", store)
         cpu.memory.map(CODE_START, CODE_END - CODE_START, _READ | _WRITE, _PRIVATE)
         cpu.memory.write(CODE_START, FILLER)
         cpu.memory.map(DATA, DATA_SIZE, _READ | _WRITE, _PRIVATE)

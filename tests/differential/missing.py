@@ -11,7 +11,6 @@ from collections import Counter
 from random import Random
 
 import capstone
-
 from dbt.frontends.a64.guest import GUEST
 
 from .case import CODE, DATA_MIDDLE, GENERAL, UNDEFINED, Case

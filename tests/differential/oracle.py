@@ -57,7 +57,7 @@ class Oracle:
         self._pc = _register("pc")
         self._stop = OK
 
-    def _interrupt(self, uc: Any, number: int, _data: object) -> None:  # noqa: ANN401
+    def _interrupt(self, uc: Any, number: int, _data: object) -> None:
         self._stop = _INTERRUPTS.get(number, f"interrupt {number}")
         uc.emu_stop()
 
