@@ -17,7 +17,6 @@ This module is on the warm path: see tests/cli/test_warm_path.py for what it may
 from __future__ import annotations
 
 import gc
-import gc
 import os
 import sys
 

@@ -7,7 +7,6 @@ This module is on the warm path.
 from __future__ import annotations
 
 import gc
-import gc
 import os
 import sys
 

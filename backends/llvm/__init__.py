@@ -1,1 +1,1 @@
-"""Everything that needs LLVM: lowering of the IR, stencils and packs, the native subset's emitter, images. Cold path."""
+"""Everything that needs LLVM: lowering, stencils and packs, the native subset's emitter, images. The cold path."""
