@@ -83,6 +83,7 @@ class Baseline:
         self.ctx: Any = Ctx.at(self.ctx_address)
         self._pack_size = 0
         self._failed: set[int] = set()
+        self._recheck = False
         self._set_up_tables()
         self._set_up_buffers()
         self._set_up_syscalls()
@@ -124,6 +125,10 @@ class Baseline:
     def flush(self) -> None:
         """Forget all translations."""
         self.runtime.flush(self.ctx_address)
+
+    def expect_exec(self) -> None:
+        """All guest memory is about to be replaced: keep translations if what comes is the same code (see run)."""
+        self._recheck = True
 
     def invalidate(self, start: int, end: int) -> None:
         """Forget what was translated from guest bytes in [start, end)."""
@@ -327,6 +332,11 @@ class Baseline:
         self.ctx.n_mappings = len(ranges)
         self.runtime.forget_pages(self.ctx_address)
         self.cpu.memory.code_changed = False
+        if self._recheck:
+            # A shell executes itself again and again: its code need not be translated each time.
+            self._recheck = False
+            if not self.runtime.still_valid(self.ctx_address):
+                self.flush()
 
     def _anonymous(self, size: int) -> int:
         address = hostmem.map_anonymous(size)

@@ -88,9 +88,9 @@ class Cpu:
 
     def reset(self) -> None:
         """For exec: no memory mapped, no translations, all registers zero."""
-        self.memory.clear()
         if self.baseline is not None:
-            self.baseline.flush()
+            self.baseline.expect_exec()
+        self.memory.clear()
         if self._reference is not None:
             self._reference.invalidate(0, self.memory.limit)
         self._clear_registers()

@@ -262,6 +262,7 @@ class Block(Struct):
     n: u32  # guest instructions
     guest_size: u32
     first: u32
+    hash: u64  # of its guest bytes, see table.add_to_hash
 
 
 @struct
@@ -327,6 +328,7 @@ class Ctx(Struct):
     n_offsets: u64
     max_offsets: u64
     next_pc: u64  # translate_one: where the block falls through to
+    block_hash: u64  # read_block: of the guest bytes of the block
     records: Ptr[Record]  # scratch: MAX_BLOCK + LOOK_AHEAD of them
     page_tags: Ptr[u64]  # PAGE_CACHE guest page numbers + 1 (0: empty)
     page_data: Ptr[u8]  # their bytes, PAGE_SIZE each: translation reads these, so it can not fault

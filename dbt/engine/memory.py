@@ -88,8 +88,7 @@ class AddressSpace:
             self._starts.clear()
 
     def clear(self) -> None:
-        """Unmap everything (exec)."""
-        self.on_code_change(0, self.limit)
+        """Unmap everything (exec). Whoever keeps translations checks them against what is mapped next."""
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
         hostmem.map_memory(self.limit, PROT_NONE, flags, self.base)
         self.areas.clear()

@@ -31,7 +31,7 @@ class Runtime:
 
     __slots__ = (
         "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan",
-        "signal_handler", "signal_return", "touches_code", "translate_at", "wait",
+        "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -41,6 +41,7 @@ class Runtime:
         self.translate_at: Any = get("translate_at", U64, (U64, U64))
         self.flush: Any = get("flush", None, (U64,))
         self.forget_pages: Any = get("forget_pages", None, (U64,))
+        self.still_valid: Any = get("still_valid", ctypes.c_uint32, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
         self.instruction_at: Any = get("find_instruction", U64, (U64, U64))
         self.scan: Any = get("scan_forms", U64, (U64,) * 5)

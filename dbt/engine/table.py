@@ -5,9 +5,12 @@ Neighbouring PCs share pages of the table, so a short program touches little of 
 
 from __future__ import annotations
 
-from dbt.native import Ptr, native, u16, u32, u64, unlikely
+from dbt.native import Ptr, cast, native, rotl, u16, u32, u64, unlikely
 
+from .decode import fetch_page
 from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, JumpEntry
+
+HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
 @native(inline=True)
@@ -74,6 +77,12 @@ def forget_pages(c: Ctx) -> None:
         c.page_tags[i] = 0
 
 
+@native(inline=True)
+def add_to_hash(hashed: u64, word: u32) -> u64:
+    """The hash of a block's guest bytes with one more instruction word."""
+    return (rotl(hashed, 23) ^ word) * HASH_FACTOR
+
+
 @native(inline=False)
 def note_block(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -> None:
     """Enter a translated block into the table and the list that faults are looked up in."""
@@ -84,9 +93,27 @@ def note_block(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -
     block.n = n
     block.guest_size = guest_size
     block.first = u32(c.n_offsets)
+    block.hash = c.block_hash
     c.n_blocks += 1
     c.n_offsets += n
     insert(c, pc, code)
+
+
+@native(export=True)
+def still_valid(c: Ctx) -> u32:
+    """1 if the guest memory of all translated blocks holds what they were translated from, and may be executed."""
+    for b in range(c.n_blocks):
+        block = c.blocks[b]
+        hashed: u64 = 0
+        for i in range(block.n):
+            pc = block.pc + 4 * u64(i)
+            page = fetch_page(c, pc)
+            if not page:
+                return 0
+            hashed = add_to_hash(hashed, cast(Ptr[u32], page + (pc & 4095))[0])
+        if hashed != block.hash:
+            return 0
+    return 1
 
 
 @native(export=True)

@@ -46,7 +46,7 @@ from .layout import (
     Record,
     Values,
 )
-from .table import look_up, note_block
+from .table import add_to_hash, look_up, note_block
 
 ALL_FLAGS = 15
 ROOM = 1 << 16  # host bytes that one block with its link stubs may need at most
@@ -214,6 +214,7 @@ def read_block(c: Ctx, pc0: u64) -> u32:
     """
     pc = pc0
     n: u32 = 0
+    c.block_hash = 0
     while n < c.max_block:
         if n and c.n_stops and is_stop(c, pc):
             break
@@ -221,9 +222,11 @@ def read_block(c: Ctx, pc0: u64) -> u32:
         if unlikely(not page):
             break
         r = c.records[n]
-        form = decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r)
+        word = cast(Ptr[u32], page + (pc & 4095))[0]
+        form = decode(c, word, pc, r)
         if unlikely(form == 0):
             break
+        c.block_hash = add_to_hash(c.block_hash, word)
         n += 1
         pc += r.length
         if c.forms[form].ends & ENDS:
@@ -299,6 +302,7 @@ def translate_one(env: Env, c: Ctx, pc: u64, start: Ptr[u8]) -> Ptr[u8]:
     if unlikely(c.n_stops):
         if is_stop(c, pc):
             stop = put_stop(c, start, pc, EXIT_UNTIL, 0)
+            c.block_hash = 0
             note_block(c, pc, cast(u64, start), cast(u64, stop) - cast(u64, start), 0, 4)
             return stop
     n = read_block(c, pc)
