@@ -84,8 +84,7 @@ def build(out: TextIO) -> int:
     """Compile everything that programs ordinarily meet, so that nothing is left to compile when they run."""
     start = time.perf_counter()
     store = Store()
-    store.image()
-    store.tables(GUEST)
+    store.prepare(GUEST)
     stencils = every_stencil(GUEST)
     store.compile(GUEST, stencils)
     out.write(f"{len(stencils):,} stencils of {GUEST} in {time.perf_counter() - start:.1f} s\n")

@@ -50,6 +50,7 @@ MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
 MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
+WALK_LIMIT = 1 << 12  # instructions that are looked at ahead when a stencil is missing
 
 
 class Kernel:
@@ -77,6 +78,7 @@ class Baseline:
     def __init__(self, cpu: Cpu, store: Store) -> None:
         self.store = store
         self.cpu = cpu
+        store.prepare(cpu.info.name)
         self.runtime = load_runtime(store)
         self._mapped: list[tuple[int, int]] = []
         self.ctx_address = self._anonymous(Ctx.size)
@@ -172,18 +174,18 @@ class Baseline:
             raise InternalError(
                 f"LLVM cannot compile {self._name(wanted)}; 'dragoman run --engine reference' avoids it"
             )
-        needed = self._needed() | {wanted}
+        needed = self._needed(int(self.cpu.env.pc)) | {wanted}
         self.store.compile(self.cpu.info.name, needed)
         self._load_pack()
         if not self._has(wanted):
             self._failed.add(wanted)
 
-    def _needed(self) -> set[int]:
-        """Stencils for all instructions that are in executable memory now, as far as they decode."""
+    def _needed(self, start: int) -> set[int]:
+        """Stencils for the instructions that can be reached from `start`, as far as that can be told, up to a limit."""
         forms, pairs = self._tables.n_forms, self._tables.n_fusable * CONDITIONS
-        seen = self._anonymous(forms + pairs)
-        for start, end, _prot in self.cpu.memory.executable_ranges():
-            self.runtime.scan(self.ctx_address, start, end - start, seen, seen + forms)
+        notes = (forms + pairs + 7) & -8
+        seen = self._anonymous(notes + 5 * 8 * WALK_LIMIT)
+        self.runtime.walk(self.ctx_address, start, WALK_LIMIT, seen, seen + forms, seen + notes)
         noted = ctypes.string_at(seen, forms + pairs)
         self._release()
         from .needs import stencils_for
@@ -201,14 +203,6 @@ class Baseline:
         """Map the stencil pack in front of the arena, whose code refers to its constants."""
         ctx = self.ctx
         head = map_pack(self.store, self.cpu.info.name, self._arena)
-        if head is None:
-            # Nothing is compiled: indices of zeros, so that the first block asks for its stencils.
-            zeros = self._anonymous(4 * max(self._tables.n_forms * VARIANTS, 64))
-            ctx.stencils = ctx.fused = ctx.special = zeros
-            self._compile_first()
-            head = map_pack(self.store, self.cpu.info.name, self._arena)
-            if head is None:
-                raise InternalError("the compiler process has left no stencil pack")
         pack = self._arena
         ctx.pack = pack
         ctx.stencils = pack + head.index
@@ -219,9 +213,6 @@ class Baseline:
             raise InternalError("the stencil pack does not belong to the decoder tables; 'dragoman cache clear' helps")
         if not ctx.leave:
             self._place_specials(pack, pack + head.special)
-
-    def _compile_first(self) -> None:
-        self.store.compile(self.cpu.info.name, self._needed() if self.cpu.memory.areas else ())
 
     def _place_specials(self, pack: int, index: int) -> None:
         """Copy the entry and leave stencils to the start of the arena. They refer to nothing but themselves."""

@@ -2,22 +2,29 @@
 
 The worker is a process of its own: LLVM aborts on errors, and must not take the guest with it. It is started through
 a middle process that ends at once, so that the guest's wait never meets it, in a session of its own, with nothing
-inherited but its pipe.
+inherited but its end of a socket. It stays for a moment after each request, since one missing stencil is often
+followed by others.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
+import socket
 import sys
 
 from dbt.errors import InternalError, UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .cache import Store
 
 BAR = 30  # columns of the progress bar
+HIDDEN = 64  # our descriptors are among so many below the limit: dbt/linux/process.py keeps guests off them
 
 
 class Progress:
@@ -41,60 +48,137 @@ class Progress:
         if self.drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+            self.drawn = False
 
 
-def run_worker(store: Store, jobs: list[str]) -> None:
-    """Run the worker on `jobs` (see worker.py) and wait for it. Raises InternalError if it fails."""
-    read_end, write_end = os.pipe()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        middle = os.fork()
-        if not middle:
-            _start(store, jobs, write_end)
-        os.close(write_end)
+class Worker:
+    """A connection to a worker process, of the process that made it and for one cache folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.owner = os.getpid()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            middle = os.fork()
+            if not middle:
+                _start(folder, theirs.fileno())
         while True:
             try:
                 os.waitpid(middle, 0)
                 break
             except InterruptedError:
                 continue
-        _drop_child_signal(blocked)
-        ended, message = _follow(read_end, Progress(quiet=store.quiet))
+        self._socket = _hide(ours)
+        self._rest = b""
+
+    @property
+    def usable(self) -> bool:
+        """Whether this process may use it, and it has not ended."""
+        if self.owner != os.getpid():
+            return False
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let it go; it ends when it notices."""
+        self._socket.close()
+
+    def request(self, jobs: Iterable[str], progress: Progress) -> str | None:
+        """Have jobs done: None if they were, else what the worker said. Raises UserError for what the user can mend."""
+        said: list[str] = []
+        try:
+            self._socket.sendall("\t".join(jobs).encode() + b"\n")
+            while True:
+                for line in self._lines():
+                    word, _, tail = line.partition(" ")
+                    if word == "@progress":
+                        done, total, what = tail.split(" ", 2)
+                        progress.update(int(done), int(total), what)
+                    elif word == "@done":
+                        return None
+                    elif word == "@error":
+                        raise UserError(tail)
+                    elif word == "@failed":
+                        return "\n".join(said[-40:])
+                    else:
+                        said.append(line)
+        except (BrokenPipeError, ConnectionResetError, EOFError):
+            return "\n".join(["the compiler process ended", *said[-40:]])
+        finally:
+            progress.clear()
+
+    def _lines(self) -> list[str]:
+        part = self._socket.recv(65536)
+        if not part:
+            raise EOFError
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines]
+
+
+_workers: list[Worker] = []
+
+
+def run_worker(store: Store, jobs: list[str]) -> None:
+    """Have the worker do `jobs` (see worker.py) and wait for it. Raises InternalError if it fails."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        before = signal.SIGCHLD in signal.sigpending()
+        worker = _worker_for(store)
+        trouble = worker.request(jobs, Progress(quiet=store.quiet))
+        if not before and signal.SIGCHLD not in blocked:
+            signal.sigtimedwait([signal.SIGCHLD], 0)  # of the middle process, which the guest knows nothing of
     finally:
-        os.close(read_end)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if not ended:
-        raise InternalError(f"the compiler process failed on '{'; '.join(jobs)[:200]}'\n{message.strip()}")
+    if trouble is not None:
+        worker.close()
+        _workers.clear()
+        raise InternalError(f"the compiler process failed on '{'; '.join(jobs)[:200]}'\n{trouble.strip()}")
 
 
-def _drop_child_signal(before: set[signal.Signals] | set[int]) -> None:
-    """Take back the SIGCHLD of the middle process, which the guest knows nothing of."""
-    if signal.SIGCHLD not in before:
-        signal.sigtimedwait([signal.SIGCHLD], 0)
+def _worker_for(store: Store) -> Worker:
+    """The worker of this process for this folder, started if need be."""
+    for worker in _workers:
+        if worker.folder == store.folder and worker.usable:
+            return worker
+        worker.close()
+    worker = Worker(store.folder)
+    _workers[:] = [worker]
+    return worker
 
 
-def _start(store: Store, jobs: list[str], write_end: int) -> None:
+def _hide(given: socket.socket) -> socket.socket:
+    """The same socket at a number that guests cannot reach."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    start = max(limit - HIDDEN, 0) if limit > 0 else 1 << 20
+    try:
+        number = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, start)
+    except OSError:
+        return given
+    with given:
+        return socket.socket(fileno=number)
+
+
+def _start(folder: str, fd: int) -> None:
     """In the middle process: start the worker and end. Never returns."""
     try:
         if os.fork():
             os._exit(0)
         os.setsid()
-        for number in signal.valid_signals():
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                try:
-                    signal.signal(number, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    continue
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.dup2(fd, 3)
         null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(write_end, 3)
-        for fd in (0, 1):
-            os.dup2(null, fd)
-        os.dup2(3, 2)
-        os.set_inheritable(3, True)
-        os.closerange(4, min(65536, os.sysconf("SC_OPEN_MAX")))
+        for standard in (0, 1):
+            os.dup2(null, standard)
+        os.dup2(3, 2)  # what LLVM has to say when it aborts
+        os.closerange(4, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
-        command = [sys.executable, "-I", "-c", _BOOTSTRAP, store.folder, *jobs]
+        command = [sys.executable, "-I", "-c", _BOOTSTRAP, folder]
         os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
     finally:
         os._exit(127)
@@ -105,32 +189,5 @@ _BOOTSTRAP = f"""
 import sys
 sys.path += [folder for folder in {sys.path!r} if folder not in sys.path]
 from dbt.engine.worker import main
-main(sys.argv[1:])
+main(sys.argv[1])
 """
-
-
-def _follow(read_end: int, progress: Progress) -> tuple[bool, str]:
-    """Read the worker's lines to the end: (whether it said 'done', everything that was not for us)."""
-    rest = b""
-    ended = False
-    said: list[str] = []
-    while True:
-        part = os.read(read_end, 65536)
-        if not part:
-            break
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            text = line.decode("utf-8", "replace")
-            word, _, tail = text.partition(" ")
-            if word == "@progress":
-                done, total, what = tail.split(" ", 2)
-                progress.update(int(done), int(total), what)
-            elif word == "@done":
-                ended = True
-            elif word == "@error":
-                progress.clear()
-                raise UserError(tail)
-            else:
-                said.append(text)
-    progress.clear()
-    return ended, "\n".join(said[-40:])

@@ -30,6 +30,7 @@ SOURCE_FOLDERS = (
     ("backends", ("", "llvm", "reference")),
 )
 BUILD_DIGITS = 16
+BUILDS_KEPT = 4
 
 
 def cache_root(environment: dict[str, str] | os._Environ[str] | None = None) -> str:
@@ -155,32 +156,29 @@ class Store:
         """The path of a file of this build."""
         return os.path.join(self.folder, name)
 
+    def prepare(self, guest: str) -> None:
+        """See to it that all files are there that a guest needs to start, in one go."""
+        if not all(os.path.exists(self.path(name)) for name in ("runtime.image", f"{guest}.tables", f"{guest}.pack")):
+            forget_old_builds(self)
+            self.build(["image", "modules", f"tables {guest}", f"stencils {guest} "])
+
     def image(self) -> Image:
         """The native runtime, loaded."""
         from .image import ImageError, load_image
 
         path = self.path("runtime.image")
-        if not os.path.exists(path):
-            self.build(["image", "modules"])
         try:
             return load_image(path, self.stamp)
         except ImageError as error:
-            self._warn(f"{error}; building it again")
-            os.unlink(path)
-            self.build(["image", "modules"])
+            self.rebuild("runtime.image", "image", str(error))
             return load_image(path, self.stamp)
 
-    def tables(self, guest: str) -> str:
-        """The path of a guest's decoder tables."""
-        path = self.path(f"{guest}.tables")
-        if not os.path.exists(path):
-            self.build([f"tables {guest}"])
-        return path
-
-    def pack(self, guest: str) -> str | None:
-        """The path of a guest's stencil pack, None while nothing is compiled."""
-        path = self.path(f"{guest}.pack")
-        return path if os.path.exists(path) else None
+    def rebuild(self, name: str, job: str, why: str) -> None:
+        """Replace a file that is damaged, and say so."""
+        if not self.quiet:
+            sys.stderr.write(f"dragoman: {why}; building it again\n")
+        os.unlink(self.path(name))
+        self.build([job])
 
     def compile(self, guest: str, stencils: Iterable[int]) -> None:
         """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept."""
@@ -192,9 +190,16 @@ class Store:
 
         run_worker(self, jobs)
 
-    def _warn(self, text: str) -> None:
-        if not self.quiet:
-            sys.stderr.write(f"dragoman: {text}\n")
+
+def forget_old_builds(store: Store) -> None:
+    """Keep the builds that were used last, of other versions and machines, and remove the rest."""
+    builds = [entry for entry in os.scandir(store.root) if entry.is_dir(follow_symlinks=False)]
+    builds.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in builds[BUILDS_KEPT:]:
+        if entry.path != store.folder:
+            import shutil
+
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def open_store(*, quiet: bool = False) -> Store:

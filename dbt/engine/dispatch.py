@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from dbt.native import Code, Ptr, addr, cast, native, u8, u32, u64, unlikely, volatile_load
 
-from .decode import decode, fetch_page
 from .host_x86_64 import load_mxcsr, patch_displacement, store_mxcsr
 from .layout import (
-    CONDITIONS,
-    ENDS_DIRECT,
     EXIT_BUS,
     EXIT_FAULT,
     EXIT_INDIRECT,
@@ -26,7 +23,7 @@ from .layout import (
 )
 from .syscalls import pass_through
 from .table import find_instruction, look_up
-from .translate import translate, wide_bit
+from .translate import translate
 
 
 @native(inline=True)
@@ -97,38 +94,3 @@ def translate_at(env: Env, pc: u64) -> u64:
     if code:
         return code
     return translate(env, c, pc)
-
-
-@native(export=True)
-def scan_forms(c: Ctx, address: u64, size: u64, seen: Ptr[u8], pairs: Ptr[u8]) -> u64:
-    """Decode all words of a range of guest code and note what translation would need of stencils.
-
-    seen[form] and pairs[first * CONDITIONS + condition] get bit 0 for narrow values, 1 for wide ones, and 2 and 3 for
-    the same where a backward branch has to poll. Returns the number of words that decode. Data between code does no
-    harm.
-    """
-    count: u64 = 0
-    before: u32 = 0
-    before_wide: u32 = 0
-    r = c.records[0]
-    for i in range(size >> 2):
-        pc = address + 4 * i
-        page = fetch_page(c, pc)
-        first = before
-        before = 0
-        if page:
-            form = decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r)
-            if form:
-                info = c.forms[form]
-                poll: u32 = 0
-                if info.ends & ENDS_DIRECT and u64(r.target) <= pc:
-                    poll = 1
-                wide = u32(wide_bit(c, r, poll) != 0)
-                seen[form] |= u8(u32(1) << (wide + 2 * poll))
-                if first and info.fuse_second:
-                    place = u64((first - 1) * CONDITIONS + info.fuse_second - 1)
-                    pairs[place] |= u8(u32(1) << ((wide | before_wide) + 2 * poll))
-                before = u32(info.fuse_first)
-                before_wide = wide
-                count += 1
-    return count

@@ -31,7 +31,7 @@ class Runtime:
 
     __slots__ = (
         "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan",
-        "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait",
+        "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait", "walk",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -44,6 +44,7 @@ class Runtime:
         self.still_valid: Any = get("still_valid", ctypes.c_uint32, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
         self.instruction_at: Any = get("find_instruction", U64, (U64, U64))
+        self.walk: Any = get("walk_forms", U64, (U64,) * 6)
         self.scan: Any = get("scan_forms", U64, (U64,) * 5)
         self.raw: Any = get("raw_call", ctypes.c_int64, (U64,) * 7)
         self.wait: Any = get("wait_call", ctypes.c_int64, (U64,) * 8)
@@ -58,6 +59,10 @@ class Runtime:
         U64.from_address(image.address("dragoman_area")).value = address
 
 
+class DamagedFile(Exception):
+    """A file of the cache that cannot be mapped as what it should be."""
+
+
 class Mapped:
     """A file of the cache, mapped privately."""
 
@@ -68,7 +73,7 @@ class Mapped:
         try:
             self.size = os.fstat(fd).st_size
             if not self.size or (limit and self.size > limit):
-                raise InternalError(f"{path}: a size of {self.size} bytes is not possible here")
+                raise DamagedFile(f"damaged: {self.size} bytes")
             flags = mmap.MAP_PRIVATE | (hostmem.MAP_FIXED if at else 0)
             self.address = hostmem.map_memory(self.size, mmap.PROT_READ, flags, at, fd)
         finally:
@@ -92,35 +97,45 @@ def load_tables(store: Store, guest: str) -> Any:
     key = "tables:" + guest
     found = _loaded.get(key)
     if found is None:
-        mapped = Mapped(store.tables(guest))
-        head = TablesHead.at(mapped.address)
-        check_file(store, guest + ".tables", mapped, head, TABLES_MAGIC, TablesHead.size)
-        found = _loaded[key] = (head, mapped.address)
+        name, job = guest + ".tables", "tables " + guest
+        address = map_checked(store, name, job, TablesHead, TABLES_MAGIC)
+        found = _loaded[key] = (TablesHead.at(address), address)
     return found
 
 
 def map_pack(store: Store, guest: str, at: int) -> Any:
-    """Map the stencil pack to the room in front of an arena; returns its PackHead view, None if there is none yet."""
-    path = store.pack(guest)
-    if path is None:
-        return None
-    mapped = Mapped(path, at, PACK_RESERVE)
-    head = PackHead.at(mapped.address)
-    check_file(store, guest + ".pack", mapped, head, PACK_MAGIC, PackHead.size)
-    return head
+    """Map the stencil pack to the room in front of an arena; returns its PackHead view."""
+    job = f"stencils {guest} "
+    return PackHead.at(map_checked(store, guest + ".pack", job, PackHead, PACK_MAGIC, at, PACK_RESERVE))
 
 
-def check_file(store: Store, name: str, mapped: Mapped, head: Any, magic: int, head_size: int) -> None:
-    """Raise InternalError unless a mapped file is whole and of this build."""
-    path = store.path(name)
+def map_checked(store: Store, name: str, job: str, head: Any, magic: int, at: int = 0, limit: int = 0) -> int:
+    """Map a file of the cache, if it is whole and of this build; else it is built again first, once."""
+    for attempt in range(2):
+        try:
+            mapped = Mapped(store.path(name), at, limit)
+            trouble = trouble_with(store, mapped, head, magic)
+        except DamagedFile as error:
+            trouble = str(error)
+        if not trouble:
+            return mapped.address
+        if attempt:
+            raise InternalError(f"{store.path(name)}: {trouble}, although it was built again")
+        store.rebuild(name, job, f"{store.path(name)}: {trouble}")
+    raise AssertionError
+
+
+def trouble_with(store: Store, mapped: Mapped, kind: Any, magic: int) -> str:
+    """What is wrong with a mapped file, '' if nothing is."""
+    if mapped.size < kind.size:
+        return f"damaged: {mapped.size} bytes"
+    head = kind.at(mapped.address)
     data = (ctypes.c_char * mapped.size).from_address(mapped.address)
     view = memoryview(data).cast("B")
-    if mapped.size < head_size or head.magic != magic or head.size != mapped.size:
-        raise InternalError(f"{path}: damaged: not a file of {mapped.size} bytes of this kind; {_HELP}")
+    if head.magic != magic or head.size != mapped.size:
+        return f"damaged: not a file of {mapped.size} bytes of this kind"
+    if crc32(view[kind.size :]) != head.checksum:
+        return "damaged: the checksum differs"
     if bytes(view[head.stamp : head.stamp + head.stamp_size]) != store.stamp.encode():
-        raise InternalError(f"{path}: built from something else; {_HELP}")
-    if crc32(view[head_size:]) != head.checksum:
-        raise InternalError(f"{path}: damaged: the checksum differs; {_HELP}")
-
-
-_HELP = "'dragoman cache clear' removes it, and it will be built again"
+        return "built from something else"
+    return ""

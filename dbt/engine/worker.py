@@ -1,8 +1,9 @@
-"""The worker process: compiles what the cache lacks. Run as `worker.main([FOLDER, JOB…])` by build.py.
+"""The worker process: compiles what the cache lacks. Started by build.py, with a socket as descriptor 3.
 
-Jobs: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…` (indices as in EXIT_STENCIL). Lines go to
-descriptor 3: `@progress DONE TOTAL TEXT`, `@error TEXT` for what the user can mend, `@done` at the end; anything else
-is shown if the worker fails.
+A request is a line of jobs with tabs between them: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…`
+(indices as in EXIT_STENCIL). Lines in answer: `@progress DONE TOTAL TEXT`; at the end `@done`, `@failed`, or
+`@error TEXT` for what the user can mend; anything else is shown if the jobs fail. The worker ends when nobody has asked
+for something for a while.
 
 LLVM aborts on internal errors, so stencils are compiled in child processes, a batch each. A batch whose child dies is
 halved until the stencil to blame is alone; that one is left out, which the engine reports when it needs it.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import fcntl
 import os
 import pickle
-import sys
+import select
+import socket
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from dbt.frontends.guest import Guest
     from dbt.native import Native
 
-BATCH = 48  # stencils of a child process
+BATCH = 64  # stencils of a child process at most
+PATIENCE = 5.0  # seconds to wait for another request
+BESIDE = ("image", "modules")  # jobs that need nothing of the others
 
 
 def say(text: str) -> None:
@@ -38,23 +42,61 @@ def progress(done: int, total: int, text: str) -> None:
     say(f"@progress {done} {total} {text}")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Do the jobs for the cache folder given first, one worker at a time."""
-    folder, *jobs = arguments
+def main(folder: str) -> None:
+    """Serve requests for a cache folder until nobody asks any more."""
+    connection = socket.socket(fileno=3)
+    store: Store | None = None
+    rest = b""
+    while True:
+        if not select.select([connection], [], [], PATIENCE)[0]:
+            return
+        part = connection.recv(65536)
+        if not part:
+            return
+        *requests, rest = (rest + part).split(b"\n")
+        for request in requests:
+            try:
+                if store is None:
+                    store = Store(os.path.dirname(folder), quiet=True)
+                if store.folder != folder:
+                    say("@error Dragoman's own files changed while it ran. Run the command again.")
+                    return
+                serve(store, request.decode().split("\t"))
+                say("@done")
+            except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
+                say(traceback.format_exc() + "@failed")
+
+
+def serve(store: Store, jobs: Sequence[str]) -> None:
+    """Do jobs, one worker at a time; what takes a CPU of its own runs beside the others."""
+    lock = os.open(store.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        store = Store(os.path.dirname(folder), quiet=True)
-        if store.folder != folder:
-            say(f"the sources changed while this process started: {store.folder} is not {folder}")
-            sys.exit(1)
-        lock = os.open(store.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        beside = [start_beside(store, job) for job in jobs if job in BESIDE and len(jobs) > 1]
         for job in jobs:
-            name, *rest = job.split(" ")
-            JOBS[name](store, *rest)
-        say("@done")
-    except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
+            if job not in BESIDE or not beside:
+                name, *rest = job.split(" ")
+                JOBS[name](store, *rest)
+        for child in beside:
+            if os.waitpid(child, 0)[1]:
+                raise RuntimeError("a job failed")
+    finally:
+        os.close(lock)
+
+
+def start_beside(store: Store, job: str) -> int:
+    """Do a job in a child process; returns the child."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        JOBS[job](store)
+        status = 0
+    except Exception:  # noqa: BLE001 - told, and seen by the status
         say(traceback.format_exc())
-        sys.exit(1)
+    finally:
+        os._exit(status)
 
 
 def build_image(store: Store) -> None:
@@ -65,13 +107,14 @@ def build_image(store: Store) -> None:
     from dbt.backends.llvm.image import write_image
     from dbt.backends.llvm.native import module_text
 
-    from . import dispatch, faults, host_x86_64, syscalls, table
+    from . import dispatch, faults, host_x86_64, survey, syscalls, table
     from .helpers import HELPERS
 
     progress(0, 1, "compiling the runtime")
     roots: list[Native] = [
-        dispatch.run, dispatch.translate_at, dispatch.scan_forms, faults.on_signal, syscalls.raw_call,
-        syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.still_valid, table.find_instruction,
+        dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal, syscalls.raw_call,
+        syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.still_valid,
+        table.find_instruction,
         *(helper.function for helper in HELPERS.values()),
     ]  # fmt: skip
     write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
@@ -106,7 +149,7 @@ def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
 
     guest = load_guest(guest_name)
     path = store.path(f"{guest_name}.pack")
-    identity = (store.stamp, len(guest.tables.forms), len(guest.tables.fusable()))  # builds all templates, once
+    identity = (store.stamp, len(guest.tables.forms), len(guest.tables.fusable()))
     pack = Pack(*identity)
     if os.path.exists(path):
         try:
@@ -114,31 +157,35 @@ def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
         except PackError as error:
             say(f"{error}; starting again")
     todo = sorted({int(number) for number in numbers.split(",") if number} - pack.numbers())
-    jobs = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+    limit = len(os.sched_getaffinity(0))
+    size = min(BATCH, -(-len(todo) // limit)) or 1
+    jobs = [todo[i : i + size] for i in range(0, len(todo), size)]
     if not pack.specials():
         jobs.insert(0, SPECIALS)
     text = f"compiling instructions of {guest_name}"
     done = 0
-    progress(done, len(todo), text)
-    for batch, result in in_children(guest, jobs):
+    if todo:
+        progress(done, len(todo), text)
+    for batch, result in in_children(guest, jobs, limit):
         for number, stencil in result.items():
             if batch is SPECIALS:
                 pack.add_special(number, stencil)
             else:
                 pack.add(number, stencil)
                 done += 1
-        progress(done, len(todo), text)
-    pack.write(path)
+        if todo:
+            progress(done, len(todo), text)
+    if jobs:
+        pack.write(path)
 
 
 SPECIALS: list[int] = [-1]
 
 
-def in_children(guest: Guest, jobs: list[list[int]]) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
+def in_children(guest: Guest, jobs: list[list[int]], limit: int) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
     """Yield (batch, stencils by number) for each batch; a child for each CPU at a time, halving what dies."""
     waiting = list(reversed(jobs))
     running: list[tuple[int, int, list[int]]] = []
-    limit = len(os.sched_getaffinity(0))
     while waiting or running:
         while waiting and len(running) < limit:
             running.append(_start_child(guest, waiting.pop()))

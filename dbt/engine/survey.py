@@ -1,0 +1,101 @@
+"""What stencils a piece of guest code would need, native: found out before they are missing one by one."""
+
+from __future__ import annotations
+
+from dbt.native import Ptr, cast, native, u8, u32, u64
+
+from .decode import decode, fetch_page
+from .layout import CONDITIONS, ENDS_DIRECT, ENDS_NO, Ctx, Record
+from .translate import ENDS, wide_bit
+
+VISITED_FACTOR = 0x9E3779B97F4A7C15
+
+
+@native(inline=True)
+def note_form(c: Ctx, r: Record, before: u32, seen: Ptr[u8], pairs: Ptr[u8]) -> u32:
+    """Note what an instruction needs. `before`: 0, or 1 + twice the number of the fusable form before it (+ 1: wide).
+
+    seen[form] and pairs[first * CONDITIONS + condition] get bit 0 for narrow values, 1 for wide ones, and 2 and 3 for
+    the same where a backward branch has to poll. Returns `before` for the next instruction.
+    """
+    info = c.forms[r.form]
+    poll: u32 = 0
+    if info.ends & ENDS_DIRECT and u64(r.target) <= r.pc:
+        poll = 1
+    wide = u32(wide_bit(c, r, poll) != 0)
+    seen[r.form] |= u8(u32(1) << (wide + 2 * poll))
+    if before and info.fuse_second:
+        place = ((before - 1) >> 1) * CONDITIONS + info.fuse_second - 1
+        pairs[place] |= u8(u32(1) << ((wide | ((before - 1) & 1)) + 2 * poll))
+    if info.fuse_first == 0:
+        return 0
+    return 1 + 2 * (u32(info.fuse_first) - 1) + wide
+
+
+@native(export=True)
+def scan_forms(c: Ctx, address: u64, size: u64, seen: Ptr[u8], pairs: Ptr[u8]) -> u64:
+    """Note what all words of a range need that decode; returns their number. Data between code does no harm."""
+    count: u64 = 0
+    before: u32 = 0
+    r = c.records[0]
+    for i in range(size >> 2):
+        pc = address + 4 * i
+        page = fetch_page(c, pc)
+        if page and decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r):
+            before = note_form(c, r, before, seen, pairs)
+            count += 1
+        else:
+            before = 0
+    return count
+
+
+@native(inline=True)
+def first_visit(visited: Ptr[u64], mask: u64, pc: u64) -> u32:
+    """1 if `pc` was not in the set of visited places yet; it is now."""
+    at = ((pc * VISITED_FACTOR) >> 32) & mask
+    while visited[at]:
+        if visited[at] == pc + 1:
+            return 0
+        at = (at + 1) & mask
+    visited[at] = pc + 1
+    return 1
+
+
+@native(export=True)
+def walk_forms(c: Ctx, start: u64, limit: u64, seen: Ptr[u8], pairs: Ptr[u8], scratch: Ptr[u64]) -> u64:
+    """Note what the code needs that can be reached from `start` by direct branches, the nearest `limit` instructions.
+
+    A branch that never falls through may be a call, so the code behind it counts as reached as well. `scratch` has
+    room for 5 * limit words, zeroed; `limit` is a power of two. Returns the number of instructions.
+    """
+    work = scratch
+    visited = scratch + limit
+    mask = 4 * limit - 1
+    head: u64 = 0
+    tail: u64 = 1
+    count: u64 = 0
+    work[0] = start
+    r = c.records[0]
+    while head < tail and count < limit:
+        pc = work[head]
+        head += 1
+        before: u32 = 0
+        while count < limit and first_visit(visited, mask, pc):
+            page = fetch_page(c, pc)
+            if not page or pc & 3:
+                break
+            if decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r) == 0:
+                break
+            before = note_form(c, r, before, seen, pairs)
+            count += 1
+            ends = c.forms[r.form].ends
+            pc += r.length
+            if ends & ENDS != ENDS_NO:
+                if ends & ENDS_DIRECT and tail < limit:
+                    work[tail] = u64(r.target)
+                    tail += 1
+                if tail < limit:
+                    work[tail] = pc
+                    tail += 1
+                break
+    return count
