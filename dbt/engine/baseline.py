@@ -50,7 +50,7 @@ MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
 MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
-WALK_LIMIT = 1 << 12  # instructions that are looked at ahead when a stencil is missing
+WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
 
 
 class Kernel:

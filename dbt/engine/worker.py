@@ -18,6 +18,7 @@ import select
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .cache import Store, is_plain_install
@@ -162,6 +163,8 @@ def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
     jobs = [todo[i : i + size] for i in range(0, len(todo), size)]
     if not pack.specials():
         jobs.insert(0, SPECIALS)
+    if jobs:
+        import_module("dbt.backends.llvm.stencils")  # once, not in every child
     text = f"compiling instructions of {guest_name}"
     done = 0
     if todo:
