@@ -1,7 +1,7 @@
 """The stencil pack: the file that the runtime maps (layout.PackHead, StencilHead, Hole), and how it grows.
 
 New stencils are added to what a pack holds already. A pack is written aside and renamed into place, with mode 0600; it
-is not waited for on the disk, since a pack that a crash of the machine has damaged fails its checksum and is built anew.
+is not waited for on the disk, since a pack that a crash of the host has damaged fails its checksum and is built anew.
 The checksum is zlib's CRC-32 of everything behind the head.
 """
 
