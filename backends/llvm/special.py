@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from dbt.engine.layout import (
     EXIT_BUDGET,
+    EXIT_HOT,
     EXIT_LINK,
     SPECIAL_COUNT,
     SPECIAL_ENTRY,
+    SPECIAL_HOT,
     SPECIAL_JUMP,
     SPECIAL_LEAVE,
     SPECIAL_LINK,
@@ -101,9 +103,26 @@ def _jump(s: _Special) -> None:
     s.taken(PINNED)
 
 
+def _hot(s: _Special) -> None:
+    body = s.body
+    counter = body.emit(f"inttoptr i64 {s.number('SITE')} to ptr")
+    before = body.emit(f"load i32, ptr {counter}")
+    after = body.emit(f"sub i32 {before}, 1")
+    body.line(f"store i32 {after}, ptr {counter}")
+    often = body.emit(f"icmp slt i32 {after}, 0")
+    out, on = body.label("hot"), body.label("on")
+    body.line(f"br i1 {often}, label %{out}, label %{on}, {UNLIKELY}")
+    body.place(out)
+    s.put("pc", s.number(PC))
+    s.put("exit", str(EXIT_HOT))
+    s.leave(PINNED)
+    body.place(on)
+    s.next(PINNED)
+
+
 _WRITERS: Final[dict[int, Callable[[_Special], None]]] = {
     SPECIAL_ENTRY: _entry, SPECIAL_LEAVE: _leave, SPECIAL_LINK: _link, SPECIAL_COUNT: _count,
-    SPECIAL_STOP: _stop, SPECIAL_POLL: _poll, SPECIAL_JUMP: _jump,
+    SPECIAL_STOP: _stop, SPECIAL_POLL: _poll, SPECIAL_JUMP: _jump, SPECIAL_HOT: _hot,
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def put_special(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u
     return put(c, to, c.special[number], r, v)
 
 
-@native(inline=False)
+@native(export=True, inline=False)
 def branch_target(c: Ctx, pc: u64, site: u64) -> u64:
     """Where a direct branch to `pc` goes now: the block if there is one, else a new link stub in the cold part."""
     code = look_up(c, pc)

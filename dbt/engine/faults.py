@@ -13,6 +13,8 @@ from .host_x86_64 import (
     SYS_SIGACTION,
     SYSTEM_CALL,
     UC_ERR,
+    UC_FLAGS,
+    UC_RDI,
     UC_RIP,
     UC_RSP,
     UC_SIGMASK,
@@ -86,13 +88,20 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
         env = cast(Env, area.env)
         c = cast(Ctx, env.ctx)
         rip = field(context, UC_RIP)
-        if env.in_code and rip[0] >= c.arena and rip[0] < c.arena_end and number != SIGILL and number != SIGTRAP:
+        region = u32(rip[0] >= c.regions and rip[0] < c.regions_end)
+        inside = u32(rip[0] >= c.arena and rip[0] < c.arena_end) | region
+        if env.in_code and inside and number != SIGILL and number != SIGTRAP:
             env.fault_pc = rip[0]
             env.fault_address = field(info, SI_ADDR)[0]
             env.fault_error = field(context, UC_ERR)[0]
             env.exit = EXIT_FAULT
             if number == SIGBUS and code == BUS_ADRERR:
                 env.exit = EXIT_BUS
+            if region:
+                # Everything is in env, as far as it is live; the leave stencil spills flag words out of registers.
+                field(context, UC_RDI)[0] = area.env
+                for i in range(u32(4)):
+                    field(context, UC_FLAGS + 8 * u64(i))[0] = env.flags[i]
             rip[0] = c.leave
             field(context, UC_RSP)[0] = env.host_sp
             return

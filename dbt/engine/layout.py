@@ -43,10 +43,11 @@ EXIT_HELPER = 15  # a native helper failed: value is its code
 EXIT_FULL = 16  # the code arena is full
 EXIT_BUS = 17  # as EXIT_FAULT, beyond the end of a mapped file
 EXIT_HINT = 18  # wfi/wfe/yield outside user mode: pc is the next instruction
+EXIT_HOT = 19  # the block at pc has been entered often: it may become a region
 
 EXIT_NAMES = (
     "none", "syscall", "undefined", "breakpoint", "fault", "fetch", "alignment", "poll", "budget", "until",
-    "icache", "stencil", "link", "indirect", "unimplemented", "helper", "full", "bus", "hint",
+    "icache", "stencil", "link", "indirect", "unimplemented", "helper", "full", "bus", "hint", "hot",
 )  # fmt: skip
 
 
@@ -249,6 +250,7 @@ SPECIAL_COUNT = 3  # Env.budget -= count; below 0: undo and exit EXIT_BUDGET wit
 SPECIAL_STOP = 4  # Env.pc = pc, Env.exit = imm, Env.value = target: leave
 SPECIAL_POLL = 5  # if Env.poll: Env.pc = pc, exit EXIT_POLL
 SPECIAL_JUMP = 6  # go to the code of Record.target (HOLE_TAKEN): the end of a block that falls through
+SPECIAL_HOT = 7  # count down the u32 at `site`; below 0: exit EXIT_HOT with Env.pc = pc
 N_SPECIAL = 8
 
 
@@ -359,6 +361,11 @@ class Ctx(Struct):
     limit: u64  # guest addresses are below
     jump_cache: Ptr[JumpEntry]
     empty_cache: Ptr[JumpEntry]  # stands in for jump_cache while a poll is wanted: every indirect branch leaves
+    # regions: what the optimizer made, behind the arena
+    counters: Ptr[u32]  # entries left of each block, by its index, where MODE_HOT is on
+    threshold: u64  # what they start from
+    regions: u64
+    regions_end: u64
 
 
 SIGNAL_RING = 64
@@ -391,3 +398,4 @@ MODE_COUNT = 1  # a count stencil at every block head
 MODE_NO_LIVENESS = 2  # keep every flag write (debugging)
 MODE_NO_FUSION = 4
 MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them
+MODE_HOT = 16  # blocks count their entries (SPECIAL_HOT), unless instructions are counted

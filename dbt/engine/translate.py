@@ -6,7 +6,7 @@ the fall-through costs no jump; each is a block of its own in the table.
 
 from __future__ import annotations
 
-from dbt.native import Ptr, cast, i64, native, new, u8, u16, u32, u64, unlikely
+from dbt.native import Ptr, addr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
 from .decode import decode, fetch_page
 from .emit import put, put_special
@@ -27,12 +27,14 @@ from .layout import (
     MAX_BLOCK,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
+    MODE_HOT,
     MODE_NO_FUSION,
     MODE_NO_LIVENESS,
     NO_FLAGS,
     POLL,
     POLL_FUSED,
     SPECIAL_COUNT,
+    SPECIAL_HOT,
     SPECIAL_JUMP,
     SPECIAL_STOP,
     USES_IMM,
@@ -263,6 +265,10 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
     v.npc = i64(pc0)
     if c.mode & MODE_COUNT:
         p = put_special(c, p, SPECIAL_COUNT, c.records[0], v)
+    elif c.mode & MODE_HOT:
+        v.site = i64(cast(u64, addr(c.counters[c.n_blocks])))
+        c.counters[c.n_blocks] = u32(c.threshold)
+        p = put_special(c, p, SPECIAL_HOT, c.records[0], v)
     offsets = c.offsets + c.n_offsets
     single = n
     if fused >= 0:
