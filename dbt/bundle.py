@@ -9,6 +9,7 @@ code: from the user's private cache folder only.
 from __future__ import annotations
 
 import marshal
+import mmap
 import os
 import sys
 
@@ -31,7 +32,7 @@ Index = dict[str, tuple[int, int, bool, str]]  # name: offset, size, whether it 
 class BundleFinder:
     """A finder and loader (importlib.abc) over a bundle's bytes."""
 
-    def __init__(self, data: bytes, index: Index, start: int) -> None:
+    def __init__(self, data: bytes | mmap.mmap, index: Index, start: int) -> None:
         self._data = memoryview(data)
         self._index = index
         self._start = start
@@ -44,7 +45,6 @@ class BundleFinder:
             return None
         _, _, is_package, origin = entry
         spec = self._spec(name, self, origin=origin, is_package=is_package)  # type: ignore[arg-type] # no importlib here
-        spec.has_location = True
         if is_package and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(origin.rpartition("/")[0])
         return spec
@@ -54,7 +54,7 @@ class BundleFinder:
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code."""
-        offset, size, _, _ = self._index[module.__name__]
+        offset, size, _, module.__file__ = self._index[module.__name__]
         at = self._start + offset
         exec(marshal.loads(self._data[at : at + size]), module.__dict__)  # noqa: S102, S302 - our own code
 
@@ -65,8 +65,11 @@ def use_bundle() -> None:
         return
     try:
         store = Store(quiet=True)
-        with open(store.path(NAME), "rb", buffering=0) as file:
-            data = file.readall()
+        fd = os.open(store.path(NAME), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
     except Exception:  # noqa: BLE001 - whatever it is, imports work without; the engine complains about the cache
         return
     found = read_bundle(data, store.stamp)
@@ -74,7 +77,7 @@ def use_bundle() -> None:
         sys.meta_path.insert(0, found)  # type: ignore[arg-type]
 
 
-def read_bundle(data: bytes, stamp: str) -> BundleFinder | None:
+def read_bundle(data: bytes | mmap.mmap, stamp: str) -> BundleFinder | None:
     """A finder over a bundle file, None if it is not of this build or damaged."""
     text = stamp.encode()
     head = len(MAGIC) + 8
@@ -107,7 +110,7 @@ def bundle_bytes(stamp: str) -> bytes:
             name = package if stem == "__init__" else f"{package}.{stem}"
             if extension != ".py" or name in LEFT_OUT:
                 continue
-            if package in ("dbt.frontends", "dbt.frontends.a64", "dbt.backends") and stem not in WARM_STEMS:
+            if stem not in WARM_STEMS.get(package, (stem,)):
                 continue
             path = os.path.join(folder, entry)
             with open(path, "rb") as file:
@@ -119,4 +122,10 @@ def bundle_bytes(stamp: str) -> bytes:
     return MAGIC + len(head).to_bytes(8, "little") + head + bytes(body)
 
 
-WARM_STEMS = ("__init__", "state", "helpers")
+# Of packages that are mostly not for the warm path: the modules that are.
+WARM_STEMS = {
+    "dbt.native": ("__init__", "function", "types"),
+    "dbt.frontends": ("__init__",),
+    "dbt.frontends.a64": ("__init__", "state", "helpers"),
+    "dbt.backends": ("__init__",),
+}

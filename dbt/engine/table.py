@@ -11,6 +11,7 @@ from .decode import fetch_page
 from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, JumpEntry
 
 HASH_FACTOR = 0x9E3779B97F4A7C15
+HASH_SHIFT = 4  # blocks are that far apart, mostly: few slots stay empty, and few pages are touched
 
 
 @native(inline=True)
@@ -18,7 +19,7 @@ def look_up(c: Ctx, pc: u64) -> u64:
     """The host code of the block at `pc`, 0 if there is none."""
     table = c.table
     mask = c.table_mask
-    at = (pc >> 2) & mask
+    at = (pc >> HASH_SHIFT) & mask
     while True:
         entry = table[at]
         if entry.pc == pc and entry.code:
@@ -31,7 +32,7 @@ def look_up(c: Ctx, pc: u64) -> u64:
 @native(inline=False)
 def insert(c: Ctx, pc: u64, code: u64) -> None:
     """Add a block; the caller has seen to it that there is room and that it is not there yet."""
-    at = (pc >> 2) & c.table_mask
+    at = (pc >> HASH_SHIFT) & c.table_mask
     while c.table[at].code:
         at = (at + 1) & c.table_mask
     c.table[at].pc = pc
@@ -55,7 +56,7 @@ def flush(c: Ctx) -> None:
     for b in range(c.n_blocks):
         # Emptying the slots of the blocks there were costs less than clearing the whole table.
         block = c.blocks[b]
-        at = (block.pc >> 2) & c.table_mask
+        at = (block.pc >> HASH_SHIFT) & c.table_mask
         while table[at].code:
             table[at].code = 0
             table[at].pc = 0
