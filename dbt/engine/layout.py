@@ -67,7 +67,7 @@ class Env(Struct):
     pc: u64
     exit: u64  # EXIT_...
     value: u64  # what belongs to the exit: see EXIT_...
-    site: u64  # EXIT_LINK: host address of the displacement to patch
+    site: u64  # EXIT_LINK: host address of the displacement to patch, of the interpreter of Step.link
     flags: Arr[u64] = array(4)  # the flag words n, z, c, v while outside of translated code
     poll: u32  # not 0: leave at the next poll
     mxcsr: u32  # the guest's floating-point control and sticky flags, in the host's form
@@ -78,7 +78,7 @@ class Env(Struct):
     jump_cache: Ptr[JumpEntry]
     entry_code: u64  # where the entry stencil goes
     host_sp: u64  # stack pointer that the leave stencil needs; set by the entry stencil
-    fault_pc: u64  # host PC of the last fault
+    fault_pc: u64  # host PC of the last fault; of the interpreter the Step that left
     fault_address: u64  # host address as the kernel reported it (0 for a non-canonical one)
     fault_error: u64  # page-fault error code of the host: bit 1: a write
     budget: i64  # instructions left, counted at block heads when counting is on
@@ -97,6 +97,20 @@ class Record(Struct):
     imm: i64
     target: i64  # a branch target (absolute), or a second immediate
     pc: u64
+
+
+@struct
+class Step(Struct):
+    """What the interpreter runs: a record and the handler for it. Those of a block lie behind each other.
+
+    `link` is the address of the step that a direct branch leads to. Until that is known it is the address of
+    `unlinked`, which stands for a step whose handler leaves with EXIT_LINK.
+    """
+
+    handler: u64
+    link: u64
+    unlinked: u64
+    record: Record
 
 
 @struct
@@ -313,6 +327,8 @@ class Ctx(Struct):
     rodata: u64
     leave: u64  # host address of the leave stencil in the arena
     entry: u64  # host address of the entry stencil in the arena
+    code: u64  # host code in which guest accesses may fault
+    code_end: u64
     # the arena: hot code grows up from the start, link stubs grow down from the end
     arena: u64
     arena_end: u64
@@ -331,6 +347,7 @@ class Ctx(Struct):
     max_offsets: u64
     next_pc: u64  # translate_one: where the block falls through to
     block_hash: u64  # read_block: of the guest bytes of the block
+    block_flags: u64  # read_block: the flags that its instructions write
     records: Ptr[Record]  # scratch: MAX_BLOCK + LOOK_AHEAD of them
     page_tags: Ptr[u64]  # PAGE_CACHE guest page numbers + 1 (0: empty)
     page_data: Ptr[u8]  # their bytes, PAGE_SIZE each: translation reads these, so it can not fault
@@ -397,5 +414,7 @@ class SignalArea(Struct):
 MODE_COUNT = 1  # a count stencil at every block head
 MODE_NO_LIVENESS = 2  # keep every flag write (debugging)
 MODE_NO_FUSION = 4
+MODE_STEPS = 16  # the interpreter: blocks are steps, stencils are handlers
+MODE_ALONE = 32  # of the interpreter: a block that leads nowhere
 MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them
 MODE_HOT = 16  # blocks count their entries (SPECIAL_HOT), unless instructions are counted

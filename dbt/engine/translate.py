@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dbt.native import Ptr, addr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
-from .decode import decode, fetch_page
+from .decode import WORD, decode, fetch_page, find_form, take_operands
 from .emit import put, put_special
 from .layout import (
     CONDITIONS,
@@ -90,7 +90,8 @@ def live_flags(c: Ctx, start: u64) -> u32:
         page = fetch_page(c, pc)
         if not page or pc & 3:
             break
-        form = decode(c, cast(Ptr[u32], page + (pc & 4095))[0], pc, r)
+        word = cast(Ptr[u32], page + (pc & 4095))[0]
+        form = find_form(c, word)
         info = c.forms[form]
         if form == 0:
             break
@@ -102,8 +103,9 @@ def live_flags(c: Ctx, start: u64) -> u32:
             return read
         ends = u32(info.ends)
         if ends & ENDS == ENDS_NO:
-            pc += r.length
+            pc += WORD
         elif ends & ENDS == ENDS_ALWAYS and ends & ENDS_DIRECT:
+            take_operands(c, info, word, pc, r)
             pc = u64(r.target)
         else:
             break
@@ -217,6 +219,7 @@ def read_block(c: Ctx, pc0: u64) -> u32:
     pc = pc0
     n: u32 = 0
     c.block_hash = 0
+    c.block_flags = 0
     while n < c.max_block:
         if n and c.n_stops and is_stop(c, pc):
             break
@@ -229,6 +232,7 @@ def read_block(c: Ctx, pc0: u64) -> u32:
         if unlikely(form == 0):
             break
         c.block_hash = add_to_hash(c.block_hash, word)
+        c.block_flags |= u64(c.forms[form].flags_written)
         n += 1
         pc += r.length
         if c.forms[form].ends & ENDS:
@@ -319,7 +323,9 @@ def translate_one(env: Env, c: Ctx, pc: u64, start: Ptr[u8]) -> Ptr[u8]:
     last = c.records[n - 1]
     npc = last.pc + last.length
     ends = u32(c.forms[last.form].ends) & ENDS
-    behind = flags_behind(c, last)
+    behind: u32 = ALL_FLAGS
+    if c.block_flags:
+        behind = flags_behind(c, last)
     choose_variants(c, n, behind)
     fused = fused_stencil(c, n, behind)
     if unlikely(missing(c, env, n, fused)):
