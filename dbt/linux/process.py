@@ -303,8 +303,12 @@ class Process:
             syndrome = (0x20 if reason == layout.EXIT_FETCH else 0x24) << 26 | 1 << 25 | (0xF if area else 0x7)
             if reason == layout.EXIT_FAULT and self.cpu.fault_is_write():
                 syndrome |= 1 << 6
-        if reason == layout.EXIT_UNIMPLEMENTED:
-            self.missing_feature(f"an instruction at {env.pc:#x} is not implemented ({env.value}): SIGILL")
+        if reason in {layout.EXIT_UNDEFINED, layout.EXIT_UNIMPLEMENTED} and self.log is not None:
+            from .unknown import complaint
+
+            text = complaint(self.memory, reason, env.pc)
+            if text:
+                self.missing_feature(text)
         self.signals.force(signal, code, address, syndrome)
 
     # ---- the end
