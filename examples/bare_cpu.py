@@ -1,6 +1,6 @@
 """A CPU without a system: map memory, put code there, run it in steps, and see why it stops.
 
-    python examples/bare_cpu.py
+python examples/bare_cpu.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run a Linux program of another architecture from Python, and look at it on the way.
 
-    python examples/run_program.py [PROGRAM [ARGUMENT…]]
+python examples/run_program.py [PROGRAM [ARGUMENT…]]
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import dbt
 import dbt.guests
+
+import dbt
 
 
 def main() -> None:

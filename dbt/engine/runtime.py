@@ -112,13 +112,14 @@ def map_pack(store: Store, guest: str, at: int) -> Any:
 def map_checked(store: Store, name: str, job: str, head: Any, magic: int, at: int = 0, limit: int = 0) -> int:
     """Map a file of the cache, if it is whole and of this build; else it is built again first, once."""
     for attempt in range(2):
+        address, trouble = 0, ""
         try:
             mapped = Mapped(store.path(name), at, limit)
-            trouble = trouble_with(store, mapped, head, magic)
+            address, trouble = mapped.address, trouble_with(store, mapped, head, magic)
         except DamagedFile as error:
             trouble = str(error)
         if not trouble:
-            return mapped.address
+            return address
         if attempt:
             raise InternalError(f"{store.path(name)}: {trouble}, although it was built again")
         store.rebuild(name, job, f"{store.path(name)}: {trouble}")

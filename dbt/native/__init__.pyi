@@ -47,7 +47,7 @@ class Arr(Ptr[_T]):
 
 AnyPtr: TypeAlias = Any
 
-class Fn(Generic[_R_co, *_Ts]):
+class Fn(Protocol[_R_co, *_Ts]):
     def __call__(self, *args: *_Ts) -> _R_co: ...
 
 class Code:
