@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from capstone import CS_AC_WRITE, CS_ARCH_X86, CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET, CS_MODE_64, Cs
-from capstone.x86 import X86_OP_IMM, X86_OP_MEM, X86_REG_RIP, X86_REG_RSP
+from capstone.x86 import X86_OP_IMM, X86_OP_MEM, X86_OP_REG, X86_REG_RIP, X86_REG_RSP
+
+from dbt.engine.layout import Env
 
 from .extract import ExtractError
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from .extract import Stencil
 
 PINNED: Final = ("r12", "r13", "r14", "r15", "rdi")
+BASE: Final = "rsi"
+TMP: Final = "rcx"  # what the interpreter's handlers find their record by, and the fault's record is found by
+_POINTER: Final = 8  # bytes
+_STEP: Final = Env.offset("step")  # no state of the guest
 _ALIASES: Final = {
     name: full
     for full, names in (
@@ -41,9 +47,9 @@ class _State:
 
     __slots__ = ("clobbered", "env", "host", "stored")
 
-    def __init__(self) -> None:
+    def __init__(self, host: frozenset[str] = frozenset()) -> None:
         self.env = frozenset({"rdi"})
-        self.host: frozenset[str] = frozenset()  # pointers to host structures, loaded out of env
+        self.host = host  # pointers to host structures: the record, or loaded out of env
         self.clobbered: frozenset[str] = frozenset()
         self.stored = False
 
@@ -62,13 +68,17 @@ class _State:
         return before != (self.env, self.host, self.clobbered, self.stored)
 
 
-def check(stencil: Stencil, name: str) -> None:
-    """Raise CheckError if a fault at some access would find a changed state."""
+def check(stencil: Stencil, name: str, *, step: bool = False, saved: bool = False) -> None:
+    """Raise CheckError if a fault at some access would find a changed state.
+
+    `step`: this is a handler of the interpreter, with its step in TMP, or also in Env.step if it is `saved`.
+    """
+    pinned = (*PINNED, TMP) if step and not saved else PINNED
     decoder = Cs(CS_ARCH_X86, CS_MODE_64)
     decoder.detail = True
     code = {i.address: i for i in decoder.disasm(stencil.code, 0)}
     patched = {hole.offset for hole in stencil.holes}
-    states = {0: _State()}
+    states = {0: _State(frozenset({TMP} if step else ()))}
     waiting = [0]
     while waiting:
         at = waiting.pop()
@@ -76,7 +86,7 @@ def check(stencil: Stencil, name: str) -> None:
         if instruction is None:
             continue  # behind the end: the next stencil
         state = states[at].copy()
-        _step(instruction, state, name)
+        _step(instruction, state, name, pinned)
         for successor in _successors(instruction, patched):
             known = states.get(successor)
             if known is None:
@@ -103,31 +113,34 @@ def _full(i: CsInsn, register: int) -> str:
     return _ALIASES.get(name, name)
 
 
-def _step(i: CsInsn, state: _State, name: str) -> None:
+def _step(i: CsInsn, state: _State, name: str, pinned: tuple[str, ...]) -> None:
     loads_env = loads_host = False
     if i.mnemonic not in ("lea", "nop", "prefetcht0"):
         for operand in i.operands:
             if operand.type != X86_OP_MEM:
                 continue
             base = _full(i, operand.mem.base)
+            guest = BASE not in state.clobbered and BASE in (base, _full(i, operand.mem.index))
             if operand.mem.base in (X86_REG_RIP, X86_REG_RSP):
                 continue
-            if base in state.env:
-                if operand.access & CS_AC_WRITE:
+            if guest:
+                _access(i, state, name, pinned)
+            elif base in state.env:
+                if operand.access & CS_AC_WRITE and (base != "rdi" or operand.mem.disp != _STEP):
                     state.stored = True
                 loads_env = True
             elif base in state.host:
                 loads_host = True
             else:
-                _access(i, state, name)
+                _access(i, state, name, pinned)
     _written(i, state, host=loads_env or loads_host)
 
 
-def _access(i: CsInsn, state: _State, name: str) -> None:
+def _access(i: CsInsn, state: _State, name: str, pinned: tuple[str, ...]) -> None:
     where = f"{name}: {i.mnemonic} {i.op_str} at {i.address:#x}"
     if state.stored:
         raise CheckError(f"{where}: env is changed before")
-    lost = state.clobbered.intersection(PINNED)
+    lost = state.clobbered.intersection(pinned)
     if lost:
         raise CheckError(f"{where}: {', '.join(sorted(lost))} changed before")
 
@@ -137,15 +150,26 @@ def _written(i: CsInsn, state: _State, *, host: bool) -> None:
     changed = {_full(i, register) for register in i.regs_access()[1]}
     if i.group(CS_GRP_CALL):
         changed |= {"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"}
-    source = _full(i, i.operands[1].reg) if i.mnemonic == "mov" and i.operands[1].type == 1 else ""
-    from_env = source in state.env
+    source, indexed = _source(i)
+    from_env, from_host = source in state.env, source in state.host and not indexed
     state.env -= changed
     state.host -= changed
     state.clobbered |= changed
-    if i.mnemonic == "mov" and i.operands[0].type == 1:
+    if i.mnemonic in ("mov", "lea", "add") and i.operands[0].type == X86_OP_REG and i.operands[0].size == _POINTER:
         target = _full(i, i.operands[0].reg)
         if from_env:
             state.env |= {target}
-            state.clobbered -= {target} if target == "rdi" else set()
-        elif host and i.operands[0].size == 8:
+            state.clobbered -= {target} if target == "rdi" and i.mnemonic == "mov" else set()
+        elif from_host or (host and i.mnemonic == "mov"):
             state.host |= {target}
+
+
+def _source(i: CsInsn) -> tuple[str, bool]:
+    """The register that a move copies or an address is made from, "" if there is none; whether another is added."""
+    if i.mnemonic == "mov" and i.operands[1].type == X86_OP_REG:
+        return _full(i, i.operands[1].reg), False
+    if i.mnemonic == "add" and i.operands[1].type == X86_OP_IMM and i.operands[0].type == X86_OP_REG:
+        return _full(i, i.operands[0].reg), False
+    if i.mnemonic == "lea":
+        return _full(i, i.operands[1].mem.base), bool(i.operands[1].mem.index)
+    return "", False

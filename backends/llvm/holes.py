@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import EXIT_INDIRECT, EXIT_POLL, JUMP_CACHE_ENTRIES, TOKENS, Env, JumpEntry
+from dbt.engine.layout import TOKENS
 
-from .source import IMM, NPC, PC, TARGET, Flags, Immediate, Source
-from .text import CONVENTION, FIRST_FREE_METADATA, SIGNATURE_TYPES, UNLIKELY
+from .edges import TailCalls
+from .source import IMM, NPC, PC, TARGET, Flags, Immediate
+from .text import CONVENTION, FIRST_FREE_METADATA, SIGNATURE_TYPES
 
 if TYPE_CHECKING:
     from dbt.ir.values import Place
@@ -47,21 +48,12 @@ def _symbol(name: str, addend: int) -> str:
     return f"getelementptr (i8, ptr @{name}, i64 {addend})" if addend else f"@{name}"
 
 
-class HoleSource(Source):
+class HoleSource(TailCalls):
     """Operands as holes, edges as tail calls."""
 
     def __init__(self, body: Body, *, wide: bool = False, poll: bool = False) -> None:
-        self.body = body
+        super().__init__(body, poll=poll)
         self._wide: Final = wide
-        self._poll: Final = poll
-
-    def env(self, offset: int) -> str:
-        """Pointer to a field of Env."""
-        return self.body.emit(f"getelementptr i8, ptr %env, i64 {offset}")
-
-    def reload(self) -> None:
-        self.base = self.body.emit(f"load ptr, ptr {self.env(Env.offset('base'))}")
-        self.mask = self.body.emit(f"load i64, ptr {self.env(Env.offset('mask'))}")
 
     def pointer(self, place: Place) -> str:
         if place.token is None:
@@ -108,59 +100,14 @@ class HoleSource(Source):
         return self.body.emit(f"call i{bits} {code}(i{bits} {low}, i{bits} {high}, ptr @B_{amount.which})")
 
     # edges
-    def _jump(self, to: str, flags: Flags) -> None:
-        words = ", ".join(f"i64 {word}" for word in flags)
-        arguments = f"{words}, ptr %env, ptr {self.base}, i64 {self.mask}, i64 undef"
-        self.body.line(f"musttail call {CONVENTION} void {to}({arguments})")
-        self.body.line("ret void")
-
-    def _exit(self, reason: int, pc: str, flags: Flags) -> None:
-        self.body.line(f"store i64 {pc}, ptr {self.env(Env.offset('pc'))}")
-        self.body.line(f"store i64 {reason}, ptr {self.env(Env.offset('exit'))}")
-        self._jump("@" + LEAVE, flags)
-
-    def check_poll(self, pc: Immediate | str, flags: Flags) -> None:
-        """Leave with EXIT_POLL if Env.poll is set; `pc` is where the guest goes on then."""
-        body = self.body
-        word = body.emit(f"load volatile i32, ptr {self.env(Env.offset('poll'))}")
-        asked = body.emit(f"icmp ne i32 {word}, 0")
-        out, on = body.label("poll"), body.label("on")
-        body.line(f"br i1 {asked}, label %{out}, label %{on}, {UNLIKELY}")
-        body.place(out)
-        self._exit(EXIT_POLL, pc if isinstance(pc, str) else self.folded(pc) or self.value(pc), flags)
-        body.place(on)
-
     def next(self, flags: Flags) -> None:
-        self._jump("@" + NEXT, flags)
+        self.jump("@" + NEXT, flags)
 
-    def taken(self, flags: Flags) -> None:
-        if self._poll:
-            self.check_poll(Immediate(TARGET), flags)
-        self._jump("@" + TAKEN, flags)
+    def follow(self, flags: Flags) -> None:
+        self.jump("@" + TAKEN, flags)
 
-    def again(self, flags: Flags) -> None:
-        # The runtime finds the instruction's code again: a loop inside an instruction may be left at any round.
-        self.check_poll(Immediate(PC), flags)
-        pc = self.value(Immediate(PC))
-        self.indirect(pc, flags, "jump")
-
-    def indirect(self, address: str, flags: Flags, hint: str) -> None:  # noqa: ARG002 - regions use the hint
-        # No poll here: who sets the poll word empties the jump cache, so that every look-up misses.
-        body = self.body
-        cache = body.emit(f"load ptr, ptr {self.env(Env.offset('jump_cache'))}")
-        # (address >> 2) modulo the entries, times the size of an entry
-        scaled = body.emit(f"shl i64 {address}, {JumpEntry.size.bit_length() - 3}")
-        index = body.emit(f"and i64 {scaled}, {(JUMP_CACHE_ENTRIES - 1) * JumpEntry.size}")
-        entry = body.emit(f"getelementptr i8, ptr {cache}, i64 {index}")
-        found = body.emit(f"load i64, ptr {entry}")
-        same = body.emit(f"icmp ne i64 {found}, {address}")
-        miss, hit = body.label("miss"), body.label("hit")
-        body.line(f"br i1 {same}, label %{miss}, label %{hit}, {UNLIKELY}")
-        body.place(hit)
-        slot = body.emit(f"getelementptr i8, ptr {entry}, i64 {JumpEntry.offset('code')}")
-        self._jump(body.emit(f"load ptr, ptr {slot}"), flags)
-        body.place(miss)
-        self._exit(EXIT_INDIRECT, address, flags)
+    def enter(self, code: str, flags: Flags) -> None:
+        self.jump(code, flags)
 
     def leave(self, flags: Flags) -> None:
-        self._jump("@" + LEAVE, flags)
+        self.jump("@" + LEAVE, flags)

@@ -16,9 +16,12 @@ from dbt.engine.layout import (
     CONDITIONS,
     FUSED_STENCIL,
     FUSED_VARIANTS,
+    HANDLERS_MAGIC,
+    HOLE_LEAVE,
     HOLE_RODATA,
     N_SPECIAL,
     PACK_MAGIC,
+    SPECIAL_LEAVE,
     STENCIL_HEAD_BYTES,
     VARIANTS,
     PackHead,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 _HEAD: Final = Struct("<3Q8I")
 _STENCIL: Final = Struct("<HHI")
 _HOLE: Final = Struct("<HBBi")
+_I32: Final = Struct("<i")
 _U32: Final = 4
 _CODE_ALIGN: Final = 16
 _POOL_ALIGN: Final = 64  # no constant wants more
@@ -42,6 +46,8 @@ class PackError(Exception):
 
 class Pack:
     """The contents of a pack while it grows. Numbers are those of EXIT_STENCIL and SPECIAL_..."""
+
+    magic = PACK_MAGIC
 
     def __init__(self, stamp: str, n_forms: int, n_fusable: int) -> None:
         self.stamp: Final = stamp
@@ -102,6 +108,11 @@ class Pack:
             self._constants[constant] = found
         return found
 
+    def _placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
+        """Head, holes and code for their place in the file."""
+        del at, at_pool, leave
+        return blob
+
     # the file
     def to_bytes(self) -> bytes:
         """The file's contents."""
@@ -118,7 +129,7 @@ class Pack:
         for table, number, blob in (*((special, n, blob) for n, blob in sorted(self._special.items())), *stencils):
             padding = -at % _CODE_ALIGN
             table[number & ~FUSED_STENCIL] = at + padding
-            parts += (bytes(padding), blob)
+            parts += (bytes(padding), self._placed(blob, at + padding, at_pool, special[SPECIAL_LEAVE]))
             at += padding + len(blob)
         tables = b"".join(n.to_bytes(_U32, "little") for table in (index, fused, special) for n in table)
         body = b"".join((tables, stamp.ljust(at_pool - at_stamp, b"\0"), *parts, bytes(_SLACK)))
@@ -127,7 +138,7 @@ class Pack:
     def _head(self, checksum: int, body: int, *offsets: int) -> bytes:
         at_index, at_fused, at_special, at_pool, at_stamp = offsets
         return _HEAD.pack(
-            PACK_MAGIC, PackHead.size + body, checksum, self.n_forms, self.n_fusable,
+            self.magic, PackHead.size + body, checksum, self.n_forms, self.n_fusable,
             at_index, at_fused, at_special, at_pool, at_stamp, len(self.stamp.encode()),
         )  # fmt: skip
 
@@ -144,16 +155,38 @@ class Pack:
             raise
 
 
-def read_pack(path: str, stamp: str, n_forms: int, n_fusable: int) -> Pack:
+class HandlerPack(Pack):
+    """The interpreter's handlers: code that runs where it lies in the file, so holes are filled in by this process.
+
+    They are against other places in the file, constants and the leave handler: the file may be mapped anywhere.
+    """
+
+    magic = HANDLERS_MAGIC
+
+    def _placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
+        placed = bytearray(blob)
+        _, n_holes, code = _STENCIL.unpack_from(blob)
+        if leave:
+            leave += _STENCIL.unpack_from(self._special[SPECIAL_LEAVE])[2]
+        for i in range(n_holes):
+            offset, kind, _, addend = _HOLE.unpack_from(blob, STENCIL_HEAD_BYTES + _HOLE.size * i)
+            if kind not in (HOLE_RODATA, HOLE_LEAVE) or (kind == HOLE_LEAVE and not leave):
+                raise PackError(f"a handler has a hole of kind {kind}")
+            target = at_pool if kind == HOLE_RODATA else leave
+            placed[code + offset : code + offset + _I32.size] = _I32.pack(target + addend - (at + code + offset))
+        return bytes(placed)
+
+
+def read_pack(path: str, stamp: str, n_forms: int, n_fusable: int, kind: type[Pack] = Pack) -> Pack:
     """The contents of a pack file. Raises PackError if it is damaged or not of this build, OSError if unreadable."""
     with open(path, "rb") as file:
         data = file.read()
-    pack = Pack(stamp, n_forms, n_fusable)
+    pack = kind(stamp, n_forms, n_fusable)
     if len(data) < PackHead.size:
         raise PackError(f"{path}: {len(data)} bytes")
     magic, size, checksum, forms, fusable, *offsets = _HEAD.unpack_from(data)
     at_index, at_fused, at_special, at_pool, at_stamp, stamp_size = offsets
-    if magic != PACK_MAGIC or size != len(data) or zlib.crc32(memoryview(data)[PackHead.size :]) != checksum:
+    if magic != kind.magic or size != len(data) or zlib.crc32(memoryview(data)[PackHead.size :]) != checksum:
         raise PackError(f"{path}: damaged")
     if (forms, fusable) != (n_forms, n_fusable) or data[at_stamp : at_stamp + stamp_size] != stamp.encode():
         raise PackError(f"{path}: of another build")

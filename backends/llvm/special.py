@@ -24,53 +24,56 @@ from .source import IMM, PC, TARGET, Flags, Immediate
 from .text import CONVENTION, SIGNATURE, UNLIKELY, Body, Declarations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from .edges import TailCalls
 
 PINNED: Final = Flags("%n", "%z", "%c", "%v")
 _WORD: Final = 8
 
 
-class _Special(HoleSource):
+class HoleSpecial(HoleSource):
     """Writes one special stencil: numbers are 64 bits wide."""
 
     def __init__(self, body: Body) -> None:
         super().__init__(body, wide=True)
 
-    def put(self, field: str, value: str, offset: int = 0) -> None:
-        """Store 64 bits to a field of Env."""
-        self.body.line(f"store i64 {value}, ptr {self.env(Env.offset(field) + offset)}")
 
-    def number(self, which: str) -> str:
-        """A number of the record, or SITE."""
-        return self.value(Immediate(which))
+def number(s: TailCalls, which: str) -> str:
+    """A number of the record, or SITE."""
+    return s.value(Immediate(which))
 
 
-def _entry(s: _Special) -> None:
+def save_stack_pointer(s: TailCalls) -> None:
     """The stack pointer at entry is the one with which the leave stencil returns, also after a fault."""
     pointer = s.env(Env.offset("host_sp"))
     s.body.line(f'call void asm sideeffect "movq %rsp, $0", "=*m"(ptr elementtype(i64) {pointer})')
-    code = s.body.emit(f"load ptr, ptr {s.env(Env.offset('entry_code'))}")
-    given = "i64 %n, i64 %z, i64 %c, i64 %v, ptr %env, ptr %base, i64 %mask, i64 undef"
-    s.body.line(f"musttail call {CONVENTION} void {code}({given})")
-    s.body.line("ret void")
 
 
-def _leave(s: _Special) -> None:
+def _entry(s: TailCalls) -> None:
+    save_stack_pointer(s)
+    s.jump(s.body.emit(f"load ptr, ptr {s.env(Env.offset('entry_code'))}"), PINNED)
+
+
+def spill_and_return(s: TailCalls) -> None:
+    """End of translated code: the flag words go to env."""
     for i, word in enumerate(PINNED):
         s.put("flags", word, _WORD * i)
     s.body.line("ret void")
 
 
-def _link(s: _Special) -> None:
-    s.put("pc", s.number(TARGET))
-    s.put("site", s.number("SITE"))
-    s.put("exit", str(EXIT_LINK))
-    s.leave(PINNED)
+def _link(s: TailCalls) -> None:
+    s.put("site", number(s, "SITE"))
+    s.leave_with(EXIT_LINK, number(s, TARGET), PINNED)
 
 
-def _count(s: _Special) -> None:
+def _count(s: TailCalls) -> None:
+    write_count(s, "ptrtoint (ptr @H_COUNT to i64)")
+
+
+def write_count(s: TailCalls, count: str) -> None:
+    """Env.budget -= count; below 0: undo and leave."""
     body, budget = s.body, s.env(Env.offset("budget"))
-    count = "ptrtoint (ptr @H_COUNT to i64)"
     before = body.emit(f"load i64, ptr {budget}")
     after = body.emit(f"sub i64 {before}, {count}")
     body.line(f"store i64 {after}, ptr {budget}")
@@ -80,32 +83,30 @@ def _count(s: _Special) -> None:
     body.place(out)
     again = body.emit(f"load volatile i64, ptr {budget}")
     body.line(f"store i64 {body.emit(f'add i64 {again}, {count}')}, ptr {budget}")
-    s.put("pc", s.number(PC))
-    s.put("exit", str(EXIT_BUDGET))
-    s.leave(PINNED)
+    s.leave_with(EXIT_BUDGET, number(s, PC), PINNED)
     body.place(on)
     s.next(PINNED)
 
 
-def _stop(s: _Special) -> None:
-    s.put("pc", s.number(PC))
-    s.put("exit", s.number(IMM))
-    s.put("value", s.number(TARGET))
+def _stop(s: TailCalls) -> None:
+    s.put("pc", number(s, PC))
+    s.put("exit", number(s, IMM))
+    s.put("value", number(s, TARGET))
     s.leave(PINNED)
 
 
-def _poll(s: _Special) -> None:
+def _poll(s: TailCalls) -> None:
     s.check_poll(Immediate(PC), PINNED)
     s.next(PINNED)
 
 
-def _jump(s: _Special) -> None:
+def _jump(s: TailCalls) -> None:
     s.taken(PINNED)
 
 
-def _hot(s: _Special) -> None:
+def _hot(s: TailCalls) -> None:
     body = s.body
-    counter = body.emit(f"inttoptr i64 {s.number('SITE')} to ptr")
+    counter = body.emit(f"inttoptr i64 {number(s, 'SITE')} to ptr")
     before = body.emit(f"load i32, ptr {counter}")
     after = body.emit(f"sub i32 {before}, 1")
     body.line(f"store i32 {after}, ptr {counter}")
@@ -113,26 +114,31 @@ def _hot(s: _Special) -> None:
     out, on = body.label("hot"), body.label("on")
     body.line(f"br i1 {often}, label %{out}, label %{on}, {UNLIKELY}")
     body.place(out)
-    s.put("pc", s.number(PC))
-    s.put("exit", str(EXIT_HOT))
-    s.leave(PINNED)
+    s.leave_with(EXIT_HOT, number(s, PC), PINNED)
     body.place(on)
     s.next(PINNED)
 
 
-_WRITERS: Final[dict[int, Callable[[_Special], None]]] = {
-    SPECIAL_ENTRY: _entry, SPECIAL_LEAVE: _leave, SPECIAL_LINK: _link, SPECIAL_COUNT: _count,
-    SPECIAL_STOP: _stop, SPECIAL_POLL: _poll, SPECIAL_JUMP: _jump, SPECIAL_HOT: _hot,
+COMMON: Final[dict[int, Callable[[TailCalls], None]]] = {
+    SPECIAL_STOP: _stop, SPECIAL_POLL: _poll, SPECIAL_JUMP: _jump,
+}  # fmt: skip
+OF_STENCILS: Final[dict[int, Callable[[TailCalls], None]]] = {
+    SPECIAL_ENTRY: _entry, SPECIAL_LEAVE: spill_and_return, SPECIAL_LINK: _link, SPECIAL_COUNT: _count,
+    SPECIAL_HOT: _hot, **COMMON,
 }  # fmt: skip
 
 
-def special_functions(declarations: Declarations) -> dict[int, str]:
+def special_functions(
+    declarations: Declarations,
+    source: Callable[[Body], TailCalls] = HoleSpecial,
+    writers: Mapping[int, Callable[[TailCalls], None]] = OF_STENCILS,
+) -> dict[int, str]:
     """The LLVM function of every special stencil, named special_<number>."""
     found: dict[int, str] = {}
-    for number, write in _WRITERS.items():
+    for which, write in writers.items():
         body = Body(declarations)
-        write(_Special(body))
-        found[number] = function(f"special_{number}", body)
+        write(source(body))
+        found[which] = function(f"special_{which}", body)
     return found
 
 

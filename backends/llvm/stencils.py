@@ -7,7 +7,7 @@ that kills it; `fallback` stands in for the form that did.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from dbt.engine.helpers import HELPERS
 from dbt.engine.layout import (
@@ -31,15 +31,17 @@ from .extract import Stencil, extract
 from .holes import HoleSource, declarations
 from .lower import Lowering
 from .source import PC, Immediate
-from .special import PINNED, function, special_functions
+from .special import OF_STENCILS, PINNED, HoleSpecial, function, special_functions
 from .text import METADATA, Body, Declarations, attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from dbt.frontends.guest import Guest
 
     from dbt.ir.values import Template
+
+    from .edges import TailCalls
 
 
 class Request(NamedTuple):
@@ -79,10 +81,16 @@ def template_of(guest: Guest, request: Request) -> Template:
     return dead_code(fold(template))
 
 
-def stencil_body(template: Template, declared: Declarations, *, wide: bool, poll: bool) -> Body:
+class Operands(Protocol):
+    """Makes the source of one function: HoleSource for stencils, RecordSource for handlers."""
+
+    def __call__(self, body: Body, *, wide: bool, poll: bool) -> TailCalls: ...
+
+
+def stencil_body(template: Template, declared: Declarations, operands: Operands, *, wide: bool, poll: bool) -> Body:
     """The text of one stencil."""
     body = Body(declared)
-    Lowering(HoleSource(body, wide=wide, poll=poll), StateOffsets(), tuple(HELPERS)).run(template)
+    Lowering(operands(body, wide=wide, poll=poll), StateOffsets(), tuple(HELPERS)).run(template)
     return body
 
 
@@ -95,11 +103,13 @@ def _compile(functions: Iterable[str], declared: Declarations) -> dict[str, Sten
     return extract(compile_text(module_text(functions, declared), reloc="static", opt=2, passes=False))
 
 
-def compile_templates(templates: Iterable[tuple[str, Template, bool, bool]]) -> dict[str, Stencil]:
+def compile_templates(
+    templates: Iterable[tuple[str, Template, bool, bool]], operands: Operands = HoleSource
+) -> dict[str, Stencil]:
     """Stencils of (name, template, wide, poll) by name: one module, one pass through LLVM."""
     declared = Declarations()
     functions = [
-        function(name, stencil_body(template, declared, wide=wide, poll=poll))
+        function(name, stencil_body(template, declared, operands, wide=wide, poll=poll))
         for name, template, wide, poll in templates
     ]
     return _compile(functions, declared)
@@ -110,18 +120,26 @@ def compile_requests(guest: Guest, requests: Iterable[Request]) -> dict[Request,
 
     Where a faulting access would not find the guest's state as it was before the instruction, CheckError is raised.
     """
-    ordered = sorted(set(requests))
-    named = {f"s{i}": request for i, request in enumerate(ordered)}
-    found = compile_templates((name, template_of(guest, r), r.wide, r.poll) for name, r in named.items())
-    for name, request in named.items():
-        check(found[name], str(request))
+    found = compile_unchecked(guest, requests, HoleSource)
+    for request, stencil in found.items():
+        check(stencil, str(request))
+    return found
+
+
+def compile_unchecked(guest: Guest, requests: Iterable[Request], operands: Operands) -> dict[Request, Stencil]:
+    """The first half of compile_requests."""
+    named = {f"s{i}": request for i, request in enumerate(sorted(set(requests)))}
+    found = compile_templates(((name, template_of(guest, r), r.wide, r.poll) for name, r in named.items()), operands)
     return {request: found[name] for name, request in named.items()}
 
 
-def compile_specials() -> dict[int, Stencil]:
+def compile_specials(
+    source: Callable[[Body], TailCalls] = HoleSpecial,
+    writers: Mapping[int, Callable[[TailCalls], None]] = OF_STENCILS,
+) -> dict[int, Stencil]:
     """The special stencils by number (layout.SPECIAL_...)."""
     declared = Declarations()
-    functions = special_functions(declared)
+    functions = special_functions(declared, source, writers)
     found = _compile(functions.values(), declared)
     return {number: found[f"special_{number}"] for number in functions}
 
@@ -138,5 +156,6 @@ def fallback(request: Request) -> Stencil:
 
 
 __all__: Final = [
-    "Request", "compile_requests", "compile_specials", "compile_templates", "fallback", "request_of", "template_of",
+    "Request", "compile_requests", "compile_specials", "compile_templates", "compile_unchecked", "fallback",
+    "request_of", "template_of",
 ]  # fmt: skip

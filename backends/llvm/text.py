@@ -18,6 +18,7 @@ SIGNATURE_TYPES: Final = ", ".join(type_ for type_, _ in PARAMETERS)
 # Metadata numbers of a module made here; holes.py goes on from FIRST_FREE_METADATA.
 UNLIKELY: Final = "!prof !0"
 UNPREDICTABLE: Final = "!unpredictable !1"
+INVARIANT: Final = "!invariant.load !1"
 METADATA: Final = '!0 = !{!"branch_weights", i32 1, i32 2000}\n!1 = !{}'
 FIRST_FREE_METADATA: Final = 2
 

@@ -84,6 +84,7 @@ class Env(Struct):
     budget: i64  # instructions left, counted at block heads when counting is on
     helpers: Arr[u64] = array(MAX_HELPERS)  # addresses of native helpers, in the order of engine/helpers.py
     ctx: u64  # address of Ctx
+    step: u64  # of the interpreter: the Step, while its handler needs the register for something else; else 0
 
 
 @struct
@@ -231,6 +232,7 @@ class PackHead(Struct):
 
 
 PACK_MAGIC = 0x314B434150474144  # 'DAGPACK1', little-endian
+HANDLERS_MAGIC = 0x31444E4148474144  # 'DAGHAND1': handlers of the interpreter in the same form, to be run in the file
 
 
 @struct
