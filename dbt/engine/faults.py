@@ -20,7 +20,7 @@ from .host_x86_64 import (
     UC_SIGMASK,
     KernelSigaction,
 )
-from .layout import EXIT_BUS, EXIT_FAULT, SIGINFO_BYTES, SIGNAL_RING, Ctx, Env, SignalArea
+from .layout import EXIT_BUS, EXIT_FAULT, MAX_CPUS, SIGINFO_BYTES, SIGNAL_RING, Ctx, Env, SignalArea
 
 SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV = 4, 5, 7, 8, 11
 BUS_ADRERR = 2
@@ -58,6 +58,27 @@ def note(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
             env.jump_cache = c.empty_cache
 
 
+@native(inline=True)
+def holds(c: Ctx, host: u64) -> u32:
+    """1 if the host address is in this address space's translated code."""
+    return u32(host >= c.arena and host < c.arena_end) | u32(host >= c.regions and host < c.regions_end)
+
+
+@native(inline=False)
+def owner(area: SignalArea, host: u64, pinned: u64) -> u64:
+    """The Env whose translated code holds the host address, 0 if there is none. `pinned`: where most code has it."""
+    for i in range(u32(MAX_CPUS)):
+        if area.cpus[i] == pinned and pinned:
+            if holds(cast(Ctx, cast(Env, pinned).ctx), host):
+                return pinned
+    for i in range(u32(MAX_CPUS)):
+        found = area.cpus[i]
+        if found:
+            if holds(cast(Ctx, cast(Env, found).ctx), host):
+                return found
+    return 0
+
+
 @native(inline=False)
 def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
     """A fault that is not the guest's: to whoever handled it before us, or to its default action."""
@@ -84,22 +105,21 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
     if not fault or code <= 0:
         note(area, number, info, context)
         return
-    if area.env:
-        env = cast(Env, area.env)
+    rip = field(context, UC_RIP)
+    found = owner(area, rip[0], field(context, UC_RDI)[0])
+    if found and number != SIGILL and number != SIGTRAP:
+        env = cast(Env, found)
         c = cast(Ctx, env.ctx)
-        rip = field(context, UC_RIP)
-        region = u32(rip[0] >= c.regions and rip[0] < c.regions_end)
-        inside = u32(rip[0] >= c.arena and rip[0] < c.arena_end) | region
-        if env.in_code and inside and number != SIGILL and number != SIGTRAP:
+        if env.in_code:
             env.fault_pc = rip[0]
             env.fault_address = field(info, SI_ADDR)[0]
             env.fault_error = field(context, UC_ERR)[0]
             env.exit = EXIT_FAULT
             if number == SIGBUS and code == BUS_ADRERR:
                 env.exit = EXIT_BUS
-            if region:
+            if rip[0] >= c.regions and rip[0] < c.regions_end:
                 # Everything is in env, as far as it is live; the leave stencil spills flag words out of registers.
-                field(context, UC_RDI)[0] = area.env
+                field(context, UC_RDI)[0] = found
                 for i in range(u32(4)):
                     field(context, UC_FLAGS + 8 * u64(i))[0] = env.flags[i]
             rip[0] = c.leave

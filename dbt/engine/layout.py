@@ -399,17 +399,21 @@ class SignalRecord(Struct):
     info: Arr[u8] = array(SIGINFO_BYTES)
 
 
+MAX_CPUS = 64  # of one process
+
+
 @struct
 class SignalArea(Struct):
     """What the signal handlers know. One for the process; they find it through a word in the runtime image."""
 
-    env: u64  # the Env that runs, 0: none
+    env: u64  # the Env that leaves when a signal was noted, 0: none
     window_start: u64  # host code in which a system call has not begun yet: see host_x86_64.SYSTEM_CALL
     window_end: u64
     window_abort: u64
     head: u64  # records noted so far
     tail: u64  # records taken by Python so far
     previous: Arr[u64] = array(65)  # handlers that were there before ours: 0 default, 1 ignore
+    cpus: Arr[u64] = array(MAX_CPUS)  # all Envs, one of which has made a fault; 0: no CPU
     ring: Arr[SignalRecord] = array(SIGNAL_RING)
 
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
+from _thread import allocate_lock
+
+from dbt.errors import UserError
+
 from . import hostmem
 from .host_x86_64 import (
     SA_ONSTACK,
@@ -18,7 +22,7 @@ from .host_x86_64 import (
     SYS_SIGPROCMASK,
     KernelSigaction,
 )
-from .layout import SIGINFO_BYTES, SIGNAL_RING, SignalRecord
+from .layout import MAX_CPUS, SIGINFO_BYTES, SIGNAL_RING, SignalRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,55 +32,88 @@ if TYPE_CHECKING:
 
 SIG_DFL, SIG_IGN = 0, 1
 SIG_SETMASK = 2
+SS_DISABLE = 2
 FAULTS = (4, 5, 7, 8, 11)  # SIGILL SIGTRAP SIGBUS SIGFPE SIGSEGV: our handler stays in place for these
 STACK_BYTES = 1 << 16
 ALL_SIGNALS = (1 << 64) - 1
 MASK_BYTES = 8
 
 
+class _Shared:
+    """What all CPUs of the process have in common: the handlers of faults. They stay while there is a CPU."""
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self.saved: dict[int, bytes] = {}  # actions that were there before ours
+        self.cpus = 0
+        self.stack = 0
+
+
+_shared = _Shared()
+
+
 class Signals:
-    """The host's dispositions while a guest runs. One for a process."""
+    """The host's dispositions while a guest runs, for one CPU."""
 
     def __init__(self, runtime: Runtime, env: Any) -> None:
         self._runtime = runtime
         self._env = env
         self._area = runtime.area
         self._action = hostmem.map_anonymous(4096)
-        self._stack = 0
-        self._saved: dict[int, bytes] = {}
-        self._lent: dict[int, bytes] = {}
+        self._env_address = 0
+        self._slot = -1
+        self._lent: dict[int, tuple[bytes, int]] = {}
 
     def start(self, env_address: int) -> None:
-        """Take the faults of translated code: alternate stack and handlers of this thread."""
-        self._area.env = env_address
-        if not self._stack:
-            self._stack = hostmem.map_anonymous(STACK_BYTES)
-            ctypes.memmove(
-                self._action,
-                self._stack.to_bytes(8, "little") + (0).to_bytes(8, "little") + STACK_BYTES.to_bytes(8, "little"),
-                24,
-            )
-            self._call(SYS_SIGALTSTACK, self._action, self._action + 64)
-            self._saved[0] = ctypes.string_at(self._action + 64, 24)
-        for signo in FAULTS:
-            old = self._note_from_now_on(signo, 0)
-            if signo not in self._saved:
-                self._saved[signo] = old
-                self._area.previous[signo] = int.from_bytes(old[:8], "little")
+        """Take the faults of this CPU's translated code."""
+        area = self._area
+        self._env_address = env_address
+        with _shared.lock:
+            self._slot = next((slot for slot in range(MAX_CPUS) if not area.cpus[slot]), -1)
+            if self._slot < 0:
+                raise UserError(f"there are {MAX_CPUS} CPUs in this process already", "Close one of them.")
+            area.cpus[self._slot] = env_address
+            area.env = env_address
+            _shared.cpus += 1
+            self._give_stack()
+            for signo in FAULTS:
+                old = self._note_from_now_on(signo, 0)
+                if signo not in _shared.saved:
+                    _shared.saved[signo] = old
+                    area.previous[signo] = int.from_bytes(old[:8], "little")
 
     def stop(self) -> None:
-        """Put back what was there before `start`."""
-        self._area.env = 0
-        for signo, old in self._saved.items():
-            if signo:
-                ctypes.memmove(self._action, old, KernelSigaction.size)
-                self._call(SYS_SIGACTION, signo, self._action, 0, MASK_BYTES)
-        if 0 in self._saved:
-            ctypes.memmove(self._action, self._saved[0], 24)
-            self._call(SYS_SIGALTSTACK, self._action, 0)
-            hostmem.unmap_memory(self._stack, STACK_BYTES)
-            self._stack = 0
-        self._saved.clear()
+        """The CPU goes; with the last one what was there before the first comes back."""
+        with _shared.lock:
+            if self._slot >= 0:
+                self._area.cpus[self._slot] = 0
+                self._slot = -1
+                _shared.cpus -= 1
+            if self._area.env == self._env_address:
+                self._area.env = 0
+            if not _shared.cpus:
+                for signo, old in _shared.saved.items():
+                    self._put_back(signo, old)
+                _shared.saved.clear()
+        if self._action:
+            hostmem.unmap_memory(self._action, 4096)
+            self._action = 0
+
+    def _give_stack(self) -> None:
+        """An alternate stack for the first thread, if it has none; it stays. Translated code needs none."""
+        if _shared.stack:
+            return
+        self._call(SYS_SIGALTSTACK, 0, self._action)
+        if not int.from_bytes(ctypes.string_at(self._action + 8, 4), "little") & SS_DISABLE:
+            return
+        _shared.stack = hostmem.map_anonymous(STACK_BYTES)
+        words = (_shared.stack, 0, STACK_BYTES)
+        ctypes.memmove(self._action, b"".join(word.to_bytes(8, "little") for word in words), 24)
+        self._call(SYS_SIGALTSTACK, self._action, 0)
+
+    def _put_back(self, signo: int, old: bytes) -> None:
+        ctypes.memmove(self._action, old, KernelSigaction.size)
+        self._call(SYS_SIGACTION, signo, self._action, 0, MASK_BYTES)
 
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT."""
@@ -96,12 +133,15 @@ class Signals:
 
     def borrow(self, signo: int) -> None:
         """As install, remembering the handler that is there, for `give_back`."""
-        self._lent[signo] = self._note_from_now_on(signo, 0)
+        before = int(self._area.env)
+        self._area.env = self._env_address
+        self._lent[signo] = (self._note_from_now_on(signo, 0), before)
 
     def give_back(self, signo: int) -> None:
         """Put back the handler that `borrow` found."""
-        ctypes.memmove(self._action, self._lent.pop(signo), KernelSigaction.size)
-        self._call(SYS_SIGACTION, signo, self._action, 0, MASK_BYTES)
+        action, before = self._lent.pop(signo)
+        self._put_back(signo, action)
+        self._area.env = before
 
     def unblock(self) -> None:
         """Lift the mask that the handler leaves behind when it has noted a signal."""
