@@ -84,12 +84,13 @@ class ReferenceEngine:
         *,
         executable: Callable[[int], bool] = lambda _address: True,
         width: int = 4,
+        data: Memory | None = None,
         io: Memory | None = None,
         offsets: StateOffsets | None = None,
     ) -> None:
         self.tables: Final = tables
         self.memory: Final = memory
-        self.state: Final = State(env_address, memory, io, offsets)
+        self.state: Final = State(env_address, data or memory, io, offsets)  # `data`: loads and stores, if they differ
         self.stops: Collection[int] = frozenset()
         self.executed = 0
         self._executable: Final = executable

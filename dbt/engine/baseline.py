@@ -19,6 +19,8 @@ from .layout import (
     LOOK_AHEAD,
     MAX_BLOCK,
     MODE_COUNT,
+    MODE_EXACT_FLAGS,
+    MODE_NO_LIVENESS,
     N_PASS,
     PAGE_CACHE,
     PAGE_SIZE,
@@ -50,6 +52,7 @@ MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
 MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
+_ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
 
 
@@ -146,6 +149,28 @@ class Baseline:
             self.ctx.mode = self.ctx.mode ^ MODE_COUNT
             self.flush()
         return before
+
+    def keep_flags(self, *, on: bool) -> None:
+        """Whether every flag write is kept that anybody could see at a stop."""
+        mode = int(self.ctx.mode)
+        wanted = mode | _ALL_FLAGS if on else mode & ~_ALL_FLAGS
+        if wanted != mode:
+            self.ctx.mode = wanted
+            self.flush()
+
+    def rest_of_block(self, host: int) -> int:
+        """How many instructions of a block have not run when the one at a host address faults."""
+        ctx = self.ctx
+        low, high = 0, int(ctx.n_blocks)
+        while low < high:
+            middle = (low + high) // 2
+            if Block.at(int(ctx.blocks) + middle * Block.size).code <= host:
+                low = middle + 1
+            else:
+                high = middle
+        block = Block.at(int(ctx.blocks) + (low - 1) * Block.size)
+        pc = self.runtime.instruction_at(self.ctx_address, host)
+        return int(block.n) - (pc - int(block.pc)) // 4
 
     def set_stops(self, addresses: list[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL)."""

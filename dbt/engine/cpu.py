@@ -24,7 +24,7 @@ from .memory import AddressSpace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from .baseline import Baseline
@@ -35,6 +35,14 @@ CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
 MASK64 = (1 << 64) - 1
 FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
+
+
+class Bus:
+    """Where loads and stores of the reference engine go. A tool may put others in (dbt/control/traps.py)."""
+
+    def __init__(self, memory: AddressSpace) -> None:
+        self.read: Callable[[int, int], bytes] = memory.read
+        self.write: Callable[[int, bytes], None] = memory.write
 
 
 class Cpu:
@@ -53,6 +61,8 @@ class Cpu:
         self.env.mxcsr = self.env.host_mxcsr = self.info.host_fp_default
         self._words: Any = (ctypes.c_uint64 * (GUEST_BYTES // 8)).from_address(self.env_address)
         self.x: Any = memoryview(self._words).cast("B").cast("Q")[:31]
+        self.bus = Bus(self.memory)
+        self.traps: Any = None  # watchpoints and I/O (dbt/control/traps.py), if there are any
         self._reference: Any = None
         self.baseline: Baseline | None = None
         self.counting = False
@@ -165,6 +175,12 @@ class Cpu:
 
         `budget`: at most so many instructions (exact), then EXIT_BUDGET.
         """
+        if self.traps is not None:
+            return int(self.traps.run(budget))
+        return self.run_engine(budget)
+
+    def run_engine(self, budget: int | None = None) -> int:
+        """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
             return self._run_reference(budget)
         reason = self.baseline.run() if budget is None else self._run_budget(budget)
@@ -179,6 +195,8 @@ class Cpu:
         self.env.budget = budget
         reason = baseline.run()
         left = int(self.env.budget)
+        if reason in (EXIT_FAULT, EXIT_BUS):
+            left += baseline.rest_of_block(int(self.env.fault_pc))
         baseline.count_instructions(on=before)
         self.executed += budget - left
         if reason == EXIT_BUDGET and left:
@@ -187,6 +205,12 @@ class Cpu:
 
     def step(self) -> int:
         """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
+        if self.traps is not None:
+            return int(self.traps.run(1))
+        return self._run_reference(1)
+
+    def step_reference(self) -> int:
+        """As `step`, on the reference engine whatever else there is: loads and stores go to `bus`."""
         return self._run_reference(1)
 
     def _run_reference(self, budget: int | None) -> int:
@@ -211,9 +235,14 @@ class Cpu:
             from dbt.frontends.guest import load_guest
 
             self._reference = ReferenceEngine(
-                load_guest(self.info.name).tables, self.memory, self.env_address, executable=self.memory.executable
+                load_guest(self.info.name).tables, self.memory, self.env_address, executable=self.memory.executable, data=self.bus
             )
         return self._reference
+
+    def keep_flags(self, *, on: bool) -> None:
+        """Have all flags exact wherever the CPU may stop, not only those that the guest will look at."""
+        if self.baseline is not None:
+            self.baseline.keep_flags(on=on)
 
     def _locate_fault(self) -> None:
         """Set env.value to the guest address of a fault in translated code."""

@@ -21,7 +21,7 @@ from .layout import PAGE_SIZE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Any, Final
 
 GUARD: Final = 1 << 20  # bytes at both ends: more than the largest immediate offset of an addressing mode
 RANGE_BITS: Final = (46, 44, 42, 40, 38)  # the largest that the host grants (RLIMIT_AS may forbid the first ones)
@@ -32,7 +32,7 @@ TAG_SHIFT: Final = 56  # Arm's top-byte-ignore
 class Area:
     """One mapping: [start, end), protection as the guest sees it, and where its bytes come from."""
 
-    __slots__ = ("end", "name", "offset", "prot", "shared", "start")
+    __slots__ = ("backing", "end", "name", "offset", "prot", "shared", "start")
 
     def __init__(self, start: int, end: int, prot: int, name: str, offset: int, *, shared: bool) -> None:
         self.start = start
@@ -41,10 +41,14 @@ class Area:
         self.name = name  # of the file; '' for anonymous memory, '[heap]', '[stack]'
         self.offset = offset  # in the file, of `start`
         self.shared = shared
+        self.backing: tuple[Any, int] | None = None  # a snapshot's pages (dbt/control/snapshot.py), offset of `start`
 
     def part(self, start: int, end: int) -> Area:
         """The part of this mapping between two addresses inside of it."""
-        return Area(start, end, self.prot, self.name, self.offset + start - self.start, shared=self.shared)
+        part = Area(start, end, self.prot, self.name, self.offset + start - self.start, shared=self.shared)
+        if self.backing is not None:
+            part.backing = (self.backing[0], self.backing[1] + start - self.start)
+        return part
 
     @property
     def solid(self) -> bool:
@@ -78,6 +82,9 @@ class AddressSpace:
         # Called with (start, end) before anything that could have been translated changes or goes away.
         self.on_code_change: Callable[[int, int], None] = lambda _start, _end: None
         self.code_changed = True  # whether executable_ranges() differs from what the runtime was told
+        # Watched and I/O pages (dbt/control/traps.py): their host protection is less than the guest's.
+        self.traps: Any = None
+        self.generation = 0  # how often mappings have changed
 
     def close(self) -> None:
         """Give everything back to the host."""
@@ -94,6 +101,7 @@ class AddressSpace:
         self.areas.clear()
         self._starts.clear()
         self.code_changed = True
+        self._changed(0, self.limit)
 
     # ---- mappings
 
@@ -126,6 +134,7 @@ class AddressSpace:
         self._starts.insert(at, address)
         if old or prot & PROT_EXEC:
             self.code_changed = True
+        self._changed(address, address + length)
 
     def unmap(self, address: int, length: int) -> None:
         """Take pages away; what is not mapped stays so."""
@@ -138,6 +147,7 @@ class AddressSpace:
             length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, self.base + address
         )
         self._remove(address, address + length)
+        self._changed(address, address + length)
 
     def protect(self, address: int, length: int, prot: int) -> None:
         """Change the protection of whole pages; raises OSError(ENOMEM) where not all of them are mapped."""
@@ -159,6 +169,7 @@ class AddressSpace:
             area.prot = prot
         if executable or prot & PROT_EXEC:
             self.code_changed = True
+        self._changed(address, end)
 
     def move(self, old: int, old_length: int, new: int, new_length: int) -> None:
         """Move a mapping as mremap does with MREMAP_FIXED; raises OSError. All pages must be of one mapping."""
@@ -187,6 +198,8 @@ class AddressSpace:
         at = bisect.bisect_left(self._starts, new)
         self.areas.insert(at, moved)
         self._starts.insert(at, new)
+        self._changed(old, old + old_length)
+        self._changed(new, new + new_length)
 
     def find_free(self, length: int, hint: int = 0, top: int = 0, bottom: int = 0x10000) -> int:
         """An address where `length` bytes are free: at `hint` if it is, else the highest one below `top`; 0: none."""
@@ -247,6 +260,9 @@ class AddressSpace:
             return b""
         if address + size > self.limit:
             raise GuestFault(address, "read")
+        if self.traps is not None and self.traps.covers(address, size):
+            with self.traps.lifted():
+                return self.read(address, size)
         area = self.area_at(address)
         if area is not None and address + size <= area.end and area.prot & PROT_READ and area.solid:
             return ctypes.string_at(self.base + address, size)
@@ -263,6 +279,10 @@ class AddressSpace:
             return
         if address + size > self.limit:
             raise GuestFault(address, "write")
+        if self.traps is not None and self.traps.covers(address, size):
+            with self.traps.lifted():
+                self.write(address, data)
+            return
         area = self.area_at(address)
         if area is not None and address + size <= area.end and area.prot & PROT_WRITE and area.solid:
             ctypes.memmove(self.base + address, data, size)
@@ -299,6 +319,11 @@ class AddressSpace:
         self.write(address, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))
 
     # ---- inside
+
+    def _changed(self, start: int, end: int) -> None:
+        self.generation += 1
+        if self.traps is not None:
+            self.traps.protect(start, end)
 
     def _check(self, address: int, length: int) -> None:
         if address % PAGE_SIZE or length <= 0:

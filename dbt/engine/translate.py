@@ -79,6 +79,15 @@ def wide_bit(c: Ctx, r: Record, poll: u32) -> u32:
     return wide
 
 
+@native(inline=True)
+def is_stop(c: Ctx, pc: u64) -> u32:
+    """1 if the user wants to stop at `pc`."""
+    for i in range(c.n_stops):
+        if c.stops[i] == pc:
+            return 1
+    return 0
+
+
 @native(inline=False)
 def live_flags(c: Ctx, start: u64) -> u32:
     """The flags that code at `start` may read before it writes them; all where it cannot be told."""
@@ -87,6 +96,8 @@ def live_flags(c: Ctx, start: u64) -> u32:
     killed: u32 = 0
     r = c.records[MAX_BLOCK]
     for _ in range(LOOK_AHEAD):
+        if c.n_stops and is_stop(c, pc):
+            break  # whoever stops there may look at all of them
         page = fetch_page(c, pc)
         if not page or pc & 3:
             break
@@ -168,15 +179,6 @@ def fused_stencil(c: Ctx, n: u32, behind: u32) -> i64:
     if second.variant & POLL:
         variant |= POLL_FUSED
     return i64(((a - 1) * CONDITIONS + (b - 1)) * FUSED_VARIANTS + variant)
-
-
-@native(inline=True)
-def is_stop(c: Ctx, pc: u64) -> u32:
-    """1 if the user wants to stop at `pc`."""
-    for i in range(c.n_stops):
-        if c.stops[i] == pc:
-            return 1
-    return 0
 
 
 @native(inline=True)
