@@ -1,7 +1,7 @@
 """Hooks: functions that are called when a guest asks its kernel, faults, or meets an instruction that is none.
 
-A hook may be added and removed at any time, also by a hook. As long as it returns None, everything goes on as if it were
-not there. What it raises comes out of `run`, and the CPU stands where it can go on: before the system call, at the
+A hook may be added and removed at any time, also by a hook. As long as it returns None, everything goes on as if it
+were not there. What it raises comes out of `run`, and the CPU stands where it can go on: before the system call, at the
 instruction.
 """
 

@@ -169,7 +169,7 @@ class Baseline:
             else:
                 high = middle
         block = Block.at(int(ctx.blocks) + (low - 1) * Block.size)
-        pc = self.runtime.instruction_at(self.ctx_address, host)
+        pc = int(self.runtime.instruction_at(self.ctx_address, host))
         return int(block.n) - (pc - int(block.pc)) // 4
 
     def set_stops(self, addresses: list[int]) -> None:

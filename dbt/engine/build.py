@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+from _thread import allocate_lock
 
 from dbt.errors import InternalError, UserError
 
@@ -120,10 +121,16 @@ class Worker:
 
 
 _workers: list[Worker] = []
+_one_at_a_time = allocate_lock()  # CPUs may run in several threads
 
 
 def run_worker(store: Store, jobs: list[str]) -> None:
     """Have the worker do `jobs` (see worker.py) and wait for it. Raises InternalError if it fails."""
+    with _one_at_a_time:
+        _run_worker(store, jobs)
+
+
+def _run_worker(store: Store, jobs: list[str]) -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         before = signal.SIGCHLD in signal.sigpending()

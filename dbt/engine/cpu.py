@@ -235,7 +235,11 @@ class Cpu:
             from dbt.frontends.guest import load_guest
 
             self._reference = ReferenceEngine(
-                load_guest(self.info.name).tables, self.memory, self.env_address, executable=self.memory.executable, data=self.bus
+                load_guest(self.info.name).tables,
+                self.memory,
+                self.env_address,
+                executable=self.memory.executable,
+                data=self.bus,
             )
         return self._reference
 

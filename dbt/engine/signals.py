@@ -7,7 +7,6 @@ translated code leave at its next poll.
 from __future__ import annotations
 
 import ctypes
-
 from _thread import allocate_lock
 
 from dbt.errors import UserError

@@ -22,7 +22,7 @@ from .table import CALLS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from dbt.engine.cpu import Cpu
 
@@ -112,6 +112,7 @@ class Process:
         self.missing: set[str] = set()
         self.log = log
         self.trace = strace
+        self.tools: Any = None  # sees exits first (dbt/control/hooks.py), if anybody wants that
         self.status: int | None = None  # exit code, or minus the signal
         self.child = False  # a forked copy: never returns from run()
         self.vfork_pipe = -1  # where a vforked child reports
@@ -217,11 +218,13 @@ class Process:
 
     def handle(self, reason: int) -> bool:
         """Serve one reason for which the CPU stopped; False if it is the caller's (budget, stop address)."""
+        if self.tools is not None:
+            reason = self.tools.filter(reason)
         if reason == layout.EXIT_SYSCALL:
             self.system_call()
         elif reason in {layout.EXIT_BUDGET, layout.EXIT_UNTIL}:
             return False
-        elif reason not in {layout.EXIT_POLL, layout.EXIT_ICACHE, layout.EXIT_HINT}:
+        elif reason not in {layout.EXIT_NONE, layout.EXIT_POLL, layout.EXIT_ICACHE, layout.EXIT_HINT}:
             self._trap(reason)
         env = self.cpu.env
         while env.poll and self.status is None:
@@ -311,7 +314,20 @@ class Process:
                 self.missing_feature(text)
         self.signals.force(signal, code, address, syndrome)
 
+    def native(self, *, on: bool) -> None:
+        """Whether native code may make system calls without Python seeing them."""
+        if on and not self.trace:
+            self.cpu.pass_calls(passthrough.ROWS, self.fd_limit)
+        elif not on and self.cpu.baseline is not None:
+            self.cpu.baseline.forbid_calls(row[0] for row in passthrough.ROWS)
+
     # ---- the end
+
+    def close(self) -> None:
+        """Give back the host memory of a process that ended or is given up."""
+        if self.scratch.address:
+            hostmem.unmap_memory(self.scratch.address, _SCRATCH)
+            self.scratch.address = 0
 
     def finish(self) -> NoReturn:
         """End the host process as the guest ended: with its exit code, or by really dying of its signal."""
