@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 
 from dbt.errors import InternalError, UserError
 
@@ -11,10 +12,12 @@ from . import hostmem
 from .helpers import HELPERS
 from .layout import (
     CONDITIONS,
+    EXIT_BUDGET,
     EXIT_FULL,
     EXIT_ICACHE,
     EXIT_STENCIL,
     FUSED_STENCIL,
+    FUSED_VARIANTS,
     JUMP_CACHE_ENTRIES,
     LOOK_AHEAD,
     MAX_BLOCK,
@@ -118,7 +121,12 @@ class Baseline:
                 self._tell_mappings()
             reason = self.runtime.run(self.cpu.env_address)
             if reason == EXIT_STENCIL:
-                self._compile(int(env.value))
+                if not self._compile(int(env.value)):
+                    if self.ctx.mode & MODE_COUNT and not env.budget:
+                        return EXIT_BUDGET
+                    reason = self._interpret()
+                    if reason != EXIT_BUDGET:
+                        return reason
             elif reason == EXIT_FULL:
                 self.flush()
             elif reason == EXIT_ICACHE:
@@ -193,17 +201,35 @@ class Baseline:
 
     # ---- stencils
 
-    def _compile(self, wanted: int) -> None:
-        """A stencil is missing: have it compiled, with all others that the code in memory needs."""
+    def _compile(self, wanted: int) -> bool:
+        """A stencil is missing: have it compiled, with others that code from here on needs. False if it cannot be."""
         if wanted in self._failed:
-            raise InternalError(
-                f"LLVM cannot compile {self._name(wanted)}; 'dragoman run --engine reference' avoids it"
-            )
-        needed = self._needed(int(self.cpu.env.pc)) | {wanted}
-        self.store.compile(self.cpu.info.name, needed)
-        self._load_pack()
-        if not self._has(wanted):
-            self._failed.add(wanted)
+            return False
+        why = "LLVM cannot compile it"
+        try:
+            needed = self._needed(int(self.cpu.env.pc)) | {wanted}
+            self.store.compile(self.cpu.info.name, needed)
+            self._load_pack()
+        except InternalError as error:
+            why = str(error)
+        if self._has(wanted):
+            return True
+        self._failed.add(wanted)
+        if not self.store.quiet:
+            sys.stderr.write(f"dragoman: {self._name(wanted)} is interpreted: {why}\n")
+        return False
+
+    def _interpret(self) -> int:
+        """Run the block at pc, which cannot be translated, on the reference engine; EXIT_BUDGET: go on."""
+        cpu, env = self.cpu, self.cpu.env
+        counted = bool(self.ctx.mode & MODE_COUNT)
+        limit = min(MAX_BLOCK, int(env.budget)) if counted else MAX_BLOCK
+        before = cpu.executed
+        reason = cpu.interpret(limit)
+        if counted:
+            env.budget -= cpu.executed - before
+            cpu.executed = before
+        return reason
 
     def _needed(self, start: int) -> set[int]:
         """Stencils for the instructions that can be reached from `start`, as far as that can be told, up to a limit."""
@@ -222,7 +248,11 @@ class Baseline:
         return bool(ctypes.c_uint32.from_address(int(table) + 4 * (index & (FUSED_STENCIL - 1))).value)
 
     def _name(self, index: int) -> str:
-        return f"{'pair' if index & FUSED_STENCIL else 'form'} {(index & (FUSED_STENCIL - 1)) // VARIANTS}"
+        from dbt.frontends.guest import load_guest
+
+        if index & FUSED_STENCIL:
+            return f"pair {(index & (FUSED_STENCIL - 1)) // FUSED_VARIANTS}"
+        return load_guest(self.cpu.info.name).tables.forms[index // VARIANTS].name
 
     def _load_pack(self) -> None:
         """Map the stencil pack in front of the arena, whose code refers to its constants."""

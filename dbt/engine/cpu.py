@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .baseline import Baseline
     from .cache import Store
 
-ENGINES = ("baseline", "reference")
+ENGINES = ("baseline", "optimizer", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
 MASK64 = (1 << 64) - 1
@@ -67,11 +67,14 @@ class Cpu:
         self.baseline: Baseline | None = None
         self.counting = False
         self.executed = 0  # instructions, as far as they are counted
-        if engine == "baseline":
-            from .baseline import Baseline
+        if engine != "reference":
             from .cache import open_store
 
-            self.baseline = Baseline(self, store or open_store())
+            if engine == "optimizer":
+                from .optimizer import Optimizer as Engine
+            else:
+                from .baseline import Baseline as Engine
+            self.baseline = Engine(self, store or open_store())
             self.kernel: Any = self.baseline.kernel
             self.signals: Any = self.baseline.signals
         else:
@@ -182,7 +185,7 @@ class Cpu:
     def run_engine(self, budget: int | None = None) -> int:
         """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
-            return self._run_reference(budget)
+            return self.interpret(budget)
         reason = self.baseline.run() if budget is None else self._run_budget(budget)
         if reason in (EXIT_FAULT, EXIT_BUS):
             self._locate_fault()
@@ -200,20 +203,21 @@ class Cpu:
         baseline.count_instructions(on=before)
         self.executed += budget - left
         if reason == EXIT_BUDGET and left:
-            return self._run_reference(left)
+            return self.interpret(left)
         return reason
 
     def step(self) -> int:
         """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
         if self.traps is not None:
             return int(self.traps.run(1))
-        return self._run_reference(1)
+        return self.interpret(1)
 
     def step_reference(self) -> int:
         """As `step`, on the reference engine whatever else there is: loads and stores go to `bus`."""
-        return self._run_reference(1)
+        return self.interpret(1)
 
-    def _run_reference(self, budget: int | None) -> int:
+    def interpret(self, budget: int | None) -> int:
+        """Run on the reference engine, whatever the engine is: exactly `budget` instructions, or without limit."""
         engine = self.reference()
         self._fold_fp_status()
         before = engine.executed
@@ -258,7 +262,7 @@ class Cpu:
         # The host does not tell: a non-canonical address, or a guard zone. The instruction has not changed anything,
         # so the reference engine meets the same fault again and knows.
         reason, pc = env.exit, env.pc
-        if self._run_reference(1) not in (EXIT_FAULT, EXIT_BUS):
+        if self.interpret(1) not in (EXIT_FAULT, EXIT_BUS):
             raise InternalError(f"the access at {pc:#x} faults in translated code and not on the reference engine")
         env.exit = reason
 

@@ -255,3 +255,21 @@ def test_registers_by_name(cpu: dbt.CPU) -> None:
     assert cpu.registers["x5"] == 1
     cpu.registers["v3"] = 1 << 127
     assert cpu.registers["v3"] == 1 << 127
+
+
+def test_what_llvm_cannot_compile_is_interpreted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dbt.engine.cache import Store
+
+    with dbt.open_cpu() as cpu:
+        cpu.memory.map(CODE, 0x1000, "rwx")
+        load(cpu, 0xD2800C80, *COUNT_DOWN, 0x9BC27C23, SVC)  # umulh x3, x1, x2: nothing else here uses it
+        monkeypatch.setattr(Store, "compile", lambda *_: None)
+        cpu._cpu.baseline.ctx.stencils = cpu._cpu.baseline._anonymous(1 << 20)
+        cpu.registers.update({"x1": 1 << 63, "x2": 6})
+        assert isinstance(cpu.run(CODE, budget=7), dbt.BudgetSpent)
+        assert cpu.registers["x0"] == 97
+        assert isinstance(cpu.run(), dbt.SystemCall)
+        assert cpu.registers["x3"] == 3
+    assert "is interpreted: LLVM cannot compile it" in capsys.readouterr().err
