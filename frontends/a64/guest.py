@@ -41,8 +41,8 @@ FEATURES: Final = (
 )
 
 GUEST: Final = Guest(
-    name="a64",
-    aliases=("aarch64", "arm64"),
+    name="aarch64",
+    aliases=("a64", "arm64"),
     package="dbt.frontends.a64",
     modules=(
         "data_immediate",
