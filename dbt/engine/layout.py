@@ -423,4 +423,4 @@ MODE_NO_FUSION = 4
 MODE_STEPS = 16  # the interpreter: blocks are steps, stencils are handlers
 MODE_ALONE = 32  # of the interpreter: a block that leads nowhere
 MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them
-MODE_HOT = 16  # blocks count their entries (SPECIAL_HOT), unless instructions are counted
+MODE_HOT = 64  # blocks count their entries (SPECIAL_HOT), unless instructions are counted
