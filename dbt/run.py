@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dbt.launch import Origin
 
-ENGINES = ("baseline", "reference")
+ENGINES = ("baseline", "interpreter", "reference")
 HELP = """\
 usage: dragoman run [OPTION…] PROGRAM [ARGUMENT…]
 
@@ -26,7 +26,8 @@ Run an AArch64 Linux program as if it were one of this machine.
 
 options:
   -L ROOT              folder in which the guest's absolute paths are looked up first
-  --engine ENGINE      baseline: compiled stencils, the default; reference: plain Python, needs no compiler
+  --engine ENGINE      baseline: compiled stencils, the default; interpreter: compiled handlers, exact and without
+                       executable memory of its own; reference: plain Python, needs no compiler
   --strace             print each system call with its result on standard error
   --stats              print what was translated, and how fast, on standard error at the end
   -E NAME=VALUE        set a variable in the guest's environment; may be repeated

@@ -43,6 +43,7 @@ from .signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .cache import Store
@@ -81,10 +82,15 @@ class Kernel:
 class Baseline:
     """Translated code of one address space."""
 
+    job = "stencils"  # of the worker, when something is missing
+    short_budget = 0  # up to so many instructions run_exactly is better than counting, which flushes
+    exact_tail = 0  # so many instructions run_exactly runs at the end of a budget
+    arena_protection = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+
     def __init__(self, cpu: Cpu, store: Store) -> None:
         self.store = store
         self.cpu = cpu
-        store.prepare(cpu.info.name)
+        store.prepare(cpu.info.name, self.job)
         self.runtime = load_runtime(store)
         self._mapped: list[tuple[int, int]] = []
         self.ctx_address = self._anonymous(Ctx.size)
@@ -115,11 +121,23 @@ class Baseline:
 
     def run(self) -> int:
         """Run until a reason that the caller has to see."""
+        return self.drive(self.runtime.run)
+
+    def run_exactly(self, count: int) -> int:
+        """Run `count` instructions; blocks are not cut here, so the reference engine does it."""
+        return self.cpu.interpret(count)
+
+    def step(self) -> int:
+        """Run one instruction."""
+        return self.run_exactly(1)
+
+    def drive(self, native: Callable[[int], int]) -> int:
+        """Call one of the native loops until a reason that the caller has to see."""
         env = self.cpu.env
         while True:
             if self.cpu.memory.code_changed:
                 self._tell_mappings()
-            reason = self.runtime.run(self.cpu.env_address)
+            reason = native(self.cpu.env_address)
             if reason == EXIT_STENCIL:
                 if not self._compile(int(env.value)):
                     if self.ctx.mode & MODE_COUNT and not env.budget:
@@ -208,7 +226,7 @@ class Baseline:
         why = "LLVM cannot compile it"
         try:
             needed = self._needed(int(self.cpu.env.pc)) | {wanted}
-            self.store.compile(self.cpu.info.name, needed)
+            self.store.compile(self.cpu.info.name, needed, self.job)
             self._load_pack()
         except InternalError as error:
             why = str(error)
@@ -257,7 +275,7 @@ class Baseline:
     def _load_pack(self) -> None:
         """Map the stencil pack in front of the arena, whose code refers to its constants."""
         ctx = self.ctx
-        head = map_pack(self.store, self.cpu.info.name, self._arena)
+        head = map_pack(self.store, self.cpu.info.name, self.job, self._arena)
         pack = self._arena
         ctx.pack = pack
         ctx.stencils = pack + head.index
@@ -296,13 +314,14 @@ class Baseline:
         ctx = self.ctx
         arena = hostmem.map_memory(
             PACK_RESERVE + ARENA_BYTES,
-            mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+            self.arena_protection,
             hostmem.MAP_PRIVATE | hostmem.MAP_ANONYMOUS | hostmem.MAP_NORESERVE,
         )
         self._mapped.append((arena, PACK_RESERVE + ARENA_BYTES))
         self._arena = arena
         ctx.arena = ctx.hot = ctx.hot_start = arena + PACK_RESERVE
         ctx.arena_end = ctx.cold = arena + PACK_RESERVE + ARENA_BYTES - 4096
+        ctx.code, ctx.code_end = ctx.arena, ctx.arena_end
         sizes = {
             "table": TABLE_ENTRIES * JumpEntry.size,
             "blocks": MAX_BLOCKS * Block.size,

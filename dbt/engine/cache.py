@@ -3,6 +3,7 @@
     <cache>/<build>/runtime.image     the native runtime
     <cache>/<build>/<guest>.tables    decoder tables
     <cache>/<build>/<guest>.pack      stencils, growing as guests need them
+    <cache>/<build>/<guest>.handlers  the interpreter's handlers, likewise
     <cache>/<build>/modules.bundle    our Python modules, see dbt/bundle.py
 
 A build is identified by a stamp: version, our source files (name, size, time), LLVM bindings, and the host CPU's
@@ -30,6 +31,7 @@ SOURCE_FOLDERS = (
     ("backends", ("", "llvm", "reference")),
 )
 BUILD_DIGITS = 16
+PACKS = {"stencils": "pack", "handlers": "handlers"}  # what the worker's jobs make: ends of file names
 BUILDS_KEPT = 4
 
 
@@ -156,11 +158,13 @@ class Store:
         """The path of a file of this build."""
         return os.path.join(self.folder, name)
 
-    def prepare(self, guest: str) -> None:
-        """See to it that all files are there that a guest needs to start, in one go."""
-        if not all(os.path.exists(self.path(name)) for name in ("runtime.image", f"{guest}.tables", f"{guest}.pack")):
+    def prepare(self, guest: str, job: str = "stencils") -> None:
+        """See to it that all files are there that a guest needs to start, in one go. `job`: one of PACKS."""
+        if not all(
+            os.path.exists(self.path(name)) for name in ("runtime.image", f"{guest}.tables", f"{guest}.{PACKS[job]}")
+        ):
             forget_old_builds(self)
-            self.build(["image", "modules", f"tables {guest}", f"stencils {guest} "])
+            self.build(["image", "modules", f"tables {guest}", f"{job} {guest} "])
 
     def image(self) -> Image:
         """The native runtime, loaded."""
@@ -180,9 +184,9 @@ class Store:
         os.unlink(self.path(name))
         self.build([job])
 
-    def compile(self, guest: str, stencils: Iterable[int]) -> None:
+    def compile(self, guest: str, stencils: Iterable[int], job: str = "stencils") -> None:
         """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept."""
-        self.build([f"stencils {guest} " + ",".join(str(s) for s in sorted(stencils))])
+        self.build([f"{job} {guest} " + ",".join(str(s) for s in sorted(stencils))])
 
     def build(self, jobs: list[str]) -> None:
         """Have the worker build what is missing. Raises InternalError with what it said if it fails."""

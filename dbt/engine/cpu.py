@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .baseline import Baseline
     from .cache import Store
 
-ENGINES = ("baseline", "optimizer", "reference")
+ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
 MASK64 = (1 << 64) - 1
@@ -72,6 +72,8 @@ class Cpu:
 
             if engine == "optimizer":
                 from .optimizer import Optimizer as Engine
+            elif engine == "interpreter":
+                from .interpreter import Interpreter as Engine
             else:
                 from .baseline import Baseline as Engine
             self.baseline = Engine(self, store or open_store())
@@ -188,29 +190,31 @@ class Cpu:
             return self.interpret(budget)
         reason = self.baseline.run() if budget is None else self._run_budget(budget)
         if reason in (EXIT_FAULT, EXIT_BUS):
-            self._locate_fault()
+            self.locate_fault()
         return reason
 
     def _run_budget(self, budget: int) -> int:
         baseline = self.baseline
         assert baseline is not None
+        if budget <= baseline.short_budget:
+            return baseline.run_exactly(budget)
         before = baseline.count_instructions(on=True)
-        self.env.budget = budget
+        self.env.budget = budget - baseline.exact_tail
         reason = baseline.run()
-        left = int(self.env.budget)
+        left = int(self.env.budget) + baseline.exact_tail
         if reason in (EXIT_FAULT, EXIT_BUS):
             left += baseline.rest_of_block(int(self.env.fault_pc))
         baseline.count_instructions(on=before)
         self.executed += budget - left
         if reason == EXIT_BUDGET and left:
-            return self.interpret(left)
+            return baseline.run_exactly(left)
         return reason
 
     def step(self) -> int:
         """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
         if self.traps is not None:
             return int(self.traps.run(1))
-        return self.interpret(1)
+        return self.interpret(1) if self.baseline is None else self.baseline.step()
 
     def step_reference(self) -> int:
         """As `step`, on the reference engine whatever else there is: loads and stores go to `bus`."""
@@ -252,7 +256,7 @@ class Cpu:
         if self.baseline is not None:
             self.baseline.keep_flags(on=on)
 
-    def _locate_fault(self) -> None:
+    def locate_fault(self) -> None:
         """Set env.value to the guest address of a fault in translated code."""
         env = self.env
         address = env.fault_address - self.memory.base

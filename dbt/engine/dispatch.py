@@ -18,6 +18,7 @@ from .layout import (
     EXIT_POLL,
     EXIT_SYSCALL,
     JUMP_CACHE_ENTRIES,
+    MODE_STEPS,
     Ctx,
     Env,
 )
@@ -35,7 +36,7 @@ def enter(env: Env, c: Ctx, code: u64) -> None:
     load_mxcsr(addr(env.mxcsr))
     env.in_code = 1
     flags = env.flags
-    cast(Code, c.entry)(flags[0], flags[1], flags[2], flags[3], env, cast(Ptr[u8], env.base), env.mask, 0)
+    cast(Code, c.entry)(flags[0], flags[1], flags[2], flags[3], env, cast(Ptr[u8], env.base), env.mask, code)
     env.in_code = 0
     store_mxcsr(addr(env.mxcsr))
     load_mxcsr(addr(env.host_mxcsr))
@@ -60,7 +61,10 @@ def run(env: Env) -> u64:
             if unlikely(code == 0):
                 return env.exit
         if site:
-            patch_displacement(site, code)
+            if c.mode & MODE_STEPS:
+                cast(Ptr[u64], site)[0] = code
+            else:
+                patch_displacement(site, code)
             c.n_links += 1
             site = 0
         if indirect:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, i32, i64, native, new, u8, u32, u64, u128
 
 from . import layout
-from .layout import SPECIAL_LINK, STENCIL_HEAD_BYTES, Ctx, Hole, Record, StencilHead, Values
+from .layout import MODE_STEPS, SPECIAL_LINK, STENCIL_HEAD_BYTES, Ctx, Hole, Record, StencilHead, Values
+from .steps import put_special_step
 from .table import look_up
 
 
@@ -77,6 +78,8 @@ def put(c: Ctx, to: Ptr[u8], stencil: u32, r: Record, v: Values) -> Ptr[u8]:
 @native(inline=False)
 def put_special(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u8]:
     """As put, for one of the special stencils."""
+    if c.mode & MODE_STEPS:
+        return put_special_step(c, to, number, r, v)
     return put(c, to, c.special[number], r, v)
 
 

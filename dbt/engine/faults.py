@@ -14,6 +14,7 @@ from .host_x86_64 import (
     SYSTEM_CALL,
     UC_ERR,
     UC_FLAGS,
+    UC_RCX,
     UC_RDI,
     UC_RIP,
     UC_RSP,
@@ -61,7 +62,7 @@ def note(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
 @native(inline=True)
 def holds(c: Ctx, host: u64) -> u32:
     """1 if the host address is in this address space's translated code."""
-    return u32(host >= c.arena and host < c.arena_end) | u32(host >= c.regions and host < c.regions_end)
+    return u32(host >= c.code and host < c.code_end) | u32(host >= c.regions and host < c.regions_end)
 
 
 @native(inline=False)
@@ -122,6 +123,9 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
                 field(context, UC_RDI)[0] = found
                 for i in range(u32(4)):
                     field(context, UC_FLAGS + 8 * u64(i))[0] = env.flags[i]
+            if env.step:
+                field(context, UC_RCX)[0] = env.step
+                env.step = 0
             rip[0] = c.leave
             field(context, UC_RSP)[0] = env.host_sp
             return

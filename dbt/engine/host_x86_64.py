@@ -20,6 +20,7 @@ EINTR = 4
 # Of the host's ucontext_t and siginfo_t (arch/x86/include/uapi/asm/sigcontext.h), in bytes.
 UC_FLAGS = 72  # r12 to r15, in which translated code keeps the flag words
 UC_RDI = 104  # and env
+UC_RCX = 152  # and the interpreter its step
 UC_RSP = 160
 UC_RIP = 168
 UC_ERR = 192

@@ -13,7 +13,8 @@ from zlib import crc32
 from dbt.errors import InternalError
 
 from . import hostmem
-from .layout import PACK_MAGIC, TABLES_MAGIC, PackHead, SignalArea, TablesHead
+from .cache import PACKS
+from .layout import HANDLERS_MAGIC, PACK_MAGIC, TABLES_MAGIC, PackHead, SignalArea, TablesHead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Runtime:
     """The native functions, loaded once for a process."""
 
     __slots__ = (
-        "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "scan",
+        "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "run_exactly", "scan",
         "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait", "walk",
     )  # fmt: skip
 
@@ -38,6 +39,7 @@ class Runtime:
         self.image = image
         get = image.function
         self.run: Any = get("run", U64, (U64,))
+        self.run_exactly: Any = get("run_exactly", U64, (U64,))
         self.translate_at: Any = get("translate_at", U64, (U64, U64))
         self.flush: Any = get("flush", None, (U64,))
         self.forget_pages: Any = get("forget_pages", None, (U64,))
@@ -68,14 +70,14 @@ class Mapped:
 
     __slots__ = ("address", "size")
 
-    def __init__(self, path: str, at: int = 0, limit: int = 0) -> None:
+    def __init__(self, path: str, at: int = 0, limit: int = 0, prot: int = mmap.PROT_READ) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.size = os.fstat(fd).st_size
             if not self.size or (limit and self.size > limit):
                 raise DamagedFile(f"damaged: {self.size} bytes")
             flags = mmap.MAP_PRIVATE | (hostmem.MAP_FIXED if at else 0)
-            self.address = hostmem.map_memory(self.size, mmap.PROT_READ, flags, at, fd)
+            self.address = hostmem.map_memory(self.size, prot, flags, at, fd)
         finally:
             os.close(fd)
 
@@ -103,18 +105,22 @@ def load_tables(store: Store, guest: str) -> Any:
     return found
 
 
-def map_pack(store: Store, guest: str, at: int) -> Any:
-    """Map the stencil pack to the room in front of an arena; returns its PackHead view."""
-    job = f"stencils {guest} "
-    return PackHead.at(map_checked(store, guest + ".pack", job, PackHead, PACK_MAGIC, at, PACK_RESERVE))
+def map_pack(store: Store, guest: str, job: str, at: int) -> Any:
+    """Map what a job makes (cache.PACKS) to the room in front of an arena; returns its PackHead view."""
+    name, magic, prot = f"{guest}.{PACKS[job]}", PACK_MAGIC, mmap.PROT_READ
+    if job == "handlers":
+        magic, prot = HANDLERS_MAGIC, mmap.PROT_READ | mmap.PROT_EXEC
+    return PackHead.at(map_checked(store, name, f"{job} {guest} ", PackHead, magic, at, PACK_RESERVE, prot))
 
 
-def map_checked(store: Store, name: str, job: str, head: Any, magic: int, at: int = 0, limit: int = 0) -> int:
+def map_checked(
+    store: Store, name: str, job: str, head: Any, magic: int, at: int = 0, limit: int = 0, prot: int = mmap.PROT_READ
+) -> int:
     """Map a file of the cache, if it is whole and of this build; else it is built again first, once."""
     for attempt in range(2):
         address, trouble = 0, ""
         try:
-            mapped = Mapped(store.path(name), at, limit)
+            mapped = Mapped(store.path(name), at, limit, prot)
             address, trouble = mapped.address, trouble_with(store, mapped, head, magic)
         except DamagedFile as error:
             trouble = str(error)

@@ -87,6 +87,13 @@ def add_to_hash(hashed: u64, word: u32) -> u64:
 @native(inline=False)
 def note_block(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -> None:
     """Enter a translated block into the table and the list that faults are looked up in."""
+    note_code(c, pc, code, size, n, guest_size)
+    insert(c, pc, code)
+
+
+@native(inline=False)
+def note_code(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -> None:
+    """Enter a translated block into the list that faults are looked up in."""
     block = c.blocks[c.n_blocks]
     block.pc = pc
     block.code = code
@@ -97,7 +104,6 @@ def note_block(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) -
     block.hash = c.block_hash
     c.n_blocks += 1
     c.n_offsets += n
-    insert(c, pc, code)
 
 
 @native(export=True)
@@ -127,9 +133,9 @@ def touches_code(c: Ctx, start: u64, end: u64) -> u32:
     return 0
 
 
-@native(export=True)
-def find_instruction(c: Ctx, host: u64) -> u64:
-    """The guest PC of the instruction whose code holds the host address; all ones if there is none.
+@native(inline=False)
+def find_block(c: Ctx, host: u64) -> u64:
+    """The number of the block whose code holds the host address; all ones if there is none.
 
     Blocks lie in the order in which they were made, so the list is sorted by code.
     """
@@ -146,6 +152,16 @@ def find_instruction(c: Ctx, host: u64) -> u64:
     block = c.blocks[low - 1]
     if host >= block.code + block.size:
         return u64(-1)
+    return low - 1
+
+
+@native(export=True)
+def find_instruction(c: Ctx, host: u64) -> u64:
+    """The guest PC of the instruction whose code holds the host address; all ones if there is none."""
+    found = find_block(c, host)
+    if unlikely(found == u64(-1)):
+        return found
+    block = c.blocks[found]
     offset = u16(host - block.code)
     i: u64 = 0
     while i + 1 < block.n and c.offsets[block.first + i + 1] <= offset:

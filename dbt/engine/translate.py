@@ -30,6 +30,7 @@ from .layout import (
     MODE_HOT,
     MODE_NO_FUSION,
     MODE_NO_LIVENESS,
+    MODE_STEPS,
     NO_FLAGS,
     POLL,
     POLL_FUSED,
@@ -48,6 +49,7 @@ from .layout import (
     Record,
     Values,
 )
+from .steps import put_step
 from .table import add_to_hash, look_up, note_block
 
 ALL_FLAGS = 15
@@ -66,6 +68,8 @@ def fits(value: i64) -> u32:
 @native(inline=True)
 def wide_bit(c: Ctx, r: Record, poll: u32) -> u32:
     """WIDE if a value that the form uses does not fit the narrow holes."""
+    if c.mode & MODE_STEPS:
+        return 0
     uses = u32(c.forms[r.form].wide)
     if poll:
         uses |= USES_TARGET
@@ -283,7 +287,11 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
         r = c.records[i]
         offsets[i] = u16(cast(u64, p) - cast(u64, start))
         v.npc = i64(r.pc + r.length)
-        p = put(c, p, c.stencils[u32(r.form) * VARIANTS + r.variant], r, v)
+        stencil = c.stencils[u32(r.form) * VARIANTS + r.variant]
+        if c.mode & MODE_STEPS:
+            p = put_step(c, p, stencil, r, u32(c.forms[r.form].ends) & ENDS_DIRECT)
+        else:
+            p = put(c, p, stencil, r, v)
     if fused >= 0:
         r = c.records[n - 2]
         branch = c.records[n - 1]
@@ -293,7 +301,7 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
         r.target = branch.target
         r.pc = branch.pc
         v.npc = i64(branch.pc + branch.length)
-        p = put(c, p, c.fused[fused], r, v)
+        p = put_step(c, p, c.fused[fused], r, 1) if c.mode & MODE_STEPS else put(c, p, c.fused[fused], r, v)
     return p
 
 

@@ -1,9 +1,9 @@
 """The worker process: compiles what the cache lacks. Started by build.py, with a socket as descriptor 3.
 
 A request is a line of jobs with tabs between them: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…`
-(indices as in EXIT_STENCIL). Lines in answer: `@progress DONE TOTAL TEXT`; at the end `@done`, `@failed`, or
-`@error TEXT` for what the user can mend; anything else is shown if the jobs fail. The worker ends when nobody has asked
-for something for a while.
+(indices as in EXIT_STENCIL), `handlers` likewise. Lines in answer: `@progress DONE TOTAL TEXT`; at the end `@done`,
+`@failed`, or `@error TEXT` for what the user can mend; anything else is shown if the jobs fail. The worker ends when
+nobody has asked for something for a while.
 
 LLVM aborts on internal errors, so stencils are compiled in child processes, a batch each. A batch whose child dies is
 halved until the stencil to blame is alone; that one is left out, which the engine reports when it needs it.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .cache import Store, is_plain_install
+from .cache import PACKS, Store, is_plain_install
 
 if TYPE_CHECKING:
     from dbt.backends.llvm.extract import Stencil
@@ -108,14 +108,14 @@ def build_image(store: Store) -> None:
     from dbt.backends.llvm.image import write_image
     from dbt.backends.llvm.native import module_text
 
-    from . import dispatch, faults, host_x86_64, survey, syscalls, table
+    from . import dispatch, faults, host_x86_64, stepping, survey, syscalls, table
     from .helpers import HELPERS
 
     progress(0, 1, "compiling the runtime")
     roots: list[Native] = [
         dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal, syscalls.raw_call,
         syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.still_valid,
-        table.find_instruction,
+        table.find_instruction, stepping.run_exactly,
         *(helper.function for helper in HELPERS.values()),
     ]  # fmt: skip
     write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
@@ -145,16 +145,27 @@ def build_tables(store: Store, guest: str) -> None:
 
 def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
     """Compile stencils into the guest's pack, which keeps those it has."""
-    from dbt.backends.llvm.pack import Pack, PackError, read_pack
+    build_pack(store, "stencils", guest_name, numbers)
+
+
+def build_handlers(store: Store, guest_name: str, numbers: str = "") -> None:
+    """The same for the interpreter's handlers."""
+    build_pack(store, "handlers", guest_name, numbers)
+
+
+def build_pack(store: Store, kind: str, guest_name: str, numbers: str) -> None:
+    """Compile stencils or handlers into their file, which keeps those it has."""
+    from dbt.backends.llvm.pack import HandlerPack, Pack, PackError, read_pack
     from dbt.frontends.guest import load_guest
 
     guest = load_guest(guest_name)
-    path = store.path(f"{guest_name}.pack")
+    path = store.path(f"{guest_name}.{PACKS[kind]}")
+    make: type[Pack] = HandlerPack if kind == "handlers" else Pack
     identity = (store.stamp, len(guest.tables.forms), len(guest.tables.fusable()))
-    pack = Pack(*identity)
+    pack = make(*identity)
     if os.path.exists(path):
         try:
-            pack = read_pack(path, *identity)
+            pack = read_pack(path, *identity, make)
         except PackError as error:
             say(f"{error}; starting again")
     todo = sorted({int(number) for number in numbers.split(",") if number} - pack.numbers())
@@ -169,7 +180,7 @@ def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
     done = 0
     if todo:
         progress(done, len(todo), text)
-    for batch, result in in_children(guest, jobs, limit):
+    for batch, result in in_children(guest, kind, jobs, limit):
         for number, stencil in result.items():
             if batch is SPECIALS:
                 pack.add_special(number, stencil)
@@ -185,13 +196,15 @@ def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
 SPECIALS: list[int] = [-1]
 
 
-def in_children(guest: Guest, jobs: list[list[int]], limit: int) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
+def in_children(
+    guest: Guest, kind: str, jobs: list[list[int]], limit: int
+) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
     """Yield (batch, stencils by number) for each batch; a child for each CPU at a time, halving what dies."""
     waiting = list(reversed(jobs))
     running: list[tuple[int, int, list[int]]] = []
     while waiting or running:
         while waiting and len(running) < limit:
-            running.append(_start_child(guest, waiting.pop()))
+            running.append(_start_child(guest, kind, waiting.pop()))
         child, read_end, batch = running.pop(0)
         with os.fdopen(read_end, "rb") as stream:
             data = stream.read()
@@ -205,28 +218,31 @@ def in_children(guest: Guest, jobs: list[list[int]], limit: int) -> Iterator[tup
             say(f"stencil {batch[0]} cannot be compiled (status {status})")
 
 
-def _start_child(guest: Guest, batch: list[int]) -> tuple[int, int, list[int]]:
+def _start_child(guest: Guest, kind: str, batch: list[int]) -> tuple[int, int, list[int]]:
     """Fork a child that compiles a batch: (process, where it writes, batch)."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
         os.close(read_end)
-        _compile_batch(guest, batch, write_end)
+        _compile_batch(guest, kind, batch, write_end)
     os.close(write_end)
     return child, read_end, batch
 
 
-def _compile_batch(guest: Guest, batch: list[int], write_end: int) -> None:
+def _compile_batch(guest: Guest, kind: str, batch: list[int], write_end: int) -> None:
     """In a child: compile and send the result. Never returns."""
     status = 1
     try:
+        from dbt.backends.llvm.handlers import compile_handlers, compile_special_handlers
         from dbt.backends.llvm.stencils import compile_requests, compile_specials, request_of
 
+        handlers = kind == "handlers"
         if batch == SPECIALS:
-            found = compile_specials()
+            found = compile_special_handlers() if handlers else compile_specials()
         else:
             requests = {request_of(guest, number): number for number in batch}
-            found = {requests[r]: stencil for r, stencil in compile_requests(guest, requests).items()}
+            compiled = compile_handlers(guest, requests) if handlers else compile_requests(guest, requests)
+            found = {requests[r]: stencil for r, stencil in compiled.items()}
         with os.fdopen(write_end, "wb") as stream:
             stream.write(pickle.dumps(found))
         status = 0
@@ -238,4 +254,5 @@ def _compile_batch(guest: Guest, batch: list[int], write_end: int) -> None:
 
 JOBS: dict[str, Callable[..., None]] = {
     "image": build_image, "modules": build_modules, "tables": build_tables, "stencils": build_stencils,
+    "handlers": build_handlers,
 }  # fmt: skip

@@ -107,7 +107,7 @@ class Process:
         self.hwcap2 = hwcap2
         self.scratch = Scratch()
         self.signals = Signals(self, ignored or 0)
-        self.native_calls = cpu.engine == "baseline"
+        self.native_calls = cpu.baseline is not None
         self.handlers: dict[int, Handler] = {}
         self.missing: set[str] = set()
         self.log = log

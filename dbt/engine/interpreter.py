@@ -1,0 +1,88 @@
+"""The interpreter engine: handlers over steps (layout.Step). Python's side of it.
+
+What translation makes of a block is data, and the handlers are mapped from a file of the cache: nothing that is both
+writable and executable, nor anonymous and executable, is needed. Decoding, the block table, the native loop and all
+else are the baseline engine's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+from .baseline import Baseline
+from .layout import (
+    EXIT_BUS,
+    EXIT_FAULT,
+    MODE_COUNT,
+    MODE_STEPS,
+    SPECIAL_ENTRY,
+    SPECIAL_LEAVE,
+    StencilHead,
+)
+from .runtime import PACK_RESERVE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cache import Store
+    from .cpu import Cpu
+
+
+class Interpreter(Baseline):
+    """Steps of one address space."""
+
+    job = "handlers"
+    arena_protection = mmap.PROT_READ | mmap.PROT_WRITE
+    short_budget = 1 << 12
+    exact_tail = 64  # more than liveness looks ahead: all flags are written again by then
+
+    def __init__(self, cpu: Cpu, store: Store) -> None:
+        self._kept = False
+        super().__init__(cpu, store)
+        self.ctx.mode = self.ctx.mode | MODE_STEPS
+
+    def run_exactly(self, count: int) -> int:
+        """Run `count` instructions and leave with every flag exact, natively."""
+        cpu, env, ctx = self.cpu, self.cpu.env, self.ctx
+        mode = int(ctx.mode)
+        ctx.mode = mode | MODE_COUNT  # what cannot be compiled counts as well
+        env.budget = count
+        try:
+            reason = self.drive(self.runtime.run_exactly)
+        finally:
+            ctx.mode = mode
+            cpu.executed += count - int(env.budget)
+        if reason in (EXIT_FAULT, EXIT_BUS):
+            cpu.locate_fault()
+        return reason
+
+    def step(self) -> int:
+        """Run one instruction, also one at a stop address."""
+        stops = int(self.ctx.n_stops)
+        self.ctx.n_stops = 0
+        try:
+            return self.run_exactly(1)
+        finally:
+            self.ctx.n_stops = stops
+
+    def keep_flags(self, *, on: bool) -> None:
+        self._kept = on
+        super().keep_flags(on=on or bool(self.ctx.n_stops))
+
+    def set_stops(self, addresses: list[int]) -> None:
+        super().set_stops(addresses)
+        self.keep_flags(on=self._kept)
+
+    def _load_pack(self) -> None:
+        """Steps hold addresses in the file that was mapped before."""
+        self.ctx.leave = 0
+        super()._load_pack()
+        self.flush()
+
+    def _place_specials(self, pack: int, index: int) -> None:
+        """All handlers stay where they are mapped."""
+        ctx = self.ctx
+        for name, number in (("leave", SPECIAL_LEAVE), ("entry", SPECIAL_ENTRY)):
+            at = pack + ctypes.c_uint32.from_address(index + 4 * number).value
+            setattr(ctx, name, at + int(StencilHead.at(at).code))
+        ctx.code, ctx.code_end = pack, pack + PACK_RESERVE

@@ -1,0 +1,50 @@
+"""Blocks of the interpreter, native: steps (layout.Step) behind each other instead of copied stencils."""
+
+from __future__ import annotations
+
+from dbt.native import Ptr, addr, cast, copy, native, sizeof, u8, u32, u64
+
+from .layout import (
+    MODE_ALONE,
+    SPECIAL_COUNT,
+    SPECIAL_JUMP,
+    SPECIAL_LINK,
+    Ctx,
+    Record,
+    StencilHead,
+    Step,
+    Values,
+)
+from .table import look_up
+
+
+@native(inline=True)
+def handler_at(c: Ctx, handler: u32) -> u64:
+    """Host address of a handler, by what the indices of the handler file have of it."""
+    head = cast(StencilHead, c.pack + handler)
+    return cast(u64, head) + head.code
+
+
+@native(inline=False)
+def put_step(c: Ctx, to: Ptr[u8], handler: u32, r: Record, direct: u32) -> Ptr[u8]:
+    """Write a step to `to`; returns the place behind it. `direct`: it branches to r.target, linked if that is known."""
+    step = cast(Step, to)
+    step.handler = handler_at(c, handler)
+    copy(step.record, r)
+    if direct:
+        step.unlinked = handler_at(c, c.special[SPECIAL_LINK])
+        step.link = 0
+        if c.mode & MODE_ALONE == 0:
+            step.link = look_up(c, u64(r.target))
+        if step.link == 0:
+            step.link = cast(u64, addr(step.unlinked))
+    return to + sizeof(Step)
+
+
+@native(inline=False)
+def put_special_step(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u8]:
+    """As emit.put_special. A count step has the count as its immediate."""
+    end = put_step(c, to, c.special[number], r, u32(number == SPECIAL_JUMP))
+    if number == SPECIAL_COUNT:
+        cast(Step, to).record.imm = v.count
+    return end
