@@ -38,18 +38,38 @@ if TYPE_CHECKING:
         open_cpu,
         open_program,
     )
+    from dbt.instrument import (
+        Access,
+        Block,
+        Counter,
+        Counters,
+        Event,
+        Instruction,
+        Plugin,
+        Ring,
+        Snippet,
+    )
 
 __all__ = [
     "CPU",
+    "Access",
+    "Block",
     "Breakpoint",
     "BudgetSpent",
+    "Counter",
+    "Counters",
+    "Event",
     "Exit",
     "Exited",
+    "Instruction",
     "Interrupted",
     "Killed",
     "MemoryFault",
+    "Plugin",
     "Program",
     "Reached",
+    "Ring",
+    "Snippet",
     "SystemCall",
     "Undefined",
     "Unsupported",
@@ -57,10 +77,15 @@ __all__ = [
     "open_cpu",
     "open_program",
 ]
+_INSTRUMENT = ("Access", "Block", "Counter", "Counters", "Event", "Instruction", "Plugin", "Ring", "Snippet")
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
+        if name in _INSTRUMENT:
+            from dbt import instrument
+
+            return getattr(instrument, name)
         from dbt import api
 
         return getattr(api, name)

@@ -33,6 +33,8 @@ from dbt.linux.process import Process
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dbt.instrument import Plugin
+
 __all__ = [
     "CPU",
     "Breakpoint",
@@ -208,6 +210,19 @@ class CPU:
             reason = cpu.run(budget)
         return self._exit(reason)
 
+    def instrument(self, plugin: Plugin) -> None:
+        """Have `plugin` see all code and insert its own, from the next boundary on: see dbt.instrument.
+
+        For the thread that runs this CPU, while it is stopped or in a callback.
+        """
+        self._require_open()
+        self._cpu.instrument().add(plugin)
+
+    def remove(self, plugin: Plugin) -> None:
+        """Take away what `plugin` has inserted, from the next boundary on."""
+        self._require_open()
+        self._cpu.instrument().remove(plugin)
+
     def step(self) -> Exit:
         """Run one instruction; BudgetSpent if nothing else happened."""
         self._require_open()
@@ -332,6 +347,14 @@ class Program:
     @property
     def registers(self) -> Registers:
         return self.cpu.registers
+
+    def instrument(self, plugin: Plugin) -> None:
+        """Have `plugin` see all code and insert its own: see CPU.instrument."""
+        self.cpu.instrument(plugin)
+
+    def remove(self, plugin: Plugin) -> None:
+        """Take away what `plugin` has inserted."""
+        self.cpu.remove(plugin)
 
     def run(self, *, until: int | Iterable[int] = ()) -> Exited | Killed | Exit:
         """Run until the program ends, or before an instruction at one of the addresses in `until`."""

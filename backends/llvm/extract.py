@@ -13,7 +13,7 @@ from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 from dbt.engine import layout
 
 from .elf import R_X86_64_32, R_X86_64_32S, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, read_object
-from .holes import EDGES, LEAVE, NEXT, NUMBERS, TAKEN
+from .holes import EDGES, INSERTED, LEAVE, NEXT, NUMBERS, TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +95,8 @@ def _hole(parsed: ObjectFile, code: bytes, r: Relocation, offset: int) -> Stenci
         kinds = {R_X86_64_32: layout.HOLE_REG32, R_X86_64_32S: layout.HOLE_REG32, R_X86_64_64: layout.HOLE_REG64}
         if r.type in kinds:
             return StencilHole(offset, kinds[r.type], int(which[1:]), r.addend)
+    if prefix == "W" and which in INSERTED[1:] and r.type == R_X86_64_64:
+        return StencilHole(offset, layout.HOLE_NUMBER64, INSERTED.index(which) - 1, r.addend)
     kind = _number_kind(prefix, which, r.type)
     if kind is None:
         raise ExtractError(f"relocation {r.type} against {name or 'a local symbol'} at {offset:#x}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dbt.engine import layout
 from dbt.engine.layout import TOKENS
 
 from .edges import TailCalls
@@ -27,6 +28,7 @@ TAKEN: Final = "TAKEN"
 LEAVE: Final = "LEAVE"
 EDGES: Final = (NEXT, TAKEN, LEAVE)
 NUMBERS: Final = (IMM, TARGET, PC, NPC)
+INSERTED: Final = ("SITE", *(f"N{i}" for i in range(layout.NUMBERS)))  # of special stencils and insertions, 64 bits
 _RANGES: Final = {"R": (0, 1 << 16), "H": (-(1 << 31), 1 << 31), "U": (0, 1 << 32), "B": (0, 1 << 8)}
 _SHIFT_NAMES: Final = {"shl": "shl", "lshr": "shr", "ashr": "sar", "rotr": "ror"}
 
@@ -38,7 +40,7 @@ def declarations() -> str:
     symbols += [(f"{kind}_{which}", kind) for kind in "HUB" for which in NUMBERS]
     symbols += [("H_COUNT", "R")]
     lines = [f"@{name} = external dso_local global i8, !absolute_symbol !{number[kind]}" for name, kind in symbols]
-    lines += [f'@W_{which} = external dso_local global i8, code_model "large"' for which in (*NUMBERS, "SITE")]
+    lines += [f'@W_{which} = external dso_local global i8, code_model "large"' for which in (*NUMBERS, *INSERTED)]
     lines += [f"declare dso_local {CONVENTION} void @{name}({SIGNATURE_TYPES})" for name in EDGES]
     lines += [f"!{number[kind]} = !{{i64 {low}, i64 {high}}}" for kind, (low, high) in _RANGES.items()]
     return "\n".join(lines)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import Env
+from dbt.engine.layout import EXIT_EVENT, Env
 
 from .lower_flags import words
-from .source import NPC, PC, Immediate
+from .source import NPC, PC, SITE, Immediate
 from .text import UNLIKELY, llvm_type
 
 if TYPE_CHECKING:
@@ -76,6 +76,20 @@ def _exit_if(low: Lowering, op: Op) -> Operand:
     return None
 
 
+def _event(low: Lowering, op: Op) -> Operand:
+    """As exit_if, and note where it goes on."""
+    condition, value = low.use(op.args[0]), low.use(op.args[1])
+    words(low)
+    out, on = low.body.label("event"), low.body.label("on")
+    low.line(f"br i1 {condition}, label %{out}, label %{on}, {UNLIKELY}")
+    low.body.place(out)
+    with low.side_block():
+        low.line(f"store i64 {low.source.value(Immediate(SITE))}, ptr {low.env(Env.offset('site'))}")
+        leave(low, EXIT_EVENT, value, "this")
+    low.body.place(on)
+    return None
+
+
 def _helper(low: Lowering, op: Op) -> Operand:
     """An ordinary C call. The flag words are in registers that it preserves; base and mask are fetched again."""
     slot = Env.offset("helpers") + _HELPER_BYTES * low.helpers.index(str(op.attrs["name"]))
@@ -90,5 +104,5 @@ def _helper(low: Lowering, op: Op) -> Operand:
 
 LOWER: Final[dict[str, Lower]] = {
     "goto": _goto, "goto_if": _branch, "repeat_if": _branch, "goto_indirect": _goto_indirect,
-    "exit": _exit, "exit_if": _exit_if, "helper": _helper,
+    "exit": _exit, "exit_if": _exit_if, "event": _event, "helper": _helper,
 }  # fmt: skip

@@ -224,6 +224,7 @@ def _select(low: Lowering, op: Op) -> Operand:
 
 LOWER: Final[dict[str, Lower]] = {
     "const": _const, "imm": _number(IMM), "imm2": _number(TARGET), "pc": _number(PC), "npc": _number(NPC),
+    "number": lambda _low, op: Immediate(f"N{op.attrs['index']}"),
     **dict.fromkeys(("add", "sub", "mul", "and", "or", "xor"), binary),
     **dict.fromkeys(SHIFTS, _shift), "fshr": _fshr,
     "udiv": _divide, "sdiv": _divide, "umulh": _high, "smulh": _high,

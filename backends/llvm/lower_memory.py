@@ -118,8 +118,17 @@ def _masked(low: Lowering, address: str) -> str:
 
 
 def _check_space(op: Op) -> None:
-    if op.attrs.get("space", "memory") != "memory":
+    if op.attrs.get("space", "memory") == "io":
         raise IRError(f"{op!r}: direct memory has no I/O space")
+
+
+def _host(low: Lowering, op: Op) -> Operand:
+    """A plain access to memory of the host: what tools insert."""
+    pointer = low.emit(f"inttoptr i64 {low.use(op.args[0])} to ptr")
+    if op.type is not None:
+        return low.emit(f"load {llvm_type(op.type)}, ptr {pointer}, align 1")
+    low.line(f"store {low.typed(op.args[1])}, ptr {pointer}, align 1")
+    return None
 
 
 def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
@@ -133,6 +142,8 @@ def _swapped(low: Lowering, op: Op, value: str, type_: Type) -> str:
 # plain accesses
 def _load(low: Lowering, op: Op) -> Operand:
     _check_space(op)
+    if op.attrs["space"] == "host":
+        return _host(low, op)
     assert op.type is not None
     assert op.result is not None
     pointer, ordered = host_pointer(low, op.args[0]), op.attrs["order"] == "acquire"
@@ -154,6 +165,8 @@ def _read(low: Lowering, pointer: str, type_: Type, *, ordered: bool) -> str:
 
 def _store(low: Lowering, op: Op) -> Operand:
     _check_space(op)
+    if op.attrs["space"] == "host":
+        return _host(low, op)
     address, value = op.args
     pointer, text = host_pointer(low, address), llvm_type(value.type)
     given = low.fold(value) if value.type.is_int and op.attrs["endian"] == "little" else low.use(value)

@@ -71,17 +71,18 @@ class Pack:
         limit = self._pairs if number & FUSED_STENCIL else self.n_forms * VARIANTS
         if number & ~FUSED_STENCIL >= limit:
             raise PackError(f"stencil {number:#x} of {limit}")
-        self._stencils[number] = self._packed(stencil)
+        self._stencils[number] = self.packed(stencil)
 
     def add_special(self, number: int, stencil: Stencil) -> None:
         """Add or replace a special stencil."""
-        self._special[number] = self._packed(stencil)
+        self._special[number] = self.packed(stencil)
 
     @property
     def _pairs(self) -> int:
         return self.n_fusable * CONDITIONS * FUSED_VARIANTS
 
-    def _packed(self, stencil: Stencil) -> bytes:
+    def packed(self, stencil: Stencil) -> bytes:
+        """Head, holes and code of a stencil; its constants go to the pool."""
         holes = b"".join(
             _HOLE.pack(
                 hole.offset, hole.kind, hole.source,

@@ -18,6 +18,7 @@ IMM: Final = "IMM"  # Record.imm
 TARGET: Final = "TGT"  # Record.target: a branch target or a second immediate
 PC: Final = "PC"  # this instruction
 NPC: Final = "NPC"  # the next one
+SITE: Final = "SITE"  # the host address behind an insertion; N0, N1…: its numbers
 SHIFTS: Final = ("shl", "lshr", "ashr", "rotr")
 
 

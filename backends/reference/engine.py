@@ -93,6 +93,7 @@ class ReferenceEngine:
         self.state: Final = State(env_address, data or memory, io, offsets)  # `data`: loads and stores, if they differ
         self.stops: Collection[int] = frozenset()
         self.executed = 0
+        self.before: Callable[[int], int] | None = None  # called before each instruction; where to go on
         self._executable: Final = executable
         self._width: Final = width  # of an instruction word in bytes
         self._steps: dict[int, _Step] = {}
@@ -108,7 +109,7 @@ class ReferenceEngine:
         A stop address ends the run before its instruction, except at the first instruction of the run.
         """
         env = self.state.env64
-        steps, stops = self._steps, self.stops
+        steps, stops, before = self._steps, self.stops, self.before
         poll_word, polls = Env.offset("poll") >> 2, self.state.env32
         env[Env.offset("exit") >> 3] = EXIT_NONE
         pc = env[Env.offset("pc") >> 3]
@@ -116,6 +117,8 @@ class ReferenceEngine:
         start = left
         try:
             while left:
+                if before is not None:
+                    pc = before(pc)
                 step = steps.get(pc) or self._decode(pc)
                 function, r, imm, target, npc = step
                 following = function(r, imm, target, pc, npc)

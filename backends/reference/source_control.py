@@ -49,6 +49,15 @@ class ControlWriter(Writer):
         condition, *values = self.args(op)
         return f"if {condition}: {self._leave(op, values)}"
 
+    def op_number(self, op: Op) -> str:
+        """Of an insertion: its code runs in a namespace with `numbers`."""
+        return f"numbers[{op.attrs['index']}]"
+
+    def op_event(self, op: Op) -> str:
+        """To the tool at once."""
+        condition, value = self.args(op)
+        return f"if {condition}: event({value})"
+
     def op_helper(self, op: Op) -> str:
         """Call."""
         call = f"call_helper({', '.join([repr(str(op.attrs['name'])), *self.args(op)])})"

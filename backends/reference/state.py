@@ -99,11 +99,16 @@ class State:
 
     def load_as(self, address: int, size: int, space: str, endian: str) -> int:
         """From a space, in a byte order."""
+        if space == "host":
+            return int.from_bytes(ctypes.string_at(address, size), "little")
         bus = self.memory if space == "memory" else self.io
         return int.from_bytes(bus.read(address, size), "big" if endian == "big" else "little")
 
     def store_as(self, address: int, size: int, value: int, space: str, endian: str) -> None:
         """To a space, in a byte order."""
+        if space == "host":
+            ctypes.memmove(address, int(value).to_bytes(size, "little"), size)
+            return
         bus = self.memory if space == "memory" else self.io
         bus.write(address, int(value).to_bytes(size, "big" if endian == "big" else "little"))
 

@@ -13,14 +13,17 @@ from .helpers import HELPERS
 from .layout import (
     CONDITIONS,
     EXIT_BUDGET,
+    EXIT_EVENT,
     EXIT_FULL,
     EXIT_ICACHE,
+    EXIT_INSTRUMENT,
     EXIT_STENCIL,
     FUSED_STENCIL,
     FUSED_VARIANTS,
     JUMP_CACHE_ENTRIES,
     LOOK_AHEAD,
     MAX_BLOCK,
+    MAX_INSERTIONS,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
     MODE_NO_LIVENESS,
@@ -32,6 +35,7 @@ from .layout import (
     VARIANTS,
     Block,
     Ctx,
+    Insertion,
     JumpEntry,
     Mapping,
     Pass,
@@ -58,6 +62,7 @@ MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
+NO_BLOCK = (1 << 64) - 1
 
 
 class Kernel:
@@ -137,6 +142,9 @@ class Baseline:
         while True:
             if self.cpu.memory.code_changed:
                 self._tell_mappings()
+            tools = self.cpu.instrumentation
+            if tools is not None and tools.enter():
+                return tools.enter_reason
             reason = native(self.cpu.env_address)
             if reason == EXIT_STENCIL:
                 if not self._compile(int(env.value)):
@@ -147,6 +155,10 @@ class Baseline:
                         return reason
             elif reason == EXIT_FULL:
                 self.flush()
+            elif tools is not None and reason == EXIT_INSTRUMENT:
+                tools.insert()
+            elif tools is not None and reason == EXIT_EVENT:
+                tools.event()
             elif reason == EXIT_ICACHE:
                 line = env.value & -64
                 self.invalidate(line, line + 64)
@@ -334,6 +346,7 @@ class Baseline:
             "jump_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
             "empty_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
             "passes": N_PASS * Pass.size,
+            "insertions": MAX_INSERTIONS * Insertion.size,
         }
         at = self._anonymous(sum((size + 63) & -64 for size in sizes.values()))
         for name, size in sizes.items():
@@ -343,6 +356,7 @@ class Baseline:
         ctx.table_mask = TABLE_ENTRIES - 1
         ctx.max_blocks = MAX_BLOCKS
         ctx.max_offsets = MAX_OFFSETS
+        ctx.instrumented = NO_BLOCK
         ctx.max_block = MAX_BLOCK
         ctx.base = self.cpu.memory.base
         ctx.mask = self.cpu.memory.mask

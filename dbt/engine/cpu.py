@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .baseline import Baseline
     from .cache import Store
+    from .instrumentation import Instrumentation
 
 ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
@@ -64,6 +65,7 @@ class Cpu:
         self.bus = Bus(self.memory)
         self.traps: Any = None  # watchpoints and I/O (dbt/control/traps.py), if there are any
         self._reference: Any = None
+        self.instrumentation: Instrumentation | None = None  # see instrument()
         self.baseline: Baseline | None = None
         self.counting = False
         self.executed = 0  # instructions, as far as they are counted
@@ -95,6 +97,9 @@ class Cpu:
             self.baseline.close()
             self.baseline = None
         self._reference = None
+        if self.instrumentation is not None:
+            self.instrumentation.close()
+            self.instrumentation = None
         if self.env_address:
             self.memory.close()
             del self.x, self._words
@@ -103,6 +108,8 @@ class Cpu:
 
     def reset(self) -> None:
         """For exec: no memory mapped, no translations, all registers zero."""
+        if self.instrumentation is not None:
+            self.instrumentation.replaced()
         if self.baseline is not None:
             self.baseline.expect_exec()
         self.memory.clear()
@@ -200,12 +207,14 @@ class Cpu:
             return baseline.run_exactly(budget)
         before = baseline.count_instructions(on=True)
         self.env.budget = budget - baseline.exact_tail
-        reason = baseline.run()
-        left = int(self.env.budget) + baseline.exact_tail
-        if reason in (EXIT_FAULT, EXIT_BUS):
-            left += baseline.rest_of_block(int(self.env.fault_pc))
-        baseline.count_instructions(on=before)
-        self.executed += budget - left
+        try:
+            reason = baseline.run()
+            if reason in (EXIT_FAULT, EXIT_BUS):
+                self.env.budget += baseline.rest_of_block(int(self.env.fault_pc))
+        finally:
+            left = int(self.env.budget) + baseline.exact_tail
+            baseline.count_instructions(on=before)
+            self.executed += budget - left
         if reason == EXIT_BUDGET and left:
             return baseline.run_exactly(left)
         return reason
@@ -249,12 +258,27 @@ class Cpu:
                 executable=self.memory.executable,
                 data=self.bus,
             )
+            if self.instrumentation is not None:
+                self._reference.before = self.instrumentation.before
         return self._reference
 
     def keep_flags(self, *, on: bool) -> None:
         """Have all flags exact wherever the CPU may stop, not only those that the guest will look at."""
         if self.baseline is not None:
             self.baseline.keep_flags(on=on)
+
+    def instrument(self) -> Instrumentation:
+        """What tools insert into guest code, and the way to insert it; made when it is first asked for."""
+        if self.instrumentation is None:
+            from .instrumentation import Instrumentation
+
+            self.instrumentation = Instrumentation(self)
+        return self.instrumentation
+
+    def after_fork(self) -> None:
+        """In a forked child, before its guest goes on."""
+        if self.instrumentation is not None:
+            self.instrumentation.forked()
 
     def locate_fault(self) -> None:
         """Set env.value to the guest address of a fault in translated code."""

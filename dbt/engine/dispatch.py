@@ -48,32 +48,37 @@ def run(env: Env) -> u64:
     c = cast(Ctx, env.ctx)
     site: u64 = 0
     indirect: u32 = 0
+    pc: u64 = 0
+    code = c.resume  # behind an event
+    c.resume = 0
     while True:
-        # Whoever sets the poll word empties the jump cache as well; put it back before looking at the word.
-        env.jump_cache = c.jump_cache
-        if unlikely(volatile_load(addr(env.poll)) != 0):
-            env.exit = EXIT_POLL
-            return EXIT_POLL
-        pc = env.pc
-        code = look_up(c, pc)
         if code == 0:
-            code = translate(env, c, pc)
-            if unlikely(code == 0):
-                return env.exit
-        if site:
-            if c.mode & MODE_STEPS:
-                cast(Ptr[u64], site)[0] = code
-            else:
-                patch_displacement(site, code)
-            c.n_links += 1
-            site = 0
-        if indirect:
-            entry = c.jump_cache[(pc >> 2) & (JUMP_CACHE_ENTRIES - 1)]
-            entry.pc = pc
-            entry.code = code
-            c.n_indirect += 1
-            indirect = 0
+            # Whoever sets the poll word empties the jump cache as well; put it back before looking at the word.
+            env.jump_cache = c.jump_cache
+            if unlikely(volatile_load(addr(env.poll)) != 0):
+                env.exit = EXIT_POLL
+                return EXIT_POLL
+            pc = env.pc
+            code = look_up(c, pc)
+            if code == 0:
+                code = translate(env, c, pc)
+                if unlikely(code == 0):
+                    return env.exit
+            if site:
+                if c.mode & MODE_STEPS:
+                    cast(Ptr[u64], site)[0] = code
+                else:
+                    patch_displacement(site, code)
+                c.n_links += 1
+                site = 0
+            if indirect:
+                entry = c.jump_cache[(pc >> 2) & (JUMP_CACHE_ENTRIES - 1)]
+                entry.pc = pc
+                entry.code = code
+                c.n_indirect += 1
+                indirect = 0
         enter(env, c, code)
+        code = 0
         c.n_entries += 1
         reason = env.exit
         if reason == EXIT_LINK:

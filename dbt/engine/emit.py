@@ -5,7 +5,18 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, i32, i64, native, new, u8, u32, u64, u128
 
 from . import layout
-from .layout import MODE_STEPS, SPECIAL_LINK, STENCIL_HEAD_BYTES, Ctx, Hole, Record, StencilHead, Values
+from .layout import (
+    MODE_STEPS,
+    NUMBERS,
+    SPECIAL_LINK,
+    STENCIL_HEAD_BYTES,
+    TOKENS,
+    Ctx,
+    Hole,
+    Record,
+    StencilHead,
+    Values,
+)
 from .steps import put_special_step
 from .table import look_up
 
@@ -68,6 +79,8 @@ def put(c: Ctx, to: Ptr[u8], stencil: u32, r: Record, v: Values) -> Ptr[u8]:
                 p64[0] = v.site + add
             case layout.HOLE_COUNT32:
                 p32[0] = i32(v.count + add)
+            case layout.HOLE_NUMBER64:
+                p64[0] = v.numbers[hole.source] + add
             case layout.HOLE_IMM8:
                 place[0] = u8(r.imm + add)
             case layout.HOLE_TARGET8:
@@ -81,6 +94,33 @@ def put_special(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u
     if c.mode & MODE_STEPS:
         return put_special_step(c, to, number, r, v)
     return put(c, to, c.special[number], r, v)
+
+
+@native(inline=False)
+def put_insertions(c: Ctx, to: Ptr[u8], index: u32) -> Ptr[u8]:
+    """Emit what tools want to run before record `index` of the block; returns the place behind it."""
+    p = to
+    r = new(Record)
+    v = new(Values)
+    record = c.records[index]
+    r.imm = record.imm
+    r.target = record.target
+    r.pc = record.pc
+    v.npc = i64(record.pc + record.length)
+    v.count = 0
+    while c.insertion < c.n_insertions:
+        insertion = c.insertions[c.insertion]
+        if insertion.index != index:
+            break
+        for token in range(u32(TOKENS)):
+            r.r[token] = insertion.r[token]
+        for number in range(u32(NUMBERS)):
+            v.numbers[number] = insertion.numbers[number]
+        head = cast(StencilHead, c.pack + insertion.stencil)
+        v.site = cast(i64, p) + i64(head.code_size)
+        p = put(c, p, insertion.stencil, r, v)
+        c.insertion += 1
+    return p
 
 
 @native(export=True, inline=False)

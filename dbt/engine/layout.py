@@ -44,10 +44,13 @@ EXIT_FULL = 16  # the code arena is full
 EXIT_BUS = 17  # as EXIT_FAULT, beyond the end of a mapped file
 EXIT_HINT = 18  # wfi/wfe/yield outside user mode: pc is the next instruction
 EXIT_HOT = 19  # the block at pc has been entered often: it may become a region
+EXIT_INSTRUMENT = 20  # what is inserted into the block at pc is not known yet; value: its records, in Ctx.records
+EXIT_EVENT = 21  # an insertion before the instruction at pc wants Python: value is its number, site where it goes on
 
 EXIT_NAMES = (
     "none", "syscall", "undefined", "breakpoint", "fault", "fetch", "alignment", "poll", "budget", "until",
     "icache", "stencil", "link", "indirect", "unimplemented", "helper", "full", "bus", "hint", "hot",
+    "instrument", "event",
 )  # fmt: skip
 
 
@@ -191,6 +194,8 @@ HOLE_RODATA = 13  # 32-bit PC-relative: constants of the stencil pack
 HOLE_SITE64 = 14  # special stencils only: the address of the displacement to patch
 HOLE_COUNT32 = 15  # special stencils only: instructions of the block
 HOLE_IMM8, HOLE_TARGET8 = 16, 17  # one byte: a shift amount, the low byte of the number
+HOLE_NUMBER64 = 18  # insertions only: a number of Values; source says which
+NUMBERS = 4  # of an insertion
 
 
 @struct
@@ -200,6 +205,21 @@ class Values(Struct):
     npc: i64  # the next guest PC
     site: i64
     count: i64
+    numbers: Arr[i64] = array(NUMBERS)  # of an insertion
+
+
+@struct
+class Insertion(Struct):
+    """Code of a tool's that runs before an instruction of a block: see engine/instrumentation.py."""
+
+    index: u32  # of the record
+    stencil: u32  # offset from Ctx.pack
+    r: Arr[u16] = array(TOKENS)  # its own register tokens; imm, target and pc are the record's
+    pad: u32
+    numbers: Arr[i64] = array(NUMBERS)
+
+
+MAX_INSERTIONS = 1024  # of a block
 
 
 @struct
@@ -379,6 +399,12 @@ class Ctx(Struct):
     fd_limit: u64  # descriptors from here on are ours
     limit: u64  # guest addresses are below
     jump_cache: Ptr[JumpEntry]
+    # instrumentation (MODE_INSTRUMENT)
+    insertions: Ptr[Insertion]  # of the block at `instrumented`, in order of their records
+    n_insertions: u64
+    insertion: u64  # the next one to be emitted
+    instrumented: u64  # all ones: no block
+    resume: u64  # host address at which the next run goes on, behind an event; 0: at env.pc
     empty_cache: Ptr[JumpEntry]  # stands in for jump_cache while a poll is wanted: every indirect branch leaves
     # regions: what the optimizer made, behind the arena
     counters: Ptr[u32]  # entries left of each block, by its index, where MODE_HOT is on
@@ -424,3 +450,5 @@ MODE_STEPS = 16  # the interpreter: blocks are steps, stencils are handlers
 MODE_ALONE = 32  # of the interpreter: a block that leads nowhere
 MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them
 MODE_HOT = 64  # blocks count their entries (SPECIAL_HOT), unless instructions are counted
+MODE_INSTRUMENT = 128  # blocks have insertions: EXIT_INSTRUMENT asks for them
+MODE_ALL_FLAGS = 256  # flags are exact at every instruction

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 U64 = ctypes.c_uint64
 PACK_RESERVE = 64 << 20  # host bytes kept free in front of an arena for the stencil pack
+SNIPPET_ROOM = 4 << 20  # the last of them, for the stencils of tools: engine/instrumentation.py
 
 
 class Runtime:
@@ -110,7 +111,8 @@ def map_pack(store: Store, guest: str, job: str, at: int) -> Any:
     name, magic, prot = f"{guest}.{PACKS[job]}", PACK_MAGIC, mmap.PROT_READ
     if job == "handlers":
         magic, prot = HANDLERS_MAGIC, mmap.PROT_READ | mmap.PROT_EXEC
-    return PackHead.at(map_checked(store, name, f"{job} {guest} ", PackHead, magic, at, PACK_RESERVE, prot))
+    limit = PACK_RESERVE - SNIPPET_ROOM
+    return PackHead.at(map_checked(store, name, f"{job} {guest} ", PackHead, magic, at, limit, prot))
 
 
 def map_checked(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dbt.native import Ptr, addr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
 from .decode import WORD, decode, fetch_page, find_form, take_operands
-from .emit import put, put_special
+from .emit import put, put_insertions, put_special
 from .layout import (
     CONDITIONS,
     ENDS_ALWAYS,
@@ -18,6 +18,7 @@ from .layout import (
     ENDS_NO,
     EXIT_FETCH,
     EXIT_FULL,
+    EXIT_INSTRUMENT,
     EXIT_STENCIL,
     EXIT_UNDEFINED,
     EXIT_UNTIL,
@@ -25,9 +26,11 @@ from .layout import (
     FUSED_VARIANTS,
     LOOK_AHEAD,
     MAX_BLOCK,
+    MODE_ALL_FLAGS,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
     MODE_HOT,
+    MODE_INSTRUMENT,
     MODE_NO_FUSION,
     MODE_NO_LIVENESS,
     MODE_STEPS,
@@ -131,7 +134,7 @@ def live_flags(c: Ctx, start: u64) -> u32:
 def flags_behind(c: Ctx, last: Record) -> u32:
     """The flags that are live behind the last record of a block."""
     ends = u32(c.forms[last.form].ends)
-    if c.mode & MODE_NO_LIVENESS:
+    if c.mode & (MODE_NO_LIVENESS | MODE_ALL_FLAGS):
         return ALL_FLAGS
     npc = last.pc + last.length
     if ends & ENDS == ENDS_NO:
@@ -162,6 +165,8 @@ def choose_variants(c: Ctx, n: u32, behind: u32) -> None:
             live |= info.flags_read
         if info.accesses and c.mode & MODE_EXACT_FLAGS:
             live = ALL_FLAGS
+        if c.mode & MODE_ALL_FLAGS:
+            live = ALL_FLAGS
         if info.ends & ENDS_DIRECT and u64(r.target) <= r.pc:
             variant |= POLL
         variant |= wide_bit(c, r, variant & POLL)
@@ -172,6 +177,8 @@ def choose_variants(c: Ctx, n: u32, behind: u32) -> None:
 def fused_stencil(c: Ctx, n: u32, behind: u32) -> i64:
     """The index of the fused stencil for the last two records of a block, -1 if they do not fuse."""
     if n < 2 or behind or c.mode & MODE_NO_FUSION:
+        return -1
+    if c.n_insertions and c.insertions[c.n_insertions - 1].index == n - 1:
         return -1
     first = c.records[n - 2]
     second = c.records[n - 1]
@@ -283,9 +290,12 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
     single = n
     if fused >= 0:
         single = n - 2
+    c.insertion = 0
     for i in range(single):
         r = c.records[i]
         offsets[i] = u16(cast(u64, p) - cast(u64, start))
+        if unlikely(c.insertion < c.n_insertions):
+            p = put_insertions(c, p, i)
         v.npc = i64(r.pc + r.length)
         stencil = c.stencils[u32(r.form) * VARIANTS + r.variant]
         if c.mode & MODE_STEPS:
@@ -297,6 +307,8 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
         branch = c.records[n - 1]
         offsets[n - 2] = u16(cast(u64, p) - cast(u64, start))
         offsets[n - 1] = offsets[n - 2]
+        if unlikely(c.insertion < c.n_insertions):
+            p = put_insertions(c, p, n - 2)
         # The pair's stencil takes operands from the first record, target, pc and next pc from the second.
         r.target = branch.target
         r.pc = branch.pc
@@ -330,6 +342,8 @@ def translate_one(env: Env, c: Ctx, pc: u64, start: Ptr[u8]) -> Ptr[u8]:
         if fetch_page(c, pc):
             return cast(Ptr[u8], leave_with(env, EXIT_UNDEFINED, pc, 0))
         return cast(Ptr[u8], leave_with(env, EXIT_FETCH, pc, 0))
+    if unlikely(c.mode & MODE_INSTRUMENT and c.instrumented != pc):
+        return cast(Ptr[u8], leave_with(env, EXIT_INSTRUMENT, pc, n))
     last = c.records[n - 1]
     npc = last.pc + last.length
     ends = u32(c.forms[last.form].ends) & ENDS
@@ -341,6 +355,8 @@ def translate_one(env: Env, c: Ctx, pc: u64, start: Ptr[u8]) -> Ptr[u8]:
     if unlikely(missing(c, env, n, fused)):
         return cast(Ptr[u8], leave_with(env, EXIT_STENCIL, pc, env.value))
     end = emit_block(c, n, fused, start)
+    c.n_insertions = 0
+    c.instrumented = NOWHERE
     note_block(c, pc, cast(u64, start), cast(u64, end) - cast(u64, start), n, u32(npc - pc))
     c.n_instructions += n
     if ends != ENDS_ALWAYS:

@@ -252,7 +252,22 @@ def _compile_batch(guest: Guest, kind: str, batch: list[int], write_end: int) ->
         os._exit(status)
 
 
+def build_snippets(store: Store, request: str) -> None:
+    """Compile the templates in a file: code that tools insert (engine/instrumentation.py)."""
+    from dbt.backends.llvm.image import write_aside
+    from dbt.backends.llvm.snippets import compile_snippets
+
+    from .instrumentation import file_bytes, file_name
+
+    with open(request, encoding="ascii") as file:
+        text = file.read()
+    progress(0, 1, "compiling instrumentation")
+    for template, blob in compile_snippets(text).items():
+        write_aside(store.path(file_name(template)), file_bytes(blob))
+    progress(1, 1, "compiling instrumentation")
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "image": build_image, "modules": build_modules, "tables": build_tables, "stencils": build_stencils,
-    "handlers": build_handlers,
+    "handlers": build_handlers, "snippets": build_snippets,
 }  # fmt: skip

@@ -85,6 +85,10 @@ class Builder:
         """Address of the next instruction in memory: i64."""
         return self.value("npc")
 
+    def number(self, index: int) -> Value:
+        """A number of an insertion: i64."""
+        return self.value("number", index=index)
+
     # guest state
     def get(self, type_: Type, place: Place) -> Value:
         """Read guest state."""
@@ -283,6 +287,10 @@ class Builder:
     def exit_if(self, cond_value: Value, reason: int, value: Value | int | None = None, pc: str = "this") -> None:
         """Leave to the runtime if the condition holds."""
         self.emit("exit_if", self.as_value(cond_value, I1), *self._optional(value), reason=reason, pc=pc)
+
+    def event(self, cond_value: Value | int, value: Value | int) -> None:
+        """Leave to Python for an instrumentation event if the condition holds; it goes on behind this template."""
+        self.emit("event", self.as_value(cond_value, I1), self.as_value(value, I64))
 
     def _optional(self, value: Value | int | None) -> tuple[Value, ...]:
         return () if value is None else (self.as_value(value, I64),)

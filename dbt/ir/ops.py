@@ -66,7 +66,7 @@ def _attr(text: str) -> Attr:
 
 _RM: Final = "rm:dynamic|even|up|down|zero|away"
 _RMD: Final = "rm:dynamic|even|up|down|zero=dynamic"
-_SPACE: Final = "space:memory|io=memory endian:little|big=little"
+_SPACE: Final = "space:memory|io|host=memory endian:little|big=little"
 _LOAD: Final = "order:relaxed|acquire=relaxed " + _SPACE
 _STORE: Final = "order:relaxed|release=relaxed " + _SPACE
 _BOTH: Final = "order:relaxed|acquire|release|acq_rel=relaxed endian:little|big=little"
@@ -80,6 +80,7 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("imm2", "", "", "i64", 0, "Record.target, used as a second immediate"),
     ("pc", "", "", "i64", 0, "address of this instruction"),
     ("npc", "", "", "i64", 0, "address of the next instruction in memory"),
+    ("number", "", "index:INT", "i64", 0, "a number of an insertion (layout.Insertion), not of the record"),
     ("get", "", "place:PLACE", "type", GET, "the guest state at a place"),
     ("put", "any", "place:PLACE", "none", PUT, "writes the value's bytes to a place"),
     # integers, lanewise on vectors
@@ -184,6 +185,8 @@ _ROWS: Final[tuple[tuple[str, str, str, str, int, str], ...]] = (
     ("repeat_if", "i1", "", "none", END, "this instruction once more, after a poll, if the condition holds, else on"),
     ("exit", "i64?", "reason:INT " + _PC, "none", END, "to the runtime with EXIT_... and a value"),
     ("exit_if", "i1 i64?", "reason:INT " + _PC, "none", LEAVE, "to the runtime if the condition holds"),
+    ("event", "i1 i64", "", "none", LEAVE,
+     "to Python with EXIT_EVENT and argument 1 if argument 0 holds, then on behind this template"),
     ("helper", "i64*", "name:NAME effects:pure|reads|writes=writes", "type?", GET | PUT,
      "calls a function of dbt/engine/helpers.py with env and the arguments"),
 )  # fmt: skip

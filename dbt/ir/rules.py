@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import GUEST_BYTES, TOKENS
+from dbt.engine.layout import GUEST_BYTES, NUMBERS, TOKENS
 
 from .ops import OPS, OpInfo
 from .types import I1, Type, parse_type
@@ -196,6 +196,7 @@ def _fixed(types: Sequence[Type], result: Type | None, attrs: Mapping[str, AttrV
 _Rule = Callable[["Sequence[Type]", "Type | None", "Mapping[str, AttrValue]"], bool]
 _SPECIAL: Final[dict[str, _Rule]] = {
     "const": _const,
+    "number": lambda *facts: facts[2]["index"] in range(NUMBERS),
     "get": _place,
     "put": _place,
     "zext": _wider,

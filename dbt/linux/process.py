@@ -212,6 +212,8 @@ class Process:
         while self.status is None:
             if not self.handle(run()):
                 return None
+        if self.cpu.instrumentation is not None:
+            self.cpu.instrumentation.finish()
         if self.child:
             self.finish()
         return self.status

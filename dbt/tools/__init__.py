@@ -1,0 +1,1 @@
+"""Tools over the library: trace, coverage, profile, explain. Nothing of `dragoman run` imports them."""
