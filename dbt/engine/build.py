@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .cache import Store
 
 BAR = 30  # columns of the progress bar
-HIDDEN = 64  # our descriptors are among so many below the limit: dbt/linux/process.py keeps guests off them
+HIDDEN = 32  # our descriptors are among so many below the limit: dbt/linux/process.py keeps guests off them
 
 
 class Progress:

@@ -50,11 +50,27 @@ def sys_openat(process: Process, directory: int, path: int, flags: int, mode: in
     if result >= process.fd_limit:
         process.call(HOST_CLOSE, result)
         return -EMFILE
+    if result >= 0 and is_own_memory(result):
+        process.call(HOST_CLOSE, result)
+        return -EACCES
     if result >= 0 and process.listings:
         process.listings.discard(result)
     if result >= 0 and host_name[:5] == b"/proc" and paths.is_descriptor_listing(host_name):
         process.listings.add(result)
     return result
+
+
+def is_own_memory(fd: int) -> bool:
+    """Whether a descriptor is /proc/self/mem, by whatever way: through it a guest would reach the translator."""
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")
+        if not target.endswith("/mem"):
+            return False
+        # By name for the files of single tasks, by identity where procfs is mounted elsewhere as well.
+        own = target.startswith(f"/proc/{os.getpid()}/")
+        return own or os.path.samestat(os.fstat(fd), os.stat("/proc/self/mem"))
+    except OSError:
+        return False
 
 
 def _open_content(process: Process, content: bytes, flags: int) -> int:

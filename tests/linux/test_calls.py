@@ -135,6 +135,19 @@ def test_files(process: Process, tmp_path: Path) -> None:
     assert call(process, "close", fd) == -errno.EBADF
 
 
+
+def test_the_translators_own_memory_cannot_be_opened(process: Process, tmp_path: Path) -> None:
+    (tmp_path / "mem").symlink_to("/proc/self/mem")
+    (tmp_path / "other").symlink_to("/proc/self/mem")
+    for path in (
+        "/proc/self/mem", "/proc/thread-self/mem", f"/proc/{os.getpid()}/mem", f"/proc/self/task/{os.getpid()}/mem",
+        f"{tmp_path}/mem", f"{tmp_path}/other",
+    ):  # fmt: skip
+        assert call(process, "openat", CWD, put_path(process, path), os.O_RDWR) == -errno.EACCES
+    ordinary = tmp_path / "file.mem"
+    ordinary.write_bytes(b"x")
+    assert call(process, "openat", CWD, put_path(process, str(ordinary)), os.O_RDONLY) >= 0
+
 def test_open_names(process: Process, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     name = put_path(process, tmp_path / "link")
