@@ -44,6 +44,7 @@ class FakeCpu:
     """The part of dbt.engine.cpu.Cpu that a process uses. `exits` are the reasons that `run` answers with."""
 
     engine = "fake"
+    baseline = None
 
     def __init__(self) -> None:
         self.memory = AddressSpace()
