@@ -45,6 +45,7 @@ class FakeCpu:
 
     engine = "fake"
     baseline = None
+    instrumentation = None
 
     def __init__(self) -> None:
         self.memory = AddressSpace()
