@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dbt.api import (
         CPU,
+        AccessRefused,
         Breakpoint,
         BudgetSpent,
         Exit,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         SystemCall,
         Undefined,
         Unsupported,
+        Watched,
         open_cpu,
         open_program,
     )
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CPU",
     "Access",
+    "AccessRefused",
     "Block",
     "Breakpoint",
     "BudgetSpent",
@@ -73,6 +76,7 @@ __all__ = [
     "SystemCall",
     "Undefined",
     "Unsupported",
+    "Watched",
     "__version__",
     "open_cpu",
     "open_program",

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
+from dbt.control.hooks import FAULT, SYSTEM_CALL, UNDEFINED, CallersInterrupt, Hook, Hooks, ProcessTools
+from dbt.control.traps import EXIT_WATCH, READ, Io, Traps, Watch
 from dbt.engine import hostmem, layout
 from dbt.engine.cpu import Cpu as EngineCpu
 from dbt.errors import GuestFault, InternalError, UserError
 from dbt.exits import (
+    AccessRefused,
     Breakpoint,
     BudgetSpent,
     Exit,
@@ -27,6 +31,7 @@ from dbt.exits import (
     SystemCall,
     Undefined,
     Unsupported,
+    Watched,
 )
 from dbt.linux.process import Process
 
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CPU",
+    "AccessRefused",
     "Breakpoint",
     "BudgetSpent",
     "Exit",
@@ -52,6 +58,7 @@ __all__ = [
     "SystemCall",
     "Undefined",
     "Unsupported",
+    "Watched",
     "open_cpu",
     "open_program",
 ]
@@ -69,8 +76,9 @@ def _protection(text: str) -> int:
 class Memory:
     """The guest's memory. Reads and writes raise GuestFault (with `address`) where it is not mapped for that."""
 
-    def __init__(self, cpu: EngineCpu) -> None:
+    def __init__(self, cpu: EngineCpu, traps: Traps) -> None:
         self._space = cpu.memory
+        self._traps = traps
 
     @property
     def limit(self) -> int:
@@ -111,6 +119,23 @@ class Memory:
             raise UserError(f"cannot write at {address:#x}", "Addresses must not be negative.")
         self._space.write(address, raw)
         self._space.on_code_change(address, address + len(raw))
+
+    def map_io(
+        self,
+        address: int,
+        size: int,
+        *,
+        read: Callable[[int, int], int] | None = None,
+        write: Callable[[int, int, int], None] | None = None,
+        sizes: Collection[int] = (1, 2, 4, 8),
+    ) -> Io:
+        """Have functions answer for [address, address + size): `read(offset, size)`, `write(offset, size, value)`.
+
+        They are called for the guest's loads and stores of one of `sizes`, whole; any other access, and one for which
+        there is no function, stops with AccessRefused. What they raise comes out of `run`, with the guest as it was
+        before the instruction. The result's `remove()` takes the device away.
+        """
+        return self._traps.map_io(address, size, read, write, sizes)
 
     def mappings(self) -> list[tuple[int, int, str, str]]:
         """What is mapped, in order: (start, end, protection, name)."""
@@ -154,7 +179,11 @@ class CPU:
 
     def __init__(self, guest: str = "aarch64", engine: str = "baseline") -> None:
         self._cpu = EngineCpu(guest, engine)
-        self.memory = Memory(self._cpu)
+        self._cpu.keep_flags(on=True)
+        self._traps = Traps(self._cpu)
+        self._hooks = Hooks(self._cpu)
+        self._breakpoints: set[int] = set()
+        self.memory = Memory(self._cpu, self._traps)
         self.registers = Registers(self._cpu)
 
     def __enter__(self) -> Self:
@@ -195,8 +224,25 @@ class CPU:
             raise UserError(f"a budget of {budget} instructions is not possible", "Give a number from 0 on.")
         if start is not None:
             cpu.set_reg("pc", start)
-        stops = {until} if isinstance(until, int) else set(until)
-        if budget == 0:
+        stops = self._stops(until)
+        first = cpu.executed
+        while True:
+            left = None if budget is None else budget - (cpu.executed - first)
+            found = self._run(stops, left)
+            if not self._hooks.offer(found):
+                return found
+            pc = cpu.reg("pc")
+            stops = self._stops(until)  # a hook may have changed them
+            if pc in stops and (pc != found.pc or isinstance(found, SystemCall)):
+                return Reached(pc)
+
+    def _stops(self, until: int | Iterable[int]) -> set[int]:
+        return self._breakpoints | ({until} if isinstance(until, int) else set(until))
+
+    def _run(self, stops: set[int], budget: int | None) -> Exit:
+        """Run until something happens, hooks or not."""
+        cpu = self._cpu
+        if budget is not None and budget <= 0:
             return BudgetSpent(cpu.reg("pc"))
         if cpu.reg("pc") in stops:
             reason = cpu.step()
@@ -226,7 +272,35 @@ class CPU:
     def step(self) -> Exit:
         """Run one instruction; BudgetSpent if nothing else happened."""
         self._require_open()
-        return self._exit(self._cpu.step())
+        self._cpu.set_stops(())
+        found = self._exit(self._cpu.step())
+        return BudgetSpent(self._cpu.reg("pc")) if self._hooks.offer(found) else found
+
+    def break_at(self, address: int) -> Stop:
+        """Have every `run` stop before the instruction at an address (Reached), until the result is removed."""
+        return Stop(self._breakpoints, address)
+
+    def watch(self, address: int, size: int, access: str = "write", *, before: bool = False) -> Watch:
+        """Stop (Watched) where an instruction touches [address, address + size): a "read", "write" or "access" (both).
+
+        It stops behind the instruction, or `before` it, with nothing done. The kernel's own accesses do not count.
+        """
+        return self._traps.watch(address, size, access, before=before)
+
+    def on_system_call(self, function: Callable[[SystemCall], int | None]) -> Hook:
+        """Call a function for each system call: None lets it happen, a number is its result instead."""
+        return self._hooks.add(SYSTEM_CALL, function)
+
+    def on_fault(self, function: Callable[[MemoryFault | Misaligned], object]) -> Hook:
+        """Call a function for each fault: if it returns a true value the instruction is tried again."""
+        return self._hooks.add(FAULT, function)
+
+    def on_undefined(self, function: Callable[[Undefined | Unsupported | Breakpoint], object]) -> Hook:
+        """Call a function for each instruction that cannot be run: a true value means that it has done the work.
+
+        Then the guest goes on behind the instruction, or where the function has set pc.
+        """
+        return self._hooks.add(UNDEFINED, function)
 
     def stop(self) -> None:
         """Make `run` return Interrupted soon; from another thread."""
@@ -237,7 +311,20 @@ class CPU:
             raise UserError("this CPU is closed", "Open another one.")
 
     def _exit(self, reason: int) -> Exit:
-        return describe(self._cpu, reason)
+        return describe(self._cpu, reason, self._traps)
+
+
+class Stop:
+    """A breakpoint of `break_at`; `remove` it at any time."""
+
+    def __init__(self, places: set[int], address: int) -> None:
+        self._places = places
+        self.address = address
+        places.add(address)
+
+    def remove(self) -> None:
+        """Stop there no more."""
+        self._places.discard(self.address)
 
 
 class _Interrupts:
@@ -247,11 +334,15 @@ class _Interrupts:
         self._cpu = cpu
 
     def __enter__(self) -> None:
-        self._cpu.signals.borrow(signal.SIGINT)
+        self._main = threading.current_thread() is threading.main_thread()  # the one that Python handles signals in
+        if self._main:
+            self._cpu.signals.borrow(signal.SIGINT)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._main:
+            return
         self._cpu.signals.give_back(signal.SIGINT)
         noted = self._cpu.signals.take()
         if noted:
@@ -262,10 +353,16 @@ class _Interrupts:
                 handler(signo, None)
 
 
-def describe(cpu: EngineCpu, reason: int) -> Exit:
+def describe(cpu: EngineCpu, reason: int, traps: Traps) -> Exit:
     """The exit reason of an engine as a value."""
     pc = cpu.reg("pc")
     value = int(cpu.env.value)
+    if reason == EXIT_WATCH and traps.hit is not None:
+        touched = traps.hit.access
+        kind = "read" if touched.kind == READ else "write"
+        return Watched(pc, touched.address, touched.size, kind, traps.hit.instruction)
+    if reason == layout.EXIT_BUS and traps.refused is not None:
+        return AccessRefused(pc, value, "read" if traps.refused.kind == READ else "write", traps.refused.size)
     match reason:
         case layout.EXIT_UNTIL:
             return Reached(pc)
@@ -327,6 +424,10 @@ class Program:
         except BaseException:
             self.cpu.close()
             raise
+        hooks, traps = self.cpu._hooks, self.cpu._traps  # noqa: SLF001
+        self._tools = self._process.tools = ProcessTools(self._process, hooks, lambda c, r: describe(c, r, traps))
+        self._signals = cpu.signals = CallersInterrupt(cpu.signals, cpu.env)
+        hooks.changed = traps.changed = self._tools.changed
 
     def __enter__(self) -> Self:
         return self
@@ -338,6 +439,7 @@ class Program:
 
     def close(self) -> None:
         """Give back all memory."""
+        self._process.close()
         self.cpu.close()
 
     @property
@@ -357,19 +459,56 @@ class Program:
         self.cpu.remove(plugin)
 
     def run(self, *, until: int | Iterable[int] = ()) -> Exited | Killed | Exit:
-        """Run until the program ends, or before an instruction at one of the addresses in `until`."""
+        """Run until the program ends, or before an instruction at one of the addresses in `until`.
+
+        Raises KeyboardInterrupt on Ctrl-C, between two instructions.
+        """
         cpu = self.cpu._cpu  # noqa: SLF001
-        stops = {until} if isinstance(until, int) else set(until)
-        if cpu.reg("pc") in stops:
-            cpu.set_stops(())
-            reason = cpu.step()
-            self._process.handle(reason)
-        cpu.set_stops(stops)
-        with _Interrupts(cpu):
-            status = self._process.run()
+        self.cpu._require_open()  # noqa: SLF001
+        stops = self.cpu._stops(until)  # noqa: SLF001
+        process, tools = self._process, self._tools
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            if cpu.reg("pc") in stops and process.status is None:
+                cpu.set_stops(())
+                reason = cpu.step()
+                if reason == EXIT_WATCH:
+                    return describe(cpu, reason, self.cpu._traps)  # noqa: SLF001
+                process.handle(layout.EXIT_NONE if reason == layout.EXIT_BUDGET else reason)
+                if cpu.reg("pc") in stops and process.status is None:
+                    return Reached(cpu.reg("pc"))
+            cpu.set_stops(stops)
+            with self._signals:
+                status = process.run()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if status is None:
-            return Reached(cpu.reg("pc"))
+            return describe(cpu, tools.stopped, self.cpu._traps)  # noqa: SLF001
         return Killed(-status) if status < 0 else Exited(status)
+
+    def stop(self) -> None:
+        """Make `run` return Interrupted soon; from another thread, or from a hook."""
+        self._tools.interrupt()
+
+    def break_at(self, address: int) -> Stop:
+        """As CPU.break_at."""
+        return self.cpu.break_at(address)
+
+    def watch(self, address: int, size: int, access: str = "write", *, before: bool = False) -> Watch:
+        """As CPU.watch. What the kernel reads and writes for the program does not count."""
+        return self.cpu.watch(address, size, access, before=before)
+
+    def on_system_call(self, function: Callable[[SystemCall], int | None]) -> Hook:
+        """As CPU.on_system_call: None lets the call happen, a number is its result instead."""
+        return self.cpu.on_system_call(function)
+
+    def on_fault(self, function: Callable[[MemoryFault | Misaligned], object]) -> Hook:
+        """As CPU.on_fault: a true value has the instruction tried again, else the program gets its signal."""
+        return self.cpu.on_fault(function)
+
+    def on_undefined(self, function: Callable[[Undefined | Unsupported | Breakpoint], object]) -> Hook:
+        """As CPU.on_undefined: a true value means that the work is done, else the program gets its signal."""
+        return self.cpu.on_undefined(function)
 
 
 def open_program(

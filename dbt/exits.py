@@ -46,6 +46,32 @@ class MemoryFault(Exit):
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRefused(MemoryFault):
+    """A device (Memory.map_io) has no answer to an access of `size` bytes; nothing has changed."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.access} of {self.size} bytes at {self.address:#x} is refused at pc {self.pc:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Exit):
+    """A watched range was touched: by the access to [address, address + size), "read" or "write".
+
+    `instruction` is where that was done; `pc` is behind it, or the same if the watchpoint stops before.
+    """
+
+    address: int
+    size: int
+    access: str
+    instruction: int
+
+    def __str__(self) -> str:
+        return f"{self.access} of {self.size} bytes at {self.address:#x} by the instruction at {self.instruction:#x}"
+
+
+@dataclass(frozen=True, slots=True)
 class Misaligned(Exit):
     """The instruction at pc needs an aligned `address`."""
 

@@ -7,6 +7,8 @@ instruction.
 
 from __future__ import annotations
 
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from dbt.engine import layout
@@ -14,6 +16,7 @@ from dbt.exits import Breakpoint, Exit, MemoryFault, Misaligned, SystemCall, Und
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from dbt.engine.cpu import Cpu
     from dbt.linux.process import Process
@@ -106,11 +109,29 @@ class ProcessTools:
         self._hooks = hooks
         self._describe = describe
         self.stopped = layout.EXIT_NONE  # the last reason that was the caller's
+        self._wanted = False  # the caller wants it to stop
+        self._native = True
+
+    def changed(self) -> None:
+        """Have system calls come through Python while somebody wants to see them, or pages are trapped."""
+        native = not self._hooks.of(SYSTEM_CALL) and self._process.cpu.traps is None
+        if native != self._native:
+            self._native = native
+            self._process.native(on=native)
+
+    def interrupt(self) -> None:
+        """Have the process stop soon, for the caller."""
+        self._wanted = True
+        self._process.cpu.stop()
 
     def filter(self, reason: int) -> int:
         """Deal with an exit, or leave it to the process; EXIT_NONE if nothing is left to do."""
         process = self._process
         cpu = process.cpu
+        if reason == layout.EXIT_POLL and self._wanted:
+            self._wanted = False
+            self.stopped = reason
+            return layout.EXIT_UNTIL
         if reason == layout.EXIT_SYSCALL:
             answered = cpu.env.value if process.native_calls else 0
             if not answered and self._hooks.of(SYSTEM_CALL) and self._hooks.offer(self._describe(cpu, reason)):
@@ -128,6 +149,53 @@ class ProcessTools:
             self.stopped = reason
             return layout.EXIT_UNTIL
         return reason
+
+
+class CallersInterrupt:
+    """Host signals of a program that Python runs: Ctrl-C is the caller's, everything else the guest's."""
+
+    def __init__(self, inner: Any, env: Any) -> None:
+        self._inner = inner
+        self._env = env
+        self._later: list[tuple[int, bytes]] = []
+        self._active = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - all the rest is as it was
+        return getattr(self._inner, name)
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # the one that Python handles signals in
+            self._active = True
+            self._inner.borrow(signal.SIGINT)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._active:
+            self._active = False
+            self._inner.give_back(signal.SIGINT)
+
+    def install(self, signo: int, flags: int = 0) -> None:
+        if signo != signal.SIGINT or not self._active:
+            self._inner.install(signo, flags)
+
+    def restore(self, signo: int, how: int, flags: int = 0) -> None:
+        if signo != signal.SIGINT or not self._active:
+            self._inner.restore(signo, how, flags)
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """As dbt.engine.signals; calls Python's handler for Ctrl-C, which is likely to raise."""
+        noted = self._later + self._inner.take()
+        self._later = []
+        if self._active and any(signo == signal.SIGINT for signo, _ in noted):
+            self._later = [entry for entry in noted if entry[0] != signal.SIGINT]
+            self._env.poll = 1  # what is left of the delivery is for the next run
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                handler(signal.SIGINT, None)
+            noted, self._later = self._later, []
+            self._env.poll = 0
+        return noted
 
 
 _FOR_HOOKS = (

@@ -105,6 +105,7 @@ class Traps:
         self._lifted = 0
         self._log: list[Access] = []
         self._undo: list[tuple[int, bytes]] = []
+        self.changed: Callable[[], None] = lambda: None  # called when there are the first or no more of them
         self._passed = -1  # pc of the instruction in front of which a watchpoint stopped
 
     # ---- what is trapped
@@ -159,6 +160,7 @@ class Traps:
         cpu.traps = cpu.memory.traps = self if on else None
         cpu.bus.read = self._guarded_read if on else cpu.memory.read
         cpu.bus.write = self._guarded_write if on else cpu.memory.write
+        self.changed()
 
     def _check(self, address: int, size: int) -> None:
         if address < 0 or size <= 0 or address + size > self.memory.limit:
