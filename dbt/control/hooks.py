@@ -154,7 +154,7 @@ class ProcessTools:
 class CallersInterrupt:
     """Host signals of a program that Python runs: Ctrl-C is the caller's, everything else the guest's."""
 
-    def __init__(self, inner: Any, env: Any) -> None:
+    def __init__(self, inner: Any, env: Any) -> None:  # noqa: ANN401 - Signals or PlainSignals, a view of a struct
         self._inner = inner
         self._env = env
         self._later: list[tuple[int, bytes]] = []
@@ -185,7 +185,7 @@ class CallersInterrupt:
 
     def take(self) -> list[tuple[int, bytes]]:
         """As dbt.engine.signals; calls Python's handler for Ctrl-C, which is likely to raise."""
-        noted = self._later + self._inner.take()
+        noted: list[tuple[int, bytes]] = self._later + self._inner.take()
         self._later = []
         if self._active and any(signo == signal.SIGINT for signo, _ in noted):
             self._later = [entry for entry in noted if entry[0] != signal.SIGINT]

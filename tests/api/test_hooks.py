@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dbt.guests
 import pytest
 
 import dbt
-import dbt.guests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,9 @@ def assemble(folder: Path, *words: int) -> Path:
     """A static program of these instructions at 0x400078, on one writable page."""
     code = struct.pack(f"<{len(words)}I", *words)
     size = 120 + len(code)
-    head = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    head = (
+        b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
     segment = struct.pack("<IIQQQQQQ", 1, 7, 0, 0x400000, 0x400000, size, 0x1000, 0x1000)
     path = folder / "program"
     path.write_bytes(head + segment + code)

@@ -12,6 +12,8 @@ from dbt.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbt.control.traps import Io
+
 CODE, DATA, IO = 0x10000, 0x40000, 0x900_0000
 SVC = 0xD4000001
 LOADS = {1: 0x39400002, 2: 0x79400002, 4: 0xB9400002, 8: 0xF9400002}  # ldr x2, [x0]
@@ -115,7 +117,7 @@ def test_a_device_may_go_and_come(cpu: dbt.CPU, load: Callable[..., None]) -> No
     device.remove()
     cpu.run(CODE)
     assert cpu.registers["x2"] == 7
-    last: list[dbt.api.Io] = []
+    last: list[Io] = []
 
     def once(_offset: int, _size: int) -> int:
         last.pop().remove()

@@ -38,9 +38,7 @@ def test_a_write_is_seen(cpu: dbt.CPU, load: Callable[..., None]) -> None:
     assert isinstance(cpu.run(CODE), dbt.SystemCall)
 
 
-@pytest.mark.parametrize(
-    ("access", "seen"), [("read", [CODE + 4]), ("write", [CODE]), ("access", [CODE, CODE + 4])]
-)
+@pytest.mark.parametrize(("access", "seen"), [("read", [CODE + 4]), ("write", [CODE]), ("access", [CODE, CODE + 4])])
 def test_kinds(cpu: dbt.CPU, load: Callable[..., None], access: str, seen: list[int]) -> None:
     load(STR, LDR, SVC)
     cpu.registers["x0"] = DATA

@@ -1,0 +1,91 @@
+"""Several CPUs in threads: each meets its own faults, and none disturbs another by coming or going."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+import dbt
+
+CODE, DATA = 0x10000, 0x40000
+# x0: address, x1: rounds. Sum up, then fault at 0.
+LOOP = (
+    0xF9400002,  # ldr x2, [x0]
+    0x8B010042,  # add x2, x2, x1
+    0xF9000002,  # str x2, [x0]
+    0xF1000421,  # subs x1, x1, #1
+    0x54FFFF81,  # b.ne the ldr
+    0xF9400063,  # ldr x3, [x3]
+    0xD4000001,  # svc
+)
+
+
+def work(number: int, failures: list[str], rounds: int = 40) -> None:
+    try:
+        with dbt.open_cpu() as cpu:
+            cpu.memory.map(CODE, 0x1000, "rwx")
+            cpu.memory.map(DATA, 0x1000)
+            cpu.memory.write(CODE, struct.pack(f"<{len(LOOP)}I", *LOOP))
+            for i in range(rounds):
+                cpu.memory.write(DATA, bytes(8))
+                bad = (number << 32) + (i << 16)
+                cpu.registers.update({"x0": DATA, "x1": 1000, "x3": bad})
+                found = cpu.run(CODE)
+                total = int.from_bytes(cpu.memory.read(DATA, 8), "little")
+                if found != dbt.MemoryFault(CODE + 20, bad, "read") or total != 500500:
+                    failures.append(f"{number}: {found} {total}")
+    except BaseException as error:  # noqa: BLE001 - a thread's
+        failures.append(repr(error))
+
+
+def test_two_cpus_fault_in_two_threads() -> None:
+    failures: list[str] = []
+    for _ in range(5):  # they come and go
+        threads = [threading.Thread(target=work, args=(n, failures)) for n in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert not failures
+
+
+def test_a_cpu_moves_between_threads() -> None:
+    with dbt.open_cpu() as cpu, dbt.open_cpu() as other:
+        for each in (cpu, other):
+            each.memory.map(CODE, 0x1000, "rwx")
+            each.memory.write(CODE, struct.pack("<II", 0xF9400063, 0xD4000001))
+        found: list[dbt.Exit] = []
+        for number in range(4):
+            thread = threading.Thread(target=lambda n=number: found.append((cpu, other)[n % 2].run(CODE)))
+            thread.start()
+            thread.join(60)
+            found.append((other, cpu)[number % 2].run(CODE))
+        assert found == [dbt.MemoryFault(CODE, 0, "read")] * 8
+
+
+def test_the_first_cpu_may_be_closed_first() -> None:
+    first = dbt.open_cpu()
+    with dbt.open_cpu() as second:
+        first.close()
+        second.memory.map(CODE, 0x1000, "rwx")
+        second.memory.write(CODE, struct.pack("<I", 0xF9400063))
+        assert isinstance(second.run(CODE), dbt.MemoryFault)
+
+
+def test_a_stop_from_another_thread_while_both_run() -> None:
+    with dbt.open_cpu() as one, dbt.open_cpu() as two:
+        found: dict[int, dbt.Exit] = {}
+
+        def spin(number: int, cpu: dbt.CPU) -> None:
+            cpu.memory.map(CODE, 0x1000, "rwx")
+            cpu.memory.write(CODE, struct.pack("<I", 0x14000000))
+            found[number] = cpu.run(CODE)
+
+        threads = [threading.Thread(target=spin, args=pair) for pair in ((1, one), (2, two))]
+        for thread in threads:
+            thread.start()
+        for cpu, thread in ((one, threads[0]), (two, threads[1])):
+            while thread.is_alive():
+                cpu.stop()
+                thread.join(0.02)
+        assert found == {1: dbt.Interrupted(CODE), 2: dbt.Interrupted(CODE)}
