@@ -29,7 +29,12 @@ def test_system_calls_of_a_bare_cpu(cpu: dbt.CPU, load: Callable[..., None]) -> 
     load(SVC, SVC, SVC, UDF)
     cpu.registers.update({"x0": 1, "x8": 5})
     seen: list[dbt.SystemCall] = []
-    hook = cpu.on_system_call(lambda call: seen.append(call) or call.arguments[0] + 10)
+
+    def answer(call: dbt.SystemCall) -> int:
+        seen.append(call)
+        return call.arguments[0] + 10
+
+    hook = cpu.on_system_call(answer)
     assert isinstance(cpu.run(), dbt.Undefined)
     assert [call.arguments[0] for call in seen] == [1, 11, 21]
     assert cpu.registers["x0"] == 31
@@ -76,12 +81,22 @@ def test_a_fault_that_is_mended(cpu: dbt.CPU, load: Callable[..., None]) -> None
 
 def test_an_instruction_that_is_emulated(cpu: dbt.CPU, load: Callable[..., None]) -> None:
     load(UDF, ADD1, BRK, ADD1, SVC)
-    cpu.on_undefined(lambda found: cpu.registers.update({"x0": cpu.registers["x0"] + 100}) or found.pc == CODE)
+
+    def emulate(found: dbt.Exit) -> bool:
+        cpu.registers["x0"] += 100
+        return found.pc == CODE
+
+    cpu.on_undefined(emulate)
     found = cpu.run()
     assert isinstance(found, dbt.Breakpoint)
     assert found.pc == CODE + 8
     assert cpu.registers["x0"] == 201
-    cpu.on_undefined(lambda _found: cpu.registers.update({"pc": CODE + 12}) or True)
+
+    def skip(_found: dbt.Exit) -> bool:
+        cpu.registers["pc"] = CODE + 12
+        return True
+
+    cpu.on_undefined(skip)
     assert isinstance(cpu.run(), dbt.SystemCall)
 
 
@@ -148,7 +163,7 @@ READ_TWO = (
 )
 
 
-def test_the_kernel_writes_to_watched_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_writes_to_watched_pages(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(b"*!")
     saved = os.dup(0)
@@ -183,7 +198,12 @@ def test_faults_and_undefined_instructions_of_a_program(tmp_path: Path) -> None:
         assert program.run() == dbt.Killed(signal.SIGSEGV)
     with dbt.open_program(path) as program:
         program.on_undefined(lambda _found: True)
-        program.on_fault(lambda _fault: program.registers.update({"x2": 0x400000}) or True)
+
+        def mend(_fault: dbt.Exit) -> bool:
+            program.registers["x2"] = 0x400000
+            return True
+
+        program.on_fault(mend)
         assert program.run() == dbt.Exited(0x7F)
 
 
