@@ -233,7 +233,7 @@ class Traps:
             if left == 0:
                 env.exit = EXIT_BUDGET
                 return EXIT_BUDGET
-            reason = cpu.step_reference() if left == 1 else cpu.run_engine(left)
+            reason = cpu.run_engine(left)
             if not self._ours(reason):
                 return reason
             reason = self._step()

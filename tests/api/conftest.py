@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dbt
-from dbt.engine.cpu import ENGINES
+from dbt.run import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
