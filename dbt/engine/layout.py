@@ -19,6 +19,8 @@ FUSED_VARIANTS = 4  # of a fused pair: bits WIDE, POLL_FUSED
 POLL_FUSED = 2
 MAX_BLOCK = 64  # guest instructions of a block
 MAX_HELPERS = 64
+NOWHERE = 0xFFFFFFFFFFFFFFFF  # no guest address: nothing is at an odd place
+LOOKS = 4  # stretches of code that liveness may look at for one block
 LOOK_AHEAD = 8  # instructions looked at behind a block for liveness
 PAGE_SIZE = 4096  # of the guest
 PAGE_CACHE = 256
@@ -300,7 +302,8 @@ class Block(Struct):
     n: u32  # guest instructions
     guest_size: u32
     first: u32
-    hash: u64  # of its guest bytes, see table.add_to_hash
+    hash: u64  # of its guest bytes and of those looked at, see table.hash_block
+    looks: Arr[u64] = array(LOOKS)  # where liveness looked ahead, LOOK_AHEAD instructions each; NOWHERE: it did not
 
 
 @struct
@@ -368,7 +371,8 @@ class Ctx(Struct):
     n_offsets: u64
     max_offsets: u64
     next_pc: u64  # translate_one: where the block falls through to
-    block_hash: u64  # read_block: of the guest bytes of the block
+    n_looks: u64  # live_flags: where it looked ahead for the block in hand
+    looks: Arr[u64] = array(LOOKS)
     block_flags: u64  # read_block: the flags that its instructions write
     records: Ptr[Record]  # scratch: MAX_BLOCK + LOOK_AHEAD of them
     page_tags: Ptr[u64]  # PAGE_CACHE guest page numbers + 1 (0: empty)

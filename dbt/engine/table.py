@@ -8,7 +8,7 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, native, rotl, u16, u32, u64, unlikely
 
 from .decode import fetch_page
-from .layout import JUMP_CACHE_ENTRIES, PAGE_CACHE, Ctx, JumpEntry
+from .layout import JUMP_CACHE_ENTRIES, LOOK_AHEAD, LOOKS, NOWHERE, PAGE_CACHE, Block, Ctx, JumpEntry
 
 HASH_FACTOR = 0x9E3779B97F4A7C15
 HASH_SHIFT = 4  # blocks are that far apart, mostly: few slots stay empty, and few pages are touched
@@ -79,9 +79,25 @@ def forget_pages(c: Ctx) -> None:
 
 
 @native(inline=True)
-def add_to_hash(hashed: u64, word: u32) -> u64:
-    """The hash of a block's guest bytes with one more instruction word."""
-    return (rotl(hashed, 23) ^ word) * HASH_FACTOR
+def hash_words(c: Ctx, hashed: u64, pc: u64, n: u32) -> u64:
+    """A hash with the n instruction words from `pc` on, up to a page that may not be executed."""
+    for _ in range(n):
+        page = fetch_page(c, pc)
+        if not page:
+            return hashed + 1
+        hashed = (rotl(hashed, 23) ^ cast(Ptr[u32], page + (pc & 4095))[0]) * HASH_FACTOR
+        pc += 4
+    return hashed
+
+
+@native(inline=True)
+def hash_block(c: Ctx, block: Block) -> u64:
+    """A hash of all guest bytes that the translation of a block depends on."""
+    hashed = hash_words(c, 0, block.pc, block.n)
+    for i in range(u32(LOOKS)):
+        if block.looks[i] != NOWHERE:
+            hashed = hash_words(c, hashed, block.looks[i], LOOK_AHEAD)
+    return hashed
 
 
 @native(inline=False)
@@ -101,7 +117,9 @@ def note_code(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) ->
     block.n = n
     block.guest_size = guest_size
     block.first = u32(c.n_offsets)
-    block.hash = c.block_hash
+    for i in range(u64(LOOKS)):
+        block.looks[i] = c.looks[i] if i < c.n_looks else u64(NOWHERE)
+    block.hash = hash_block(c, block)
     c.n_blocks += 1
     c.n_offsets += n
 
@@ -110,26 +128,21 @@ def note_code(c: Ctx, pc: u64, code: u64, size: u64, n: u32, guest_size: u32) ->
 def still_valid(c: Ctx) -> u32:
     """1 if the guest memory of all translated blocks holds what they were translated from, and may be executed."""
     for b in range(c.n_blocks):
-        block = c.blocks[b]
-        hashed: u64 = 0
-        for i in range(block.n):
-            pc = block.pc + 4 * u64(i)
-            page = fetch_page(c, pc)
-            if not page:
-                return 0
-            hashed = add_to_hash(hashed, cast(Ptr[u32], page + (pc & 4095))[0])
-        if hashed != block.hash:
+        if hash_block(c, c.blocks[b]) != c.blocks[b].hash:
             return 0
     return 1
 
 
 @native(export=True)
 def touches_code(c: Ctx, start: u64, end: u64) -> u32:
-    """1 if any translated block has guest bytes in [start, end)."""
+    """1 if the translation of any block depends on guest bytes in [start, end)."""
     for b in range(c.n_blocks):
         block = c.blocks[b]
         if block.pc < end and start < block.pc + block.guest_size:
             return 1
+        for i in range(u32(LOOKS)):
+            if block.looks[i] < end and start < block.looks[i] + 4 * LOOK_AHEAD:
+                return 1
     return 0
 
 

@@ -25,6 +25,7 @@ from .layout import (
     FUSED_STENCIL,
     FUSED_VARIANTS,
     LOOK_AHEAD,
+    LOOKS,
     MAX_BLOCK,
     MODE_ALL_FLAGS,
     MODE_COUNT,
@@ -35,6 +36,7 @@ from .layout import (
     MODE_NO_LIVENESS,
     MODE_STEPS,
     NO_FLAGS,
+    NOWHERE,
     POLL,
     POLL_FUSED,
     SPECIAL_COUNT,
@@ -53,13 +55,12 @@ from .layout import (
     Values,
 )
 from .steps import put_step
-from .table import add_to_hash, look_up, note_block
+from .table import look_up, note_block
 
 ALL_FLAGS = 15
 ROOM = 1 << 16  # host bytes that one block with its link stubs may need at most
 CHAIN = 4  # blocks translated behind each other in one go
 ENDS = ENDS_CONDITIONAL | ENDS_ALWAYS
-NOWHERE = 0xFFFFFFFFFFFFFFFF
 
 
 @native(inline=True)
@@ -95,6 +96,16 @@ def is_stop(c: Ctx, pc: u64) -> u32:
     return 0
 
 
+@native(inline=True)
+def looks_at(c: Ctx, pc: u64) -> u32:
+    """Note that the block depends on the LOOK_AHEAD instructions from `pc` on; 0 if there is no room to note it."""
+    if c.n_looks == LOOKS:
+        return 0
+    c.looks[c.n_looks] = pc
+    c.n_looks += 1
+    return 1
+
+
 @native(inline=False)
 def live_flags(c: Ctx, start: u64) -> u32:
     """The flags that code at `start` may read before it writes them; all where it cannot be told."""
@@ -102,6 +113,8 @@ def live_flags(c: Ctx, start: u64) -> u32:
     read: u32 = 0
     killed: u32 = 0
     r = c.records[MAX_BLOCK]
+    if not looks_at(c, pc):
+        return ALL_FLAGS
     for _ in range(LOOK_AHEAD):
         if c.n_stops and is_stop(c, pc):
             break  # whoever stops there may look at all of them
@@ -125,6 +138,8 @@ def live_flags(c: Ctx, start: u64) -> u32:
         elif ends & ENDS == ENDS_ALWAYS and ends & ENDS_DIRECT:
             take_operands(c, info, word, pc, r)
             pc = u64(r.target)
+            if not looks_at(c, pc):
+                break
         else:
             break
     return read | (ALL_FLAGS & ~killed)
@@ -231,7 +246,7 @@ def read_block(c: Ctx, pc0: u64) -> u32:
     """
     pc = pc0
     n: u32 = 0
-    c.block_hash = 0
+    c.n_looks = 0
     c.block_flags = 0
     while n < c.max_block:
         if n and c.n_stops and is_stop(c, pc):
@@ -244,7 +259,6 @@ def read_block(c: Ctx, pc0: u64) -> u32:
         form = decode(c, word, pc, r)
         if unlikely(form == 0):
             break
-        c.block_hash = add_to_hash(c.block_hash, word)
         c.block_flags |= u64(c.forms[form].flags_written)
         n += 1
         pc += r.length
@@ -334,7 +348,7 @@ def translate_one(env: Env, c: Ctx, pc: u64, start: Ptr[u8]) -> Ptr[u8]:
     if unlikely(c.n_stops):
         if is_stop(c, pc):
             stop = put_stop(c, start, pc, EXIT_UNTIL, 0)
-            c.block_hash = 0
+            c.n_looks = 0
             note_block(c, pc, cast(u64, start), cast(u64, stop) - cast(u64, start), 0, 4)
             return stop
     n = read_block(c, pc)

@@ -192,6 +192,19 @@ def test_code_written_by_the_guest_is_seen_after_ic_ivau(cpu: dbt.CPU) -> None:
         assert cpu.registers["x0"] == value
 
 
+def test_code_that_only_liveness_has_seen_may_change(cpu: dbt.CPU) -> None:
+    # cmp x0, x1; b.ne far; b far: whether flags are wanted is for the code at `far` to say.
+    load(cpu, 0xEB01001F, 0x54000801, 0x1400003F)
+    cpu.memory.write(CODE + 0x104, words(0xEB03005F, SVC))  # cmp x2, x3
+    cpu.registers.update({"x0": 1, "x1": 1, "x2": 1, "x3": 2})
+    assert isinstance(cpu.run(CODE), dbt.SystemCall)
+    cpu.memory.write(CODE + 0x104, words(0x9A9F17E5))  # cset x5, eq
+    for x1, expected in ((1, 1), (2, 0)):
+        cpu.registers["x1"] = x1
+        assert isinstance(cpu.run(CODE), dbt.SystemCall)
+        assert cpu.registers["x5"] == expected
+
+
 @pytest.mark.parametrize("code", [(SELF,), (0x14000001, 0x17FFFFFF), (0x10000001, 0xD61F0020)])  # also by adr, br
 def test_an_endless_loop_can_be_stopped_from_another_thread(cpu: dbt.CPU, code: tuple[int, ...]) -> None:
     load(cpu, *code)
