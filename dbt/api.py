@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, M
 from typing import TYPE_CHECKING, Final, Self
 
 from dbt.control.hooks import FAULT, SYSTEM_CALL, UNDEFINED, CallersInterrupt, Hook, Hooks, ProcessTools
+from dbt.control.snapshot import Snapshot, restore, take
 from dbt.control.traps import EXIT_WATCH, READ, Io, Traps, Watch
 from dbt.engine import hostmem, layout
 from dbt.engine.cpu import Cpu as EngineCpu
@@ -55,6 +56,7 @@ __all__ = [
     "Program",
     "Reached",
     "Registers",
+    "Snapshot",
     "SystemCall",
     "Undefined",
     "Unsupported",
@@ -302,6 +304,16 @@ class CPU:
         """
         return self._hooks.add(UNDEFINED, function)
 
+    def snapshot(self) -> Snapshot:
+        """Registers, mappings and memory as they are now. Breakpoints, hooks and devices are not in it."""
+        self._require_open()
+        return take(self._cpu)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make registers, mappings and memory what they were, in time that grows with what was written to since."""
+        self._require_open()
+        restore(self._cpu, snapshot)
+
     def stop(self) -> None:
         """Make `run` return Interrupted soon; from another thread."""
         self._cpu.stop()
@@ -489,6 +501,17 @@ class Program:
     def stop(self) -> None:
         """Make `run` return Interrupted soon; from another thread, or from a hook."""
         self._tools.interrupt()
+
+    def snapshot(self) -> Snapshot:
+        """Registers, private memory, mappings, heap limits and signal dispositions, as they are now.
+
+        Not in it: descriptors and what is in files, shared memory, other processes, pending signals, timers.
+        """
+        return take(self.cpu._cpu, self._process)  # noqa: SLF001
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make all that is in a snapshot what it was; also after the program has ended."""
+        restore(self.cpu._cpu, snapshot, self._process)  # noqa: SLF001
 
     def break_at(self, address: int) -> Stop:
         """As CPU.break_at."""
