@@ -78,9 +78,9 @@ def _protection(text: str) -> int:
 class Memory:
     """The guest's memory. Reads and writes raise GuestFault (with `address`) where it is not mapped for that."""
 
-    def __init__(self, cpu: EngineCpu, traps: Traps) -> None:
+    def __init__(self, cpu: EngineCpu, traps: Traps | None = None) -> None:
         self._space = cpu.memory
-        self._traps = traps
+        self._traps = traps or Traps(cpu)
 
     @property
     def limit(self) -> int:
