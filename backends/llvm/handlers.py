@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .check import CheckError, check
+from .peephole import shorten
 from .records import HANDLERS, RecordSource, SavingSource, ThriftySource
 from .stencils import compile_specials, compile_unchecked
 
@@ -34,7 +35,7 @@ def compile_handlers(guest: Guest, requests: Iterable[Request]) -> dict[Request,
                 if way is _WAYS[-1]:
                     raise
             else:
-                found[request] = stencil
+                found[request] = shorten(stencil)
                 left.remove(request)
         if not left:
             break
