@@ -20,7 +20,7 @@ def measured_run(process: Process) -> str:
     baseline = cpu.baseline
     budget = (1 << 63) - 1
     if baseline is not None:
-        baseline.count_instructions(on=True)
+        cpu.counting = True
         cpu.env.budget = budget
     else:
         cpu.reference()  # imports the semantics: no part of the run

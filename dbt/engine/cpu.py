@@ -67,7 +67,7 @@ class Cpu:
         self._reference: Any = None
         self.instrumentation: Instrumentation | None = None  # see instrument()
         self.baseline: Baseline | None = None
-        self.counting = False
+        self.counting = False  # count instructions (Env.budget goes down) in runs without a budget as well
         self.executed = 0  # instructions, as far as they are counted
         if engine != "reference":
             from .cache import open_store
@@ -195,7 +195,12 @@ class Cpu:
         """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
             return self.interpret(budget)
-        reason = self.baseline.run() if budget is None else self._run_budget(budget)
+        if budget is None:
+            # Counting goes on after a run with a budget, for the next one, until a run without.
+            self.baseline.count_instructions(on=self.counting)
+            reason = self.baseline.run()
+        else:
+            reason = self._run_budget(budget)
         if reason in (EXIT_FAULT, EXIT_BUS):
             self.locate_fault()
         return reason
@@ -205,7 +210,7 @@ class Cpu:
         assert baseline is not None
         if budget <= baseline.short_budget:
             return baseline.run_exactly(budget)
-        before = baseline.count_instructions(on=True)
+        baseline.count_instructions(on=True)
         self.env.budget = budget - baseline.exact_tail
         try:
             reason = baseline.run()
@@ -213,7 +218,6 @@ class Cpu:
                 self.env.budget += baseline.rest_of_block(int(self.env.fault_pc))
         finally:
             left = int(self.env.budget) + baseline.exact_tail
-            baseline.count_instructions(on=before)
             self.executed += budget - left
         if reason == EXIT_BUDGET and left:
             return baseline.run_exactly(left)
