@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dbt
+from dbt.engine import layout
 from dbt.errors import UserError
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ def test_code_written_by_the_guest_is_seen_after_ic_ivau(cpu: dbt.CPU) -> None:
 def test_code_that_only_liveness_has_seen_may_change(cpu: dbt.CPU) -> None:
     # cmp x0, x1; b.ne far; cmp x2, x3; svc: whether the branch leaves flags behind is for the code at `far` to say.
     if cpu._cpu.baseline is not None:
-        cpu._cpu.baseline.ctx.mode = 0  # as programs run: the library keeps all flags
+        # As programs run: the library keeps all flags.
+        cpu._cpu.baseline.ctx.mode &= ~(layout.MODE_NO_LIVENESS | layout.MODE_EXACT_FLAGS)
     load(cpu, 0xEB01001F, 0x54000801, 0xEB03005F, SVC)
     cpu.memory.write(CODE + 0x104, words(0xEB03005F, SVC))  # cmp x2, x3
     cpu.registers.update({"x0": 1, "x1": 1, "x2": 1, "x3": 2})
