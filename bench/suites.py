@@ -38,9 +38,9 @@ class Setting:
         keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         object.__setattr__(self, "environ", {**keep, "XDG_CACHE_HOME": str(self.cache)})
 
-    def ours(self, program: Path, *arguments: str) -> Command:
+    def ours(self, program: Path, *arguments: str, engine: str = "baseline") -> Command:
         """The command that runs a guest program with Dragoman."""
-        return [self.dragoman, "run", program, *arguments]
+        return [self.dragoman, "run", "--engine", engine, program, *arguments]
 
     def qemus(self, program: Path, *arguments: str) -> Command:
         """The command that runs a guest program with qemu."""
@@ -49,15 +49,24 @@ class Setting:
 
 def kernels(setting: Setting) -> Iterator[Figure]:
     """The compute-bound and memory-bound guests, each long enough that starting does not count."""
+    yield from _kernels(setting, "baseline", goal=0.6)
+
+
+def interpreter(setting: Setting) -> Iterator[Figure]:
+    """The same on the interpreter."""
+    yield from _kernels(setting, "interpreter", goal=0.4)
+
+
+def _kernels(setting: Setting, engine: str, goal: float) -> Iterator[Figure]:
     for guest in GUESTS:
         if guest.kind == PLAIN:
             continue
         work = str(guest.long)
-        check(setting.ours(guest.path, str(guest.ordinary)), setting.environ, guest.ordinary_line)
-        ours, qemus = pairs(
-            setting.ours(guest.path, work), setting.qemus(guest.path, work), setting.environ, setting.rounds
-        )
-        yield Figure(guest.name, "s", ours, qemus, goal=0.6, kind=guest.kind)
+        check(setting.ours(guest.path, str(guest.ordinary), engine=engine), setting.environ, guest.ordinary_line)
+        ours, qemus = setting.ours(guest.path, work, engine=engine), setting.qemus(guest.path, work)
+        name = guest.name if engine == "baseline" else f"{guest.name}, {engine}"
+        times = pairs(ours, qemus, setting.environ, setting.rounds)
+        yield Figure(name, "s", *times, goal=goal, kind=guest.kind if engine == "baseline" else engine)
 
 
 def startup(setting: Setting) -> Iterator[Figure]:
@@ -123,6 +132,7 @@ def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
 
 SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "kernels": kernels,
+    "interpreter": interpreter,
     "startup": startup,
     "shell": shell,
     "translation": translation,

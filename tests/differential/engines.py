@@ -163,12 +163,13 @@ class Baseline:
     """The baseline engine: all stencils, compiled at once. It stops at addresses, not after a number of steps."""
 
     name = "baseline"
+    job = "stencils"
 
     def __init__(self, guest: Guest) -> None:
         store = open_store(quiet=True)
         name = guest_info(guest.name).name
-        store.compile(name, range(layout.VARIANTS, len(guest.forms) * layout.VARIANTS, layout.VARIANTS))
-        self._cpu = cpu = Cpu(name, "baseline", store)
+        store.compile(name, range(layout.VARIANTS, len(guest.forms) * layout.VARIANTS, layout.VARIANTS), self.job)
+        self._cpu = cpu = Cpu(name, self.name, store)
         cpu.memory.map(CODE_START, CODE_END - CODE_START, _READ | _WRITE, _PRIVATE)
         cpu.memory.write(CODE_START, FILLER)
         cpu.memory.map(DATA, DATA_SIZE, _READ | _WRITE, _PRIVATE)
@@ -184,11 +185,31 @@ class Baseline:
         cpu.memory.write(DATA, case.data)
         self._registers.set_all(case.registers)
         cpu.env.pc = CODE
-        cpu.set_stops({*stops, CODE + 4 * len(case.words)})
-        reason = cpu.run()
+        reason = self._go(cpu, len(case.words), stops)
         stop = STOPS.get(reason, layout.EXIT_NAMES[reason])
         data = cpu.memory.read(DATA, DATA_SIZE)
         return Outcome(stop, int(cpu.env.pc), self._registers.get_all(), data)
 
+    def _go(self, cpu: Cpu, steps: int, stops: Collection[int]) -> int:
+        cpu.set_stops({*stops, CODE + 4 * steps})
+        return cpu.run()
 
-ENGINES: Final[dict[str, Callable[[Guest], Engine]]] = {"reference": Reference, "baseline": Baseline}
+
+class Interpreter(Baseline):
+    """The interpreter. It runs exact numbers of instructions and up to addresses, in turns."""
+
+    name = "interpreter"
+    job = "handlers"
+    _counted = False
+
+    def _go(self, cpu: Cpu, steps: int, stops: Collection[int]) -> int:
+        self._counted = not self._counted
+        if not self._counted:
+            return super()._go(cpu, steps, stops)
+        cpu.set_stops(())
+        return cpu.run(steps)
+
+
+ENGINES: Final[dict[str, Callable[[Guest], Engine]]] = {
+    "reference": Reference, "baseline": Baseline, "interpreter": Interpreter,
+}  # fmt: skip
