@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = ("guest", "engine", "output", "instructions", "time", "speed")
 LEFT_ALIGNED = 3  # of the columns
 FIRST_COMPILE = """\
-The engine 'baseline' compiles what it needs when it first meets it; that is kept, so the next run starts at once.
+Engines compile what they need when they first meet it; that is kept, so the next run starts at once.
 """
 TRY_NEXT = """
 Try next:
@@ -63,9 +63,10 @@ def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
 def demo(out: TextIO, command: Sequence[bytes], engines: Sequence[str] | None = None) -> int:
     """Run the demo with `command` as the dragoman command; 1 if a guest did not do what it should."""
     chosen = engines or ENGINES
-    out.write(FIRST_COMPILE + "\n" if "baseline" in chosen else "")
+    out.write(FIRST_COMPILE + "\n")
     longest = max(len(line) for guest in GUESTS for line in (guest.short_line, guest.ordinary_line))
-    widths = [9, 9, longest, 13, 11, 12]
+    names = (max(len(guest.name) for guest in GUESTS), max(len(engine) for engine in chosen))
+    widths = [*names, longest, 13, 11, 12]
     out.write(format_row(COLUMNS, widths))
     out.write("  ".join("-" * width for width in widths) + "\n")
     failed = 0
