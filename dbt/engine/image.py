@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_MAP_FIXED = 0x10
 MAGIC = 0x31474D4947415244  # 'DRAGIMG1', little-endian
 
 
@@ -74,19 +75,23 @@ def load_image(path: str, expected_stamp: str) -> Image:
         size = os.fstat(descriptor).st_size
         if size < ImageHead.size:
             raise ImageError(f"{path}: not an image: {size} bytes")
-        base = _map(descriptor, size, path)
+        base = _map(descriptor, 0, size, mmap.PROT_READ | mmap.PROT_WRITE, 0, path)
+        try:
+            exports = _prepare(base, size, path, expected_stamp)
+            head = ImageHead.at(base)
+            # Mapped anew, not made executable: a host may refuse that for pages that could be written.
+            code, end = head.code, head.data
+            _map(descriptor, base + code, end - code, mmap.PROT_READ | mmap.PROT_EXEC, code, path)
+        except BaseException:
+            _libc().munmap(ctypes.c_void_p(base), ctypes.c_size_t(size))
+            raise
     finally:
         os.close(descriptor)
-    try:
-        exports = _prepare(base, size, path, expected_stamp)
-    except BaseException:
-        _libc().munmap(ctypes.c_void_p(base), ctypes.c_size_t(size))
-        raise
     return Image(path, base, size, exports)
 
 
 def _prepare(base: int, size: int, path: str, expected_stamp: str) -> dict[str, int]:
-    """Check a mapped image, apply its fixups, make its code executable; the offsets of what it exports."""
+    """Check a mapped image and apply its fixups; the offsets of what it exports."""
     head = ImageHead.at(base)
     if head.magic != MAGIC:
         raise ImageError(f"{path}: not an image: wrong magic number")
@@ -103,10 +108,6 @@ def _prepare(base: int, size: int, path: str, expected_stamp: str) -> dict[str, 
     for index in range(0, len(pairs), 2):
         words[pairs[index] // 8] = base + pairs[index + 1]
     text = bytes(view[head.exports : head.exports + head.exports_size]).decode().split()
-    if _libc().mprotect(
-        ctypes.c_void_p(base + head.code), ctypes.c_size_t(head.data - head.code), mmap.PROT_READ | mmap.PROT_EXEC
-    ):
-        raise ImageError(f"{path}: the host does not allow executable memory: {os.strerror(ctypes.get_errno())}")
     return dict(zip(text[::2], map(int, text[1::2]), strict=True))
 
 
@@ -114,12 +115,13 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _map(descriptor: int, size: int, path: str) -> int:
-    """Private and writable. Not through the mmap module, which would unmap it under a running signal handler."""
+def _map(descriptor: int, at: int, size: int, prot: int, offset: int, path: str) -> int:
+    """Map part of a file, privately. Not through the mmap module, which would unmap it under a running handler."""
     function = _libc().mmap
     function.restype = ctypes.c_size_t
     function.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    base: int = function(0, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    flags = mmap.MAP_PRIVATE | (_MAP_FIXED if at else 0)
+    base: int = function(at, size, prot, flags, descriptor, offset)
     if base == ctypes.c_size_t(-1).value:
         raise ImageError(f"{path}: cannot be mapped: {os.strerror(ctypes.get_errno())}")
     return base

@@ -1,0 +1,92 @@
+"""What only the interpreter promises: no memory that is executable and not a file's, and steps that are exact."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import dbt
+from dbt.engine import layout
+
+CODE = 0x10000
+PROGRAM = """
+import ctypes, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0):
+    sys.exit(77)
+import dbt
+with dbt.open_cpu(engine=sys.argv[1]) as cpu:
+    cpu.memory.map(0x10000, 0x1000, "rwx")
+    cpu.memory.write(0x10000, bytes.fromhex("80 02 80 d2 00 04 00 f1 e1 ff ff 54 01 00 00 d4"))
+    print(cpu.run(0x10000), cpu.registers["x0"])
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if "x" in line.split()[1] and len(line.split()) < 6:
+                print(line)
+"""
+
+
+def load(cpu: dbt.CPU, *code: int) -> None:
+    cpu.memory.map(CODE, 0x1000, "rwx")
+    cpu.memory.write(CODE, b"".join(word.to_bytes(4, "little") for word in code))
+
+
+def test_nothing_becomes_executable_that_could_be_written() -> None:
+    with dbt.open_cpu(engine="interpreter") as cpu:  # compiles, where that has not been done yet
+        load(cpu, 0xD2800280, 0xF1000400, 0x54FFFFE1, 0xD4000001)
+        cpu.run(CODE)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, "interpreter"], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert (done.stdout, done.returncode) == ("system call at pc 0x10010 0\n", 0), done.stderr
+
+
+def test_steps_see_every_flag() -> None:
+    with dbt.open_cpu(engine="interpreter") as cpu:
+        load(cpu, 0xEB00001F, 0xB100041F, 0x54000040, 0xD4000001)  # cmp x0, x0; cmn x0, #1; b.eq +8; svc
+        cpu.registers["pc"] = CODE
+        cpu.step()
+        assert cpu.registers["nzcv"] == 0x60000000
+        cpu.step()
+        assert cpu.registers["nzcv"] == 0
+        cpu.step()
+        assert cpu.registers["pc"] == CODE + 12
+
+
+def test_long_budgets_are_exact_and_flags_are() -> None:
+    with dbt.open_cpu(engine="interpreter") as cpu:
+        load(cpu, 0xD2A00200, 0xF1000400, 0xEB00001F, 0x17FFFFFE)  # mov x0, #1 << 20; subs; cmp x0, x0; b
+        for budget in (5000, 9999, 10001):
+            before = cpu.executed
+            assert isinstance(cpu.run(CODE, budget=budget), dbt.BudgetSpent)
+            assert cpu.executed - before == budget
+            count, rest = divmod(budget - 1, 3)
+            assert cpu.registers["x0"] == (1 << 20) - count - (rest > 0)
+            assert cpu.registers["pc"] == CODE + 4 + 4 * rest
+            assert cpu.registers["nzcv"] == (0x20000000 if rest == 1 else 0x60000000)
+
+
+def test_an_instruction_that_needs_the_register_of_the_step_faults_like_others() -> None:
+    with dbt.open_cpu(engine="interpreter") as cpu:
+        load(cpu, 0xD503201F, 0x48207C82, 0xD4000001)  # nop; casp x0, x1, x2, x3, [x4]
+        cpu.registers.update({"x0": 1, "x1": 2, "x2": 3, "x3": 4})
+        for address in (0x50000, 0x60000):
+            cpu.registers["x4"] = address
+            assert cpu.run(CODE) == dbt.MemoryFault(CODE + 4, address, "write")
+            assert [cpu.registers[f"x{n}"] for n in range(4)] == [1, 2, 3, 4]
+        cpu.memory.map(0x60000, 0x1000)
+        assert isinstance(cpu.run(CODE), dbt.SystemCall)
+        assert [cpu.registers[f"x{n}"] for n in range(4)] == [0, 0, 3, 4]
+
+
+def test_blocks_are_forgotten_when_the_arena_is_full() -> None:
+    with dbt.open_cpu(engine="interpreter") as cpu:
+        engine = cpu._cpu.baseline
+        assert engine is not None
+        engine.ctx.arena_end = engine.ctx.cold = engine.ctx.hot_start + (1 << 16) + 64 * layout.Step.size
+        load(cpu, *[0xD503201F, 0x14000001] * 400, 0xD4000001)
+        assert isinstance(cpu.run(CODE), dbt.SystemCall)
+        assert cpu.registers["pc"] == CODE + 3204
+        assert engine.ctx.n_flushes > 1
