@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from dbt.engine.files import write_aside
 from dbt.engine.layout import TABLES_MAGIC, TablesHead
 
 if TYPE_CHECKING:
@@ -42,14 +42,4 @@ def tables_bytes(guest: Guest, stamp: str) -> bytes:
 
 def write_tables(guest: Guest, path: str, stamp: str) -> None:
     """Write the file aside and put it in place whole, for nobody but the user."""
-    aside = f"{path}.{os.getpid()}"
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(tables_bytes(guest, stamp))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    write_aside(path, tables_bytes(guest, stamp))

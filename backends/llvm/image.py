@@ -6,11 +6,10 @@ zeros, so that the file is mapped as it is). Relative relocations are resolved h
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
+from dbt.engine.files import write_aside
 from dbt.engine.image import MAGIC, ImageHead
 from dbt.errors import InternalError
 
@@ -29,22 +28,6 @@ class LinkError(InternalError):
 def write_image(path: str, stamp: str, obj: bytes) -> None:
     """Link and write aside, then rename: a reader sees the old file or the new one, whole."""
     write_aside(path, link(stamp, obj))
-
-
-def write_aside(path: str, data: bytes) -> None:
-    """Replace a file atomically and durably; readable by its owner only."""
-    aside = f"{path}.{os.getpid()}.new"
-    try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(aside)
-        raise
 
 
 def link(stamp: str, obj: bytes) -> bytes:

@@ -7,11 +7,11 @@ The checksum is zlib's CRC-32 of everything behind the head.
 
 from __future__ import annotations
 
-import os
 import zlib
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from dbt.engine.files import write_aside
 from dbt.engine.layout import (
     CONDITIONS,
     FUSED_STENCIL,
@@ -145,15 +145,7 @@ class Pack:
 
     def write(self, path: str) -> None:
         """Write the file aside and put it into place."""
-        aside = f"{path}.{os.getpid()}.new"
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(self.to_bytes())
-            os.rename(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        write_aside(path, self.to_bytes(), durable=False)
 
 
 class HandlerPack(Pack):

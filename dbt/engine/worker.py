@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .cache import PACKS, Store, is_plain_install
+from .files import write_aside
 
 if TYPE_CHECKING:
     from dbt.backends.llvm.extract import Stencil
@@ -124,7 +125,6 @@ def build_image(store: Store) -> None:
 
 def build_modules(store: Store) -> None:
     """The bundle of our Python modules, where the installation has one."""
-    from dbt.backends.llvm.image import write_aside
     from dbt.bundle import NAME, bundle_bytes
 
     if is_plain_install():
@@ -254,7 +254,6 @@ def _compile_batch(guest: Guest, kind: str, batch: list[int], write_end: int) ->
 
 def build_snippets(store: Store, request: str) -> None:
     """Compile the templates in a file: code that tools insert (engine/instrumentation.py)."""
-    from dbt.backends.llvm.image import write_aside
     from dbt.backends.llvm.snippets import compile_snippets
 
     from .instrumentation import file_bytes, file_name
