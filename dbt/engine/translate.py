@@ -177,7 +177,7 @@ def choose_variants(c: Ctx, n: u32, behind: u32) -> None:
             variant = NO_FLAGS
         else:
             live = live & ~u32(info.flags_killed)
-            live |= info.flags_read
+        live |= info.flags_read  # also of a form whose flags nobody reads: adcs has its carry in the result
         if info.accesses and c.mode & MODE_EXACT_FLAGS:
             live = ALL_FLAGS
         if c.mode & MODE_ALL_FLAGS:

@@ -55,6 +55,15 @@ def test_steps_see_every_flag() -> None:
         assert cpu.registers["pc"] == CODE + 12
 
 
+@pytest.mark.parametrize("engine", ["baseline", "interpreter", "reference"])
+def test_a_carry_is_kept_for_an_instruction_whose_own_flags_nobody_reads(engine: str) -> None:
+    with dbt.open_cpu(engine=engine) as cpu:
+        load(cpu, 0xAB010000, 0xBA030042, 0xEB00001F, 0xD4000001)  # adds x0, x0, x1; adcs x2, x2, x3; cmp x0, x0; svc
+        cpu.registers.update({"x0": (1 << 64) - 1, "x1": 1, "x2": 5, "x3": 6})
+        assert isinstance(cpu.run(CODE), dbt.SystemCall)
+        assert cpu.registers["x2"] == 12
+
+
 def test_long_budgets_are_exact_and_flags_are() -> None:
     with dbt.open_cpu(engine="interpreter") as cpu:
         load(cpu, 0xD2A00200, 0xF1000400, 0xEB00001F, 0x17FFFFFE)  # mov x0, #1 << 20; subs; cmp x0, x0; b
