@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbt.errors import DragomanError
 from dbt.run import HELP, report, run_command
+from dbt.tools.commands import add_parsers
 from dbt.version import VERSION
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     actions.add_parser("verify", help="check every file's checksum; status 1 if one is damaged")
     actions.add_parser("build", help="compile all forms now instead of when they are first met")
 
+    add_parsers(commands)
     demo = commands.add_parser("demo", help="run the guests that come with Dragoman on every engine")
     demo.add_argument("--engine", action="append", metavar="ENGINE", help="only this engine; may be repeated")
     return parser
@@ -85,6 +87,10 @@ def _command(options: argparse.Namespace, origin: Origin) -> int:
         from dbt import cache_command
 
         return int(getattr(cache_command, options.action)(sys.stdout))
+    if options.command != "demo":
+        from dbt.tools import commands
+
+        return commands.command(options, origin)
     from dbt.demo import demo
 
     return demo(sys.stdout, origin.command, options.engine)

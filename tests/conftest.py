@@ -26,6 +26,7 @@ USER = "an ordinary user"  # root may read, write and signal everything
 TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
+    "chromium": "apt-get install chromium",
     USER: "run the tests as one",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }

@@ -55,7 +55,7 @@ class Signals:
     """The signal state of a process. `actions` holds (handler, flags, restorer, mask) for signals that were set."""
 
     __slots__ = (
-        "actions", "altstack", "deferred", "ignored", "mask", "process", "restart", "saved_mask", "syndrome",
+        "actions", "altstack", "caught", "deferred", "ignored", "mask", "process", "restart", "saved_mask", "syndrome",
     )  # fmt: skip
 
     def __init__(self, process: Process, ignored: int) -> None:
@@ -68,6 +68,7 @@ class Signals:
         self.restart: tuple[int, int, int] | None = None
         self.syndrome = 0
         self.ignored = ignored
+        self.caught: frozenset[int] = frozenset()  # see catch
 
     def start(self, mask: int = 0) -> None:
         """Give the host's process the dispositions and the mask that a program finds at its start."""
@@ -89,10 +90,16 @@ class Signals:
         """Set a disposition here and at the host."""
         self.actions[signal] = action
         handler, flags = action[0], action[1] & (SA_NOCLDSTOP | SA_NOCLDWAIT)
-        if handler in {SIG_DFL, SIG_IGN}:
+        if handler in {SIG_DFL, SIG_IGN} and not (handler == SIG_DFL and signal in self.caught):
             self.process.cpu.signals.restore(signal, handler, flags)
         else:
             self.process.cpu.signals.install(signal, flags)
+
+    def catch(self, signals: tuple[int, ...]) -> None:
+        """Have these signals come to us also where their action is the default: a tool reports before the end."""
+        self.caught = frozenset(signals)
+        for signal in signals:
+            self.set_action(signal, self.action(signal))
 
     def reset(self) -> None:
         """What exec does: handlers become the default, ignored signals stay ignored, the other stack is gone."""

@@ -19,6 +19,8 @@ from .table import CALLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .process import Process
 
 _SHOWN = 32  # bytes of a string or buffer
@@ -77,6 +79,9 @@ _NUMBERS: dict[str, dict[int, str]] = {
               7: "F_SETLKW", 1030: "F_DUPFD_CLOEXEC"},
 }  # fmt: skip
 _ADDRESSES = frozenset(("brk", "mmap", "mremap"))
+
+
+write: Callable[[str], None] | None = None  # where lines go instead of standard error: `dragoman trace`
 
 
 def traced(process: Process, number: int, *args: int) -> int:
@@ -193,5 +198,8 @@ def quote(data: bytes, size: int) -> str:
 
 def _print(text: str) -> None:
     """One line, written at once and past Python's buffers."""
+    if write is not None:
+        write(text)
+        return
     with suppress(OSError):  # the guest may have closed it
         os.write(2, text.encode(errors="backslashreplace") + b"\n")

@@ -1,0 +1,220 @@
+"""trace, coverage and profile as commands, with forked children, and what they write."""
+
+from __future__ import annotations
+
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS, write_guest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Command = Any  # of tests/conftest.py
+ROOT = Path(__file__).parents[2]
+HELLO = ROOT / "bench" / "guests" / "bin" / "hello"
+FORKS = "(echo child; exit 4); echo $?"
+VOID = {"meta", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and collects text; nothing may come from elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        content = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?:|<script|<link|@import|url\(", content)
+        self.feed(content)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {name for name, _ in attrs} & {"src", "onclick"}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read_drcov(path: Path) -> tuple[list[tuple[int, int, str]], list[tuple[int, int, int]]]:
+    """(base, end, path) of the modules and (offset, size, module) of the blocks, as Lighthouse reads them."""
+    data = path.read_bytes()
+    lines = data.split(b"\n")
+    assert lines[0] == b"DRCOV VERSION: 2"
+    assert lines[1].startswith(b"DRCOV FLAVOR: ")
+    count = int(lines[2].removeprefix(b"Module Table: version 2, count "))
+    assert lines[3] == b"Columns: id, base, end, entry, path"
+    modules = []
+    for number, line in enumerate(lines[4 : 4 + count]):
+        own, base, end, _entry, name = (field.strip() for field in line.split(b",", 4))
+        assert int(own) == number
+        modules.append((int(base, 16), int(end, 16), name.decode()))
+    head = lines[4 + count]
+    match = re.fullmatch(rb"BB Table: (\d+) bbs", head)
+    assert match is not None
+    table = data[data.index(head) + len(head) + 1 :]
+    assert len(table) == 8 * int(match[1])
+    return modules, list(struct.iter_unpack("<IHH", table))
+
+
+def test_trace_of_everything(dragoman: Command, looping: Path) -> None:
+    done = dragoman("trace", looping)
+    assert done.returncode == STATUS
+    lines = done.stderr.decode().splitlines()
+    pid = lines[0].split()[0]
+    assert all(line.startswith(f"{pid} ") for line in lines)
+    assert re.fullmatch(rf"{pid} 0x0*{BASE + START:x} _start +mov x0, #0x3e8", lines[0])
+    stored = next(i for i, line in enumerate(lines) if "str x0" in line)
+    assert re.fullmatch(rf"{pid} +writes 8 bytes at 0x[0-9a-f]+", lines[stored + 1])
+    assert sum("subs x0" in line for line in lines) == ROUNDS
+    assert lines[-1] == f"{pid} exit(7) …"
+    assert len(lines) == INSTRUCTIONS + 2
+
+
+def test_trace_of_some_things(dragoman: Command, looping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert dragoman("trace", "-m", "-o", out, looping).returncode == STATUS
+    (line,) = out.read_text().splitlines()
+    assert re.fullmatch(rf"\d+ 0x0*{BASE + LOOP:x} loop +writes 8 bytes at 0x[0-9a-f]+", line)
+    assert dragoman("trace", "-s", "-o", out, looping).returncode == STATUS
+    assert re.fullmatch(r"\d+ exit\(7\) …\n", out.read_text())
+    assert dragoman("trace", "-i", "-o", out, looping).returncode == STATUS
+    assert len(out.read_text().splitlines()) == INSTRUCTIONS
+
+
+def test_trace_of_children(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = dragoman("trace", "-i", "-o", out, busybox, "sh", "-c", FORKS)
+    assert (done.returncode, done.stdout) == (0, b"child\n4\n")
+    processes = [line.split()[0] for line in out.read_text().splitlines()]
+    assert len(set(processes)) == 2
+    assert min(processes.count(pid) for pid in set(processes)) > 50
+
+
+def test_trace_on_the_reference_engine(dragoman: Command, looping: Path, tmp_path: Path) -> None:
+    texts = []
+    for engine in ("baseline", "reference"):
+        out = tmp_path / engine
+        assert dragoman("trace", "-i", "-m", "--engine", engine, "-o", out, looping).returncode == STATUS
+        texts.append(re.sub(r"^\d+ ", "", out.read_text(), flags=re.MULTILINE))
+    assert re.sub(r"at 0x\w+", "", texts[0]) == re.sub(r"at 0x\w+", "", texts[1])
+
+
+def test_coverage(dragoman: Command, looping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert dragoman("coverage", "-o", out, looping).returncode == STATUS
+    modules, blocks = read_drcov(out)
+    assert modules == [(BASE, BASE + 0x2000, str(looping))]
+    assert blocks == [(START, 8, 0), (START + 8, 8, 0), (LOOP, 12, 0), (LOOP + 4, 8, 0), (LOOP + 12, 12, 0)]
+
+
+def test_coverage_has_a_name_by_itself(dragoman: Command, tmp_path: Path) -> None:
+    assert dragoman("coverage", HELLO, cwd=tmp_path).returncode == 0
+    assert read_drcov(tmp_path / "hello.drcov")[1]
+
+
+def test_coverage_of_children(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
+    assert dragoman("coverage", "-o", tmp_path / "out", busybox, "sh", "-c", FORKS).stdout == b"child\n4\n"
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len(files) == 2
+    assert re.fullmatch(r"out\.\d+", files[1])
+    parent, child = (set(read_drcov(tmp_path / name)[1]) for name in files)
+    assert parent - child
+    assert child - parent
+
+
+def test_profile_as_text(dragoman: Command, looping: Path) -> None:
+    done = dragoman("profile", looping)
+    assert done.returncode == STATUS
+    text = done.stderr.decode()
+    assert f"looping: {INSTRUCTIONS:,} instructions in 5 blocks of 2 functions" in text
+    assert re.search(r"99\.8 % +2,004  loop +█{20}\n", text)
+    assert re.search(r"99\.5 % +1,998 +999  loop\+0x4 +subs x0, x0, #1\n", text)
+
+
+def test_profile_as_a_page(dragoman: Command, looping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    done = dragoman("profile", "--html", out, looping)
+    assert (done.returncode, done.stderr) == (STATUS, b"")
+    text = Page(out).text
+    for part in ("2,008 instructions in 2 functions", "999 × loop+0x4", "b.ne #0x401014"):
+        assert part in text
+
+
+def test_profile_without_symbols_and_with_children(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = dragoman("profile", "-o", out, busybox, "sh", "-c", FORKS)
+    assert (done.stdout, done.stderr) == (b"child\n4\n", b"")
+    (child,) = tmp_path.glob("out.*")
+    assert "[busybox]" in out.read_text()
+    assert f"(process {child.suffix[1:]})" in child.read_text()
+
+
+def test_deaths_by_signals_are_followed(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
+    done = dragoman("coverage", "-o", tmp_path / "out", busybox, "sh", "-c", "kill -TERM $$")
+    assert done.returncode == -15
+    assert read_drcov(tmp_path / "out")[1]
+
+
+@pytest.mark.parametrize("words", [("trace",), ("coverage", "-o", "/nowhere/x"), ("explain", "--at", "nobody", HELLO)])
+def test_mistakes_are_explained(dragoman: Command, words: tuple[Any, ...], looping: Path) -> None:
+    if words[0] == "coverage":
+        words = ("trace", *words[1:], looping)
+    done = dragoman(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"dragoman: ")
+
+
+def test_explain_as_text(dragoman: Command, looping: Path) -> None:
+    text = dragoman("explain", "--at", "loop+4", "--width", "140", looping).stdout.decode()
+    head, *lines = text.splitlines()
+    assert head.startswith(f"loop+0x4 in {looping}: 2 instructions, 8 bytes, ")
+    assert max(map(len, lines)) <= 140
+    assert re.search(r"0x401014  f1000400  subs x0, x0, #1 +\d+ bytes; fused with the next one", text)
+    assert "fused with the one above" in text
+    assert re.search(r"flags \[sub\] %0, %1, %2", text)
+    assert "; x0" in text
+    assert re.search(r"decode: \d+\.\d\d µs", text)
+
+
+def test_explain_the_entry_of_a_stripped_program(dragoman: Command, tmp_path: Path) -> None:
+    path = write_guest(tmp_path / "stripped", symbols=False)
+    text = dragoman("explain", "--engine", "baseline,reference", path).stdout.decode()
+    assert text.startswith("[stripped]+0x1000 in ")
+    assert "G64[" in text
+
+
+def test_explain_as_a_page(dragoman: Command, looping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    done = dragoman("explain", "--at", "loop", "--engine", "baseline,reference", "--html", out, looping)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    text = Page(out).text
+    for part in ("loop", "str x0, [sp, #-0x10]!", "baseline: x86-64", "reference: Python", "put [x0]", "guest code"):
+        assert part in text
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("command", ["explain", "profile"])
+def test_a_browser_shows_the_pages(
+    dragoman: Command, looping: Path, tmp_path: Path, browser: Callable[[Path], tuple[int, int, int]], command: str
+) -> None:
+    out = tmp_path / "out.html"
+    dragoman(command, "--html", out, looping)
+    width, height, colours = browser(out)
+    assert (width, height) == (1200, 900)
+    assert colours > 20  # text is smoothed: many shades
