@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dbt.launch import Origin
 
-ENGINES = ("baseline", "interpreter", "reference")
+ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 HELP = """\
 usage: dragoman run [OPTION…] PROGRAM [ARGUMENT…]
 

@@ -32,7 +32,7 @@ def llvm_version() -> str:
 
 
 @cache
-def _target_machine(reloc: str, opt: int, code_model: str) -> llvm.TargetMachine:
+def target_machine(reloc: str, opt: int, code_model: str) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -46,13 +46,13 @@ def compile_text(ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = Tr
     """An object file. opt: 0 to 3, for code generation and (with `passes`) for the optimiser before it."""
     if reloc not in _RELOCATIONS:
         raise ValueError(f"reloc {reloc!r}: it is one of {', '.join(_RELOCATIONS)}")
-    machine = _target_machine(reloc, opt, code_model)
+    machine = target_machine(reloc, opt, code_model)
     return bytes(machine.emit_object(_optimised(ir, machine, opt, passes=passes)))
 
 
 def assembly_text(ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = True) -> str:
     """The assembly that compile_text would encode, for people."""
-    machine = _target_machine(reloc, opt, "small")
+    machine = target_machine(reloc, opt, "small")
     return str(machine.emit_assembly(_optimised(ir, machine, opt, passes=passes)))
 
 

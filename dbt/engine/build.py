@@ -58,18 +58,7 @@ class Worker:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.owner = os.getpid()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            middle = os.fork()
-            if not middle:
-                _start(folder, theirs.fileno())
-        while True:
-            try:
-                os.waitpid(middle, 0)
-                break
-            except InterruptedError:
-                continue
-        self._socket = _hide(ours)
+        self._socket = start_process(folder, "worker")
         self._rest = b""
 
     @property
@@ -157,6 +146,25 @@ def _worker_for(store: Store) -> Worker:
     return worker
 
 
+def start_process(folder: str, module: str) -> socket.socket:
+    """Start `main(folder)` of a module of this package in a process of its own; returns our end of its socket, fd 3.
+
+    All signals are blocked by the caller, who also takes back the SIGCHLD of the middle process.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        middle = os.fork()
+        if not middle:
+            _start(folder, module, theirs.fileno())
+    while True:
+        try:
+            os.waitpid(middle, 0)
+            break
+        except InterruptedError:
+            continue
+    return _hide(ours)
+
+
 def _hide(given: socket.socket) -> socket.socket:
     """The same socket at a number that guests cannot reach."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -169,7 +177,7 @@ def _hide(given: socket.socket) -> socket.socket:
         return socket.socket(fileno=number)
 
 
-def _start(folder: str, fd: int) -> None:
+def _start(folder: str, module: str, fd: int) -> None:
     """In the middle process: start the worker and end. Never returns."""
     try:
         if os.fork():
@@ -185,7 +193,7 @@ def _start(folder: str, fd: int) -> None:
         os.dup2(3, 2)  # what LLVM has to say when it aborts
         os.closerange(4, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
-        command = [sys.executable, "-I", "-c", _BOOTSTRAP, folder]
+        command = [sys.executable, "-I", "-c", _BOOTSTRAP, folder, module]
         os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
     finally:
         os._exit(127)
@@ -195,6 +203,6 @@ def _start(folder: str, fd: int) -> None:
 _BOOTSTRAP = f"""
 import sys
 sys.path += [folder for folder in {sys.path!r} if folder not in sys.path]
-from dbt.engine.worker import main
-main(sys.argv[1])
+from importlib import import_module
+import_module("dbt.engine." + sys.argv[2]).main(sys.argv[1])
 """

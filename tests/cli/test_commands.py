@@ -46,7 +46,7 @@ def test_features_as_json_say_what_the_tables_have(dragoman: Command) -> None:
     (guest,) = facts["guests"]
     assert guest["forms"] > guest["instructions"] > 100
     assert {"fp", "asimd", "atomics", "crc32"} <= {feature["name"] for feature in guest["features"]}
-    assert facts["engines"] == ["baseline", "interpreter", "reference"]
+    assert facts["engines"] == ["baseline", "optimizer", "interpreter", "reference"]
 
 
 @pytest.mark.parametrize(

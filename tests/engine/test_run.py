@@ -18,7 +18,7 @@ from dbt.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENGINES = ("baseline", "interpreter", "reference")
+ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CODE, DATA = 0x10000, 0x40000
 
 NOP = 0xD503201F

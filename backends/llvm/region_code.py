@@ -1,0 +1,130 @@
+"""Regions through LLVM: position-independent code, what it refers to outside, and where its accesses are."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import llvmlite.binding as llvm
+
+from . import elf
+from .compile import CompileError, target_machine
+from .regions import ENTRY, LEAVE, LINK, region_text
+
+if TYPE_CHECKING:
+    from dbt.engine.former import Region
+    from dbt.engine.places import Places
+
+ALIGNMENT: Final = 16  # of the code, at least
+_RELATIVE: Final = (elf.R_X86_64_PC32, elf.R_X86_64_PLT32)
+# LLVM's stackmap section, version 3: header, functions, records.
+_MAP_HEAD: Final = struct.Struct("<BBHIII")
+_MAP_FUNCTION: Final = struct.Struct("<QQQ")
+_MAP_RECORD: Final = struct.Struct("<QIHH")
+_MAP_LOCATION_BYTES: Final = 12
+_MAP_LIVE_BYTES: Final = 4
+
+
+class RegionCode(NamedTuple):
+    """`links`: (offset of a 32-bit displacement, guest address that it leads to); `leaves`: the same to the leave
+    stencil; `accesses`: (offset, guest PC), sorted: code from there on belongs to that instruction. All displacements
+    count from behind themselves.
+    """
+
+    code: bytes
+    links: list[tuple[int, int]]
+    leaves: list[int]
+    accesses: list[tuple[int, int]]
+
+
+@cache
+def _set_up() -> None:
+    # Without these passes code generation takes half the time, and what it makes is as good.
+    for option in ("-disable-lsr", "-disable-constant-hoisting", "-disable-partial-libcall-inlining"):
+        llvm.set_option("dragoman", option)
+
+
+def compile_region(region: Region, places: Places) -> RegionCode:
+    """Compile in this process. Raises IRError, CompileError or ElfError; LLVM may also abort the process."""
+    return extract(compile_text(region_text(region, places)))
+
+
+def compile_text(text: str, pipeline: str = "default", codegen: int = 1) -> bytes:
+    """The object file of a region."""
+    _set_up()
+    machine = target_machine("pic", codegen, "small")
+    try:
+        module = llvm.parse_assembly(text)
+    except RuntimeError as error:
+        raise CompileError(str(error).strip()) from error
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=int(pipeline[1:]) if pipeline[0] == "O" else 1)
+    options.slp_vectorization = options.loop_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    if pipeline[0] == "O":
+        passes = builder.getModulePassManager()
+    else:
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        if pipeline == "default":
+            passes.add_new_gvn_pass()
+            passes.add_instruction_combine_pass()
+    passes.run(module, builder)
+    return bytes(machine.emit_object(module))
+
+
+def extract(data: bytes) -> RegionCode:
+    """The code and constants of an object as one piece."""
+    obj = elf.read_object(data)
+    text = obj.section(".text")
+    placed = {text.index: 0}
+    code = bytearray(text.data)
+    for section in obj.sections:
+        if section.name.startswith(".rodata") and section.size:
+            if section.relocations:
+                raise elf.ElfError(f"{section.name}: constants with relocations")
+            code += bytes(-len(code) % max(section.align, 1))
+            placed[section.index] = len(code)
+            code += section.data
+    links: list[tuple[int, int]] = []
+    leaves: list[int] = []
+    for r in text.relocations:
+        if r.type not in _RELATIVE:
+            raise elf.ElfError(f"relocation {r.type} against {r.symbol.name!r} in a region")
+        if r.symbol.section in placed:
+            value = placed[r.symbol.section] + r.symbol.value + r.addend - r.offset
+            code[r.offset : r.offset + 4] = value.to_bytes(4, "little", signed=True)
+        elif r.addend != -4:  # noqa: PLR2004 - the displacement is not the end of its instruction
+            raise elf.ElfError(f"an odd reference to {r.symbol.name!r} in a region")
+        elif r.symbol.name == LEAVE:
+            leaves.append(r.offset)
+        elif r.symbol.name.startswith(LINK):
+            links.append((r.offset, int(r.symbol.name.removeprefix(LINK), 16)))
+        else:
+            raise elf.ElfError(f"a region refers to {r.symbol.name!r}")
+    if obj.symbol(ENTRY).value:
+        raise elf.ElfError("a region does not start at the start of its code")
+    return RegionCode(bytes(code), links, leaves, _accesses(obj))
+
+
+def _accesses(obj: elf.ObjectFile) -> list[tuple[int, int]]:
+    sections = [section for section in obj.sections if section.name == ".llvm_stackmaps"]
+    if not sections:
+        return []
+    data = sections[0].data
+    _, _, _, functions, constants, records = _MAP_HEAD.unpack_from(data)
+    at = _MAP_HEAD.size + functions * _MAP_FUNCTION.size + 8 * constants
+    found = []
+    for _ in range(records):
+        pc, offset, _, locations = _MAP_RECORD.unpack_from(data, at)
+        at += _MAP_RECORD.size + locations * _MAP_LOCATION_BYTES
+        at += -at % 8
+        _, live = struct.unpack_from("<HH", data, at)
+        at += 4 + live * _MAP_LIVE_BYTES
+        at += -at % 8
+        found.append((offset, pc))
+    return sorted(found)

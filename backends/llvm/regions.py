@@ -1,0 +1,330 @@
+"""Regions to LLVM text: one function with the calling convention of all translated code.
+
+Registers are stack slots, which LLVM turns into SSA values; they are read out of Env on entry. They are written back
+where that can be seen: on exits, and before accesses to guest memory, which may fault. In front of each access stands
+an empty stackmap with the guest's PC: its place in the machine code tells where a fault was, and for LLVM it reads and
+writes memory, so that what was written back stays in front of it.
+
+Flags stay operands of what set them (lower_flags.Pending) within a block and into blocks with one predecessor;
+otherwise their words are slots as well. They are written to Env before an access only where they are live.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from dbt.engine.former import FLAGS, after, members, successors
+from dbt.engine.helpers import HELPERS
+from dbt.engine.layout import EXIT_POLL, Env
+from dbt.ir.ops import END, LOAD, OPS, STORE
+from dbt.ir.passes import dead_code, drop_flags, fold, forward
+from dbt.ir.state import StateOffsets
+from dbt.ir.values import IRError
+
+from .compile import host_cpu
+from .edges import TailCalls
+from .lower import BITWISE, Lowering, lowering_table
+from .lower_flags import words
+from .source import IMM, NPC, PC, TARGET, Flags, Immediate
+from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, UNLIKELY, Body, Declarations, attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbt.engine.former import Block, Region, Step
+    from dbt.engine.places import Places
+    from dbt.frontends.forms import Form
+    from dbt.ir.values import Place, Template
+
+ENTRY: Final = "region"
+LINK: Final = "L_"  # the symbol of a guest address outside: L_<hexadecimal>
+LEAVE: Final = "LEAVE"
+DEAD: Final = Flags("undef", "undef", "undef", "undef")
+_WORDS: Final = ("%f0", "%f1", "%f2", "%f3")
+_SMALL: Final = 1 << 15  # guard zones absorb displacements up to here
+_MASK64: Final = (1 << 64) - 1
+_TYPES: Final = {8: "i64", 16: "<2 x i64>"}
+
+
+class RegionBody(Body):
+    """A body that marks accesses: everything volatile."""
+
+    pc = 0
+
+    def line(self, text: str) -> None:
+        if "volatile" in text:
+            self.mark()
+        super().line(text)
+
+    def emit(self, text: str) -> str:
+        if "volatile" in text:
+            self.mark()
+        return super().emit(text)
+
+    def mark(self) -> None:
+        """Note the guest instruction to which the next access belongs."""
+        self.lines.append(f"  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 {self.pc}, i32 0) nounwind")
+
+
+class RegionSource(TailCalls):
+    """Operands as numbers, edges as branches inside the function."""
+
+    def __init__(self, body: RegionBody, region: Region, places: Places) -> None:
+        super().__init__(body, poll=True)
+        self.region: Final = region
+        self.places: Final = places
+        self.step: Step
+        self.dirty = 0
+        self.polls: Final[dict[int, int]] = {}  # by address: what is dirty when a poll leaves for it
+        self.exits: Final[dict[int, int]] = {}
+
+    # operands
+    def number(self, which: str) -> int:
+        """A number of the record."""
+        decoded = self.step.decoded
+        return {IMM: decoded.imm, TARGET: decoded.target, PC: decoded.pc, NPC: decoded.pc + decoded.length}[which]
+
+    def value(self, immediate: Immediate) -> str:
+        value = self.number(immediate.which) + immediate.addend & ((1 << immediate.bits) - 1)
+        if immediate.bits == 1:
+            return str(bool(value)).lower()
+        return str(value)
+
+    def folded(self, immediate: Immediate) -> str | None:
+        value = self.number(immediate.which) + immediate.addend
+        if immediate.bits < 64:
+            return self.value(immediate)
+        return str(value) if abs(value) < _SMALL else None
+
+    def pointer(self, place: Place) -> str:
+        offset = place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+        unit = self.places.unit(offset)
+        if unit is None:
+            if self.places.zero <= offset < self.places.zero + 8:
+                return "%zero"
+            return "%junk" if self.places.junk <= offset < self.places.junk + 8 else self.env(offset)
+        inside = offset - unit.offset
+        slot = f"%r{unit.number}"
+        return self.body.emit(f"getelementptr i8, ptr {slot}, i64 {inside}") if inside else slot
+
+    def reload(self) -> None:
+        """A helper was called: registers may have changed. Base and mask are values of this function."""
+        self.read_back()
+
+    def read_back(self) -> None:
+        """All registers of the region out of Env."""
+        for number in members(self.region.used):
+            unit = self.places.units[number]
+            value = self.body.emit(f"load {_TYPES[unit.size]}, ptr {self.env(unit.offset)}, align 8")
+            self.body.line(f"store {_TYPES[unit.size]} {value}, ptr %r{number}")
+
+    def write_back(self, registers: int) -> None:
+        """Registers of a set to Env."""
+        for number in members(registers & ~FLAGS):
+            unit = self.places.units[number]
+            value = self.body.emit(f"load {_TYPES[unit.size]}, ptr %r{number}")
+            self.body.line(f"store {_TYPES[unit.size]} {value}, ptr {self.env(unit.offset)}, align 8")
+
+    # edges
+    def edge(self, target: int, flags: Flags) -> None:
+        """End the block: to a guest address, with a poll if that may close a cycle."""
+        inside = target in self.region.blocks
+        if self.region.live[target]:
+            for slot, word in zip(_WORDS, flags, strict=True):
+                self.body.line(f"store i64 {word}, ptr {slot}")
+        if not inside:
+            self.exits[target] = self.exits.get(target, 0) | self.dirty
+        label = f"b{target:x}" if inside else f"x{target:x}"
+        if target > self.step.pc:
+            self.body.line(f"br label %{label}")
+            return
+        self.polls[target] = self.polls.get(target, 0) | self.dirty
+        pointer = self.env(Env.offset("poll"))
+        word = Body.emit(self.body, f"load volatile i32, ptr {pointer}")
+        asked = self.body.emit(f"icmp ne i32 {word}, 0")
+        self.body.line(f"br i1 {asked}, label %p{target:x}, label %{label}, {UNLIKELY}")
+
+    def next(self, flags: Flags) -> None:
+        self.edge(self.step.npc, flags)
+
+    def follow(self, flags: Flags) -> None:
+        self.edge(self.step.decoded.target & _MASK64, flags)
+
+    def taken(self, flags: Flags) -> None:
+        self.follow(flags)
+
+    def again(self, flags: Flags) -> None:
+        self.edge(self.step.pc, flags)
+
+    def indirect(self, address: str, flags: Flags, hint: str) -> None:
+        body = self.body
+        if hint == "return" and self.region.return_sites:
+            out = body.label("out")
+            ways = {site: body.label("site") for site in self.region.return_sites}
+            cases = " ".join(f"i64 {site}, label %{label}" for site, label in ways.items())
+            body.line(f"switch i64 {address}, label %{out} [ {cases} ]")
+            for site, label in ways.items():
+                body.place(label)
+                self.edge(site, flags)
+            body.place(out)
+        self.write_back(self.dirty)
+        super().indirect(address, flags, hint)
+
+    def enter(self, code: str, flags: Flags) -> None:
+        self.jump(code, flags)
+
+    def leave_with(self, reason: int, pc: str, flags: Flags) -> None:
+        self.put("pc", pc)
+        self.put("exit", str(reason))
+        self.jump("@" + LEAVE, flags)
+
+    def leave(self, flags: Flags) -> None:
+        self.write_back(self.dirty)
+        self.jump("@" + LEAVE, flags)
+
+    def ends(self) -> None:
+        """What edges led to: exits and polls, written once for each address."""
+        for target, dirty in self.polls.items():
+            self.body.place(f"p{target:x}")
+            self.write_back(dirty)
+            self.leave_with(EXIT_POLL, str(target), self.flags_for(target))
+        for target, dirty in self.exits.items():
+            self.body.place(f"x{target:x}")
+            self.write_back(dirty)
+            self.jump(f"@{LINK}{target:x}", self.flags_for(target))
+
+    def flags_for(self, target: int) -> Flags:
+        """The flag words out of their slots, where they are live."""
+        if not self.region.live[target]:
+            return DEAD
+        return Flags(*(self.body.emit(f"load i64, ptr {slot}") for slot in _WORDS))
+
+
+class RegionLowering(Lowering):
+    """Lowers instruction after instruction into one function."""
+
+    source: RegionSource
+
+    def begin(self, pc: int, flags: object) -> None:
+        """Start a block. `flags`: those of its only predecessor, if it has one."""
+        self.body.place(f"b{pc:x}")
+        self.source.dirty = self.source.region.dirty[pc]
+        self.flags = flags or self.source.flags_for(pc)  # type: ignore[assignment]
+
+    def instruction(self, step: Step, template: Template, live: int) -> None:
+        """Lower one. `live`: flags live behind it; its words are only made if there are any."""
+        source = self.source
+        source.step = step
+        source.body.pc = step.pc  # type: ignore[attr-defined]
+        self._held.clear()
+        self.uses.clear()
+        self._numeric.clear()
+        table = lowering_table()
+        for op in template.ops:
+            self.uses.update(arg.index for arg in op.args)
+            if op.name not in BITWISE:
+                self._numeric.update(arg.index for arg in op.args)
+                if op.result is not None:
+                    self._numeric.add(op.result.index)
+        synchronised = False
+        for op in template.ops:
+            effects = OPS[op.name].effects
+            if (effects & (LOAD | STORE) or op.name == "helper") and not synchronised:
+                synchronised = True
+                self._synchronise(step)
+            if effects & END:
+                source.dirty = after(step, source.dirty)
+                if not live:
+                    self.flags = DEAD
+            result = table[op.name](self, op)
+            if op.result is not None:
+                assert result is not None
+                self._values[op.result.index] = result
+        if not template.ops or not OPS[template.ops[-1].name].effects & END:
+            source.dirty = after(step, source.dirty)
+
+    def _synchronise(self, step: Step) -> None:
+        source = self.source
+        source.write_back(source.dirty)
+        if step.live and source.dirty & FLAGS:
+            start = Env.offset("flags")
+            for i, word in enumerate(words(self)):
+                self.line(f"store i64 {word}, ptr {self.env(start + 8 * i)}")
+        source.dirty = 0 if step.live else source.dirty & FLAGS
+
+
+@cache
+def prepared(form: Form, *, flags: bool) -> Template:
+    """A form's template as regions use it, with or without the flags that it writes."""
+    return forward(dead_code(fold(form.template if flags else drop_flags(form.template))))
+
+
+def region_text(region: Region, places: Places) -> str:
+    """The module of a region."""
+    declared = Declarations()
+    body = RegionBody(declared)
+    source = RegionSource(body, region, places)
+    low = RegionLowering(source, StateOffsets(), tuple(HELPERS))
+    _entry(source)
+    predecessors: dict[int, int] = {region.entry: 1}
+    for block in region.blocks.values():
+        for target in successors(block, region.return_sites):
+            predecessors[target] = predecessors.get(target, 0) + 1
+    carried: dict[int, object] = {}
+    for pc, block in region.blocks.items():
+        low.begin(pc, carried.get(pc))
+        before = _lower_block(low, block, region)
+        for target in block.targets:
+            if predecessors[target] == 1:
+                carried[target] = before
+    source.ends()
+    links = [f"declare dso_local {CONVENTION} void @{LINK}{target:x}({SIGNATURE_TYPES})" for target in source.exits]
+    return "\n".join([
+        *links, f"declare dso_local {CONVENTION} void @{LEAVE}({SIGNATURE_TYPES})",
+        "declare void @llvm.experimental.stackmap(i64, i32, ...)", declared.text(),
+        f"define {CONVENTION} void @{ENTRY}({SIGNATURE}) #0 {{", *body.lines, "}",
+        attributes(host_cpu()[1]).replace("nounwind", 'nounwind "no-jump-tables"="true"'), METADATA, "",
+    ])  # fmt: skip
+
+
+def _entry(source: RegionSource) -> None:
+    body, region = source.body, source.region
+    for number in members(region.used):
+        body.line(f"%r{number} = alloca {_TYPES[source.places.units[number].size]}")
+    for slot, word in zip(_WORDS, ("%n", "%z", "%c", "%v"), strict=True):
+        body.line(f"{slot} = alloca i64")
+        body.line(f"store i64 {word}, ptr {slot}")
+    body.line("%zero = alloca i64")
+    body.line("store i64 0, ptr %zero")
+    body.line("%junk = alloca i64")
+    source.read_back()
+    body.line(f"br label %b{region.entry:x}")
+
+
+def _lower_block(low: RegionLowering, block: Block, region: Region) -> object:
+    """Lower a block; returns the flags at its end."""
+    flags: object = low.flags
+    lives: Sequence[int] = [step.live for step in block.steps[1:]]
+    out = 0
+    for target in successors(block, region.return_sites):
+        out |= region.live[target]
+    last = block.steps[-1]
+    name = last.decoded.form.template.ops[-1].name if last.decoded.form.template.ops else ""
+    if name in ("exit", "goto_indirect"):
+        out = 15
+    for step, live in zip(block.steps, [*lives, out], strict=True):
+        form = step.decoded.form
+        writes = step.metadata.flags_written
+        template = prepared(form, flags=not writes or bool(writes & live))
+        flags = low.flags
+        low.instruction(step, template, live)
+        if not template.ops or not OPS[template.ops[-1].name].effects & END:
+            flags = low.flags
+    if not last.metadata.ends & 3:
+        if not region.live[last.npc]:
+            low.flags = DEAD
+        low.source.next(words(low))
+    if not isinstance(flags, tuple):
+        raise IRError("flags of a block are lost")
+    return flags if out else DEAD

@@ -1,0 +1,288 @@
+"""Forms regions: the control-flow graph that direct branches reach from a hot block, with what is live and dirty in it.
+
+Calls are followed like other branches, after everything else, and the place behind a call becomes a *return site*: a
+return in the region compares its address with these before it leaves. Flags are live as in baseline blocks. A register
+is *dirty* where it may differ from Env: accesses, which may fault, write it back before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dbt.ir.ops import GET, LOAD, OPS, STORE
+
+from .layout import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, LOOK_AHEAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from dbt.frontends.metadata import Metadata
+    from dbt.frontends.tables import Decoded, Tables
+    from dbt.ir.values import Template
+
+    from .places import Places
+
+    Fetch = Callable[[int], int | None]  # the instruction word at an address, None where nothing may be executed
+
+LIMIT: Final = 500  # instructions of a region
+ALL_FLAGS: Final = 15
+MASK64: Final = (1 << 64) - 1
+FLAGS: Final = 1 << 127  # the bit of the flag words in sets of registers; the others are Places'
+_ENDS: Final = ENDS_ALWAYS | ENDS_CONDITIONAL
+
+
+class Step:
+    """One instruction of a region. `live`: flags that are live before it; `reads` and `writes`: sets of registers."""
+
+    __slots__ = ("accesses", "decoded", "live", "metadata", "reads", "writes")
+
+    def __init__(self, decoded: Decoded, metadata: Metadata, places: Places) -> None:
+        self.decoded = decoded
+        self.metadata = metadata
+        self.reads, self.writes = places.of(decoded)
+        self.accesses = synchronises(decoded.form.template)
+        self.live = 0
+
+    @property
+    def pc(self) -> int:
+        return self.decoded.pc
+
+    @property
+    def npc(self) -> int:
+        return self.decoded.pc + self.decoded.length
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it may go to itself (a loop inside one instruction)."""
+        return self.metadata.ends & _ENDS == ENDS_CONDITIONAL and not self.metadata.ends & ENDS_DIRECT
+
+    def targets(self) -> list[int]:
+        """Where it goes, as far as that is known."""
+        ends, found = self.metadata.ends, []
+        if ends & ENDS_DIRECT:
+            found.append(self.decoded.target & MASK64)
+        elif self.repeats:
+            found.append(self.pc)
+        if ends & _ENDS != ENDS_ALWAYS:
+            found.append(self.npc)
+        return found
+
+
+class Block(NamedTuple):
+    """Steps in a row; the last one ends it or goes on to another block."""
+
+    steps: list[Step]
+    targets: list[int]  # blocks and exits
+    returns: bool  # it may go to the return sites
+
+    @property
+    def pc(self) -> int:
+        return self.steps[0].pc
+
+
+class Region(NamedTuple):
+    """`dirty`: on entry of blocks and exits; `live`: flags on entry of blocks and exits; `used`: registers."""
+
+    entry: int
+    blocks: dict[int, Block]  # in an order in which a block comes behind one that leads to it
+    return_sites: list[int]
+    dirty: dict[int, int]
+    live: dict[int, int]
+    used: int
+    ranges: list[tuple[int, bytes]]  # guest bytes it was made from
+
+    @property
+    def size(self) -> int:
+        """Instructions."""
+        return sum(len(block.steps) for block in self.blocks.values())
+
+
+def synchronises(template: Template) -> bool:
+    """Whether registers must be in Env: at accesses to memory and calls of helpers."""
+    return any(OPS[op.name].effects & (LOAD | STORE) or op.name == "helper" for op in template.ops)
+
+
+def form_region(
+    tables: Tables, places: Places, fetch: Fetch, entry: int, stops: Collection[int] = (), limit: int = LIMIT
+) -> Region | None:
+    """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside."""
+    words: dict[int, int] = {}
+    steps: dict[int, Step] = {}
+    leaders, calls = {entry}, []
+    near, far = deque([entry]), deque[int]()
+    while near or far:
+        pc = near.popleft() if near else far.popleft()
+        while len(steps) < limit and pc not in steps and pc not in stops:
+            word = fetch(pc)
+            decoded = tables.decode(word, pc) if word is not None else None
+            if word is None or decoded is None or not decoded.form.id:
+                break
+            words[pc] = word
+            step = steps[pc] = Step(decoded, tables.metadata(decoded.form), places)
+            if not step.metadata.ends & _ENDS:
+                pc = step.npc
+                continue
+            leaders.update(step.targets())
+            if is_call(decoded.form.template):
+                calls.append(step)
+                leaders.add(step.npc)
+                far += [decoded.target & MASK64, step.npc]
+            else:
+                near += step.targets()
+            break
+    if entry not in steps:
+        return None
+    sites = [call.npc for call in calls if call.decoded.target & MASK64 in steps and call.npc in steps]
+    blocks = _blocks(steps, leaders)
+    blocks = _ordered(blocks, entry, sites)
+    sites = [site for site in sites if site in blocks]
+    live = _live(tables, fetch, blocks, sites)
+    region = Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words))
+    return region
+
+
+def is_call(template: Template) -> bool:
+    """A direct call: a branch that uses the address of the next instruction."""
+    return template.ops[-1].name == "goto" and any(op.name == "npc" for op in template.ops)
+
+
+def _blocks(steps: dict[int, Step], leaders: set[int]) -> dict[int, Block]:
+    blocks: dict[int, Block] = {}
+    leaders = leaders | {step.pc for step in steps.values() if step.repeats}
+    for leader in leaders:
+        if leader not in steps:
+            continue
+        run = [steps[leader]]
+        while not run[-1].metadata.ends & _ENDS and run[-1].npc in steps and run[-1].npc not in leaders:
+            run.append(steps[run[-1].npc])
+        last = run[-1]
+        returns = any(op.attrs.get("hint") == "return" for op in last.decoded.form.template.ops[-1:])
+        blocks[leader] = Block(run, last.targets(), returns)
+    return blocks
+
+
+def _ordered(blocks: dict[int, Block], entry: int, sites: list[int]) -> dict[int, Block]:
+    """The blocks that are reached, in reverse postorder."""
+    done: list[int] = []
+    seen = {entry}
+    stack = [(entry, iter(successors(blocks[entry], sites)))]
+    while stack:
+        pc, ways = stack[-1]
+        for way in ways:
+            if way in blocks and way not in seen:
+                seen.add(way)
+                stack.append((way, iter(successors(blocks[way], sites))))
+                break
+        else:
+            done.append(pc)
+            stack.pop()
+    return {pc: blocks[pc] for pc in reversed(done)}
+
+
+def successors(block: Block, sites: list[int]) -> list[int]:
+    """Where a block goes: targets, and return sites of the region."""
+    return [*block.targets, *sites] if block.returns else block.targets
+
+
+def _live(tables: Tables, fetch: Fetch, blocks: dict[int, Block], sites: list[int]) -> dict[int, int]:
+    """Flags live on entry of blocks and exits; Step.live on the way."""
+    live = dict.fromkeys(blocks, 0)
+    for block in blocks.values():
+        for target in block.targets:
+            if target not in live:
+                live[target] = flags_ahead(tables, fetch, target)
+    changed = True
+    while changed:
+        changed = False
+        for pc, block in reversed(blocks.items()):
+            last = block.steps[-1].metadata.ends
+            unknown = last & _ENDS == ENDS_ALWAYS and not last & ENDS_DIRECT
+            flags = ALL_FLAGS if unknown else 0
+            for target in successors(block, sites):
+                flags |= live[target]
+            for step in reversed(block.steps):
+                flags = flags & ~step.metadata.flags_killed | step.metadata.flags_read
+                step.live = flags
+            if flags != live[pc]:
+                live[pc] = flags
+                changed = True
+    return live
+
+
+def flags_ahead(tables: Tables, fetch: Fetch, pc: int) -> int:
+    """The flags that code at `pc` may read before it writes them, as translate.live_flags."""
+    read = killed = 0
+    for _ in range(LOOK_AHEAD):
+        word = fetch(pc)
+        if word is None:
+            break
+        decoded = tables.decode(word, pc)
+        if not decoded.form.id:
+            break
+        info = tables.metadata(decoded.form)
+        read |= info.flags_read & ~killed
+        killed |= info.flags_killed
+        if killed == ALL_FLAGS:
+            return read
+        if not info.ends & _ENDS:
+            pc += decoded.length
+        elif info.ends & _ENDS == ENDS_ALWAYS and info.ends & ENDS_DIRECT:
+            pc = decoded.target & MASK64
+        else:
+            break
+    return read | ALL_FLAGS & ~killed
+
+
+def after(step: Step, dirty: int) -> int:
+    """What is dirty behind a step."""
+    if step.accesses:
+        dirty = 0 if step.live else dirty & FLAGS
+    return dirty | step.writes | (FLAGS if step.metadata.flags_written else 0)
+
+
+def _dirty(blocks: dict[int, Block], sites: list[int], entry: int) -> dict[int, int]:
+    dirty = dict.fromkeys(blocks, 0)
+    dirty[entry] = FLAGS
+    waiting = deque(blocks)
+    while waiting:
+        block = blocks[waiting.popleft()]
+        found = dirty[block.pc]
+        for step in block.steps:
+            found = after(step, found)
+        for target in successors(block, sites):
+            before = dirty.get(target, 0)
+            if found | before != before or target not in dirty:
+                dirty[target] = found | before
+                if target in blocks:
+                    waiting.append(target)
+    return dirty
+
+
+def _used(blocks: dict[int, Block]) -> int:
+    used = 0
+    for block in blocks.values():
+        for step in block.steps:
+            used |= step.reads | step.writes
+    return used
+
+
+def _ranges(words: dict[int, int]) -> list[tuple[int, bytes]]:
+    """Runs of instruction words: (address, bytes)."""
+    found: list[tuple[int, bytearray]] = []
+    for pc in sorted(words):
+        if not found or found[-1][0] + len(found[-1][1]) != pc:
+            found.append((pc, bytearray()))
+        found[-1][1].extend(words[pc].to_bytes(4, "little"))
+    return [(pc, bytes(run)) for pc, run in found]
+
+
+def members(registers: int) -> Iterable[int]:
+    """The numbers of the bits of a set."""
+    while registers:
+        lowest = registers & -registers
+        yield lowest.bit_length() - 1
+        registers ^= lowest
+
+
+__all__: Final = ["FLAGS", "GET", "Block", "Region", "Step", "after", "form_region", "members", "successors"]

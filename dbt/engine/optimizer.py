@@ -1,0 +1,221 @@
+"""The optimizer engine: baseline blocks count their entries, and what is entered often becomes a region.
+
+A region (former.py) goes through LLVM in a process of its own (promoter.py) while the guest waits; its code is placed
+behind the arena and takes the place of the block in the table, and the block's head becomes a jump to it. Links of a
+region go through the same stubs as those of blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from bisect import bisect_right
+
+from dbt.errors import GuestFault
+
+from .baseline import MAX_BLOCKS, Baseline
+from .layout import (
+    EXIT_BUS,
+    EXIT_FAULT,
+    EXIT_HOT,
+    JUMP_CACHE_ENTRIES,
+    MODE_HOT,
+    PAGE_SIZE,
+    SPECIAL_HOT,
+    JumpEntry,
+    StencilHead,
+)
+
+from .table import HASH_SHIFT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .cache import Store
+    from .cpu import Cpu
+
+THRESHOLD = 300  # entries of a block before it is promoted
+REGION_BYTES = 128 << 20  # of the arena
+NOWHERE = (1 << 64) - 1
+JUMP = 0xE9
+JUMP_BYTES = 5
+U64 = ctypes.c_uint64
+
+
+class Placed:
+    """A region that can be entered: host [start, end), and the instruction to which code belongs from each offset."""
+
+    __slots__ = ("accesses", "end", "start")
+
+    def __init__(self, start: int, end: int, accesses: list[tuple[int, int]]) -> None:
+        self.start = start
+        self.end = end
+        self.accesses = accesses
+
+
+class Optimizer(Baseline):
+    """Translated code of one address space, hot parts of it as regions."""
+
+    def __init__(self, cpu: Cpu, store: Store) -> None:
+        super().__init__(cpu, store)
+        ctx = self.ctx
+        ctx.regions_end = ctx.arena_end
+        ctx.arena_end = ctx.cold = ctx.regions = ctx.arena_end - REGION_BYTES
+        ctx.counters = self._anonymous(4 * MAX_BLOCKS)
+        ctx.threshold = THRESHOLD
+        ctx.mode = ctx.mode | MODE_HOT
+        self._link: Any = self.runtime.image.function("branch_target", U64, (U64,) * 3)
+        self._room = int(ctx.regions)
+        self._placed: list[Placed] = []
+        self._ranges: list[tuple[int, int]] = []  # guest bytes of what is placed
+        self._known: dict[int, tuple[Any, list[tuple[int, bytes]], tuple[int, ...]]] = {}
+        self._promoter: Any = None
+        self.seconds = 0.0  # waited for regions
+        self.compiled = 0
+
+    def close(self) -> None:
+        if self._promoter is not None:
+            self._promoter.close()
+        super().close()
+
+    def run(self) -> int:
+        env = self.cpu.env
+        while True:
+            reason = super().run()
+            if reason == EXIT_HOT:
+                self._promote(int(env.pc))
+                continue
+            if reason in (EXIT_FAULT, EXIT_BUS) and env.pc == NOWHERE:
+                env.pc = self._instruction_at(int(env.fault_pc))
+            return reason
+
+    def flush(self) -> None:
+        super().flush()
+        self._placed.clear()
+        self._ranges.clear()
+        self._room = int(self.ctx.regions)
+
+    def invalidate(self, start: int, end: int) -> None:
+        if any(first < end and start < last for first, last in self._ranges):
+            self.flush()
+        super().invalidate(start, end)
+
+    def expect_exec(self) -> None:
+        self.flush()
+        super().expect_exec()
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            **super().statistics(),
+            "regions compiled": self.compiled,
+            "region bytes": self._room - int(self.ctx.regions),
+            "milliseconds waited for regions": round(self.seconds * 1000),
+        }
+
+    # ---- regions
+
+    def _promote(self, pc: int) -> None:
+        """Put a region in the place of the block at `pc`, or let the block be."""
+        entry = self._table_entry(pc)
+        if entry is None:
+            return
+        stops = tuple(self._stops[: int(self.ctx.n_stops)])
+        found = self._known.get(pc)
+        if found is None or found[2] != stops or not self._unchanged(found[1]):
+            started = time.monotonic()
+            found = self._request(pc, stops)
+            self.seconds += time.monotonic() - started
+        block = int(entry.code)
+        if found is None:
+            hot = StencilHead.at(int(self.ctx.pack) + ctypes.c_uint32.from_address(
+                int(self.ctx.special) + 4 * SPECIAL_HOT).value)  # fmt: skip
+            _jump(block, block + hot.code_size)
+            return
+        self._known[pc] = found
+        code, ranges, _ = found
+        start = self._place(code)
+        if not start:
+            self.flush()
+            return
+        self._ranges += [(first, first + len(data)) for first, data in ranges]
+        entry.code = start
+        cached = JumpEntry.at(int(self.ctx.jump_cache) + (pc >> 2 & (JUMP_CACHE_ENTRIES - 1)) * JumpEntry.size)
+        if cached.pc == pc:
+            cached.code = start
+        _jump(block, start)
+
+    def _request(self, pc: int, stops: tuple[int, ...]) -> tuple[Any, list[tuple[int, bytes]], tuple[int, ...]] | None:
+        if self._promoter is None:
+            from .promoter import Promoter
+
+            self._promoter = Promoter(self.store, self.cpu.info.name)
+        answer = self._promoter.region(pc, stops, self._page)
+        if answer is None:
+            return None
+        self.compiled += 1
+        return (*answer, stops)
+
+    def _page(self, address: int) -> bytes:
+        """The bytes of a guest page, none where it may not be executed."""
+        memory = self.cpu.memory
+        try:
+            return bytes(memory.read(address, PAGE_SIZE)) if memory.executable(address) else b""
+        except GuestFault:
+            return b""
+
+    def _unchanged(self, ranges: list[tuple[int, bytes]]) -> bool:
+        memory = self.cpu.memory
+        try:
+            return all(memory.executable(at) and memory.read(at, len(data)) == data for at, data in ranges)
+        except GuestFault:
+            return False
+
+    def _place(self, code: Any) -> int:
+        """Copy code behind the arena and link it; 0 if there is no room."""
+        start = self._room
+        end = start + len(code.code)
+        ctx = self.ctx
+        if end + PAGE_SIZE > ctx.regions_end or ctx.cold - ctx.hot < (1 << 20):
+            return 0
+        self._room = (end + 63) & -64
+        ctypes.memmove(start, code.code, len(code.code))
+        for offset, target in code.links:
+            _displace(start + offset, int(self._link(self.ctx_address, target, start + offset)))
+        for offset in code.leaves:
+            _displace(start + offset, int(ctx.leave))
+        self._placed.append(Placed(start, end, code.accesses))
+        return start
+
+    def _instruction_at(self, host: int) -> int:
+        """The guest instruction that an access in a region belongs to."""
+        for placed in self._placed:
+            if placed.start <= host < placed.end:
+                at = bisect_right(placed.accesses, (host - placed.start, NOWHERE))
+                if at:
+                    return placed.accesses[at - 1][1]
+        return NOWHERE
+
+    def _table_entry(self, pc: int) -> Any:
+        """The entry of the block table for `pc`."""
+        ctx = self.ctx
+        mask, table = int(ctx.table_mask), int(ctx.table)
+        at = pc >> HASH_SHIFT & mask
+        while True:
+            entry = JumpEntry.at(table + at * JumpEntry.size)
+            if not entry.code:
+                return None
+            if entry.pc == pc:
+                return entry
+            at = at + 1 & mask
+
+
+def _displace(site: int, to: int) -> None:
+    """Make the 32-bit displacement at `site`, which counts from behind itself, lead to `to`."""
+    ctypes.c_int32.from_address(site).value = to - (site + 4)
+
+
+def _jump(at: int, to: int) -> None:
+    """Write a jump."""
+    ctypes.c_uint8.from_address(at).value = JUMP
+    _displace(at + 1, to)
