@@ -130,16 +130,19 @@ class RegionSource(TailCalls):
     def edge(self, target: int, flags: Flags) -> None:
         """End the block: to a guest address, with a poll if that may close a cycle."""
         inside = target in self.region.blocks
+        if inside:
+            self.write_back(self.dirty & ~self.region.dirty[target])
+        dirty = self.dirty & self.region.dirty[target]
         if self.region.live[target]:
             for slot, word in zip(_WORDS, flags, strict=True):
                 self.body.line(f"store i64 {word}, ptr {slot}")
         if not inside:
-            self.exits[target] = self.exits.get(target, 0) | self.dirty
+            self.exits[target] = self.exits.get(target, 0) | dirty
         label = f"b{target:x}" if inside else f"x{target:x}"
         if target > self.step.pc:
             self.body.line(f"br label %{label}")
             return
-        self.polls[target] = self.polls.get(target, 0) | self.dirty
+        self.polls[target] = self.polls.get(target, 0) | dirty
         pointer = self.env(Env.offset("poll"))
         word = Body.emit(self.body, f"load volatile i32, ptr {pointer}")
         asked = self.body.emit(f"icmp ne i32 {word}, 0")

@@ -242,6 +242,18 @@ def after(step: Step, dirty: int) -> int:
 
 
 def _dirty(blocks: dict[int, Block], sites: list[int], entry: int) -> dict[int, int]:
+    """What is dirty on entry of blocks and exits.
+
+    Into a loop with accesses only comes what the loop itself makes dirty: the rest is written back on the edge that
+    enters it (regions.py), once, and not in every round.
+    """
+    order = {pc: number for number, pc in enumerate(blocks)}
+    accesses = [any(step.accesses for step in block.steps) for block in blocks.values()]
+    heads: set[int] = set()
+    for pc, block in blocks.items():
+        for target in successors(block, sites):
+            if target in order and order[target] <= order[pc] and any(accesses[order[target] : order[pc] + 1]):
+                heads.add(target)
     dirty = dict.fromkeys(blocks, 0)
     dirty[entry] = FLAGS
     waiting = deque(blocks)
@@ -251,9 +263,12 @@ def _dirty(blocks: dict[int, Block], sites: list[int], entry: int) -> dict[int, 
         for step in block.steps:
             found = after(step, found)
         for target in successors(block, sites):
+            kept = found
+            if target in heads and order[block.pc] < order[target]:
+                kept &= FLAGS
             before = dirty.get(target, 0)
-            if found | before != before or target not in dirty:
-                dirty[target] = found | before
+            if kept | before != before or target not in dirty:
+                dirty[target] = kept | before
                 if target in blocks:
                     waiting.append(target)
     return dirty
