@@ -195,6 +195,18 @@ class Baseline:
         return cpu.run()
 
 
+class Optimizer(Baseline):
+    """The optimizer: every block becomes a region before it runs."""
+
+    name = "optimizer"
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        baseline = self._cpu.baseline
+        assert baseline is not None
+        baseline.ctx.threshold = 0
+
+
 class Interpreter(Baseline):
     """The interpreter. It runs exact numbers of instructions and up to addresses, in turns."""
 
@@ -211,5 +223,5 @@ class Interpreter(Baseline):
 
 
 ENGINES: Final[dict[str, Callable[[Guest], Engine]]] = {
-    "reference": Reference, "baseline": Baseline, "interpreter": Interpreter,
+    "reference": Reference, "baseline": Baseline, "optimizer": Optimizer, "interpreter": Interpreter,
 }  # fmt: skip
