@@ -405,7 +405,11 @@ def describe(cpu: EngineCpu, reason: int, traps: Traps) -> Exit:
 
 
 def open_cpu(guest: str = "aarch64", engine: str = "baseline") -> CPU:
-    """A bare CPU with empty memory."""
+    """A bare CPU with empty memory. `engine` is one of those that `dragoman features` lists.
+
+    `baseline` is for speed; `interpreter` runs budgets and single steps exactly and natively, and needs no memory that
+    is both writable and executable; `reference` is plain Python.
+    """
     return CPU(guest, engine)
 
 
