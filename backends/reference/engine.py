@@ -144,7 +144,7 @@ class ReferenceEngine:
             del self._steps[pc]
 
     def _decode(self, pc: int) -> _Step:
-        if not self._executable(pc):
+        if pc % self._width or not self._executable(pc):
             raise _Fetch(pc)
         try:
             word = int.from_bytes(self.memory.read(pc, self._width), "little")
