@@ -195,15 +195,23 @@ class Cpu:
         """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
             return self.interpret(budget)
-        if budget is None:
-            # Counting goes on after a run with a budget, for the next one, until a run without.
-            self.baseline.count_instructions(on=self.counting)
-            reason = self.baseline.run()
-        else:
-            reason = self._run_budget(budget)
-        if reason in (EXIT_FAULT, EXIT_BUS):
-            self.locate_fault()
-        return reason
+        while True:
+            before = self.executed
+            if budget is None:
+                # Counting goes on after a run with a budget, for the next one, until a run without.
+                self.baseline.count_instructions(on=self.counting)
+                reason = self.baseline.run()
+            else:
+                reason = self._run_budget(budget)
+            if reason not in (EXIT_FAULT, EXIT_BUS):
+                return reason
+            reason = self.locate_fault()
+            if reason != EXIT_BUDGET:
+                return reason
+            if budget is not None:
+                budget -= self.executed - before
+                if budget <= 0:
+                    return reason
 
     def _run_budget(self, budget: int) -> int:
         baseline = self.baseline
@@ -284,19 +292,26 @@ class Cpu:
         if self.instrumentation is not None:
             self.instrumentation.forked()
 
-    def locate_fault(self) -> None:
-        """Set env.value to the guest address of a fault in translated code."""
+    def locate_fault(self) -> int:
+        """Set env.value to the guest address of a fault in translated code; returns env.exit.
+
+        EXIT_BUDGET: the guest has changed the code since, and what is there now has run without a fault.
+        """
         env = self.env
         address = env.fault_address - self.memory.base
         if 0 <= address < self.memory.limit:
             env.value = address
-            return
+            return int(env.exit)
         # The host does not tell: a non-canonical address, or a guard zone. The instruction has not changed anything,
         # so the reference engine meets the same fault again and knows.
-        reason, pc = env.exit, env.pc
-        if self.interpret(1) not in (EXIT_FAULT, EXIT_BUS):
-            raise InternalError(f"the access at {pc:#x} faults in translated code and not on the reference engine")
-        env.exit = reason
+        reason = int(env.exit)
+        found = self.interpret(1)
+        if found in (EXIT_FAULT, EXIT_BUS):
+            env.exit = reason
+            return reason
+        if self.baseline is not None:
+            self.baseline.flush()
+        return found
 
     def fault_is_write(self) -> bool:
         """After EXIT_FAULT or EXIT_BUS: whether it was a write."""
