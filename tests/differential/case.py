@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CODE = 0x0040_0000  # of the first instruction
-CODE_START, CODE_END = CODE - 0x1_0000, CODE + 0x1_0000  # readable code pages: literals, short branches
+HIGH = 0x10_0040_0000  # another place for code: numbers near it do not fit into 32 bits
+AROUND = 0x1_0000  # readable code pages on both sides: literals, short branches
+CODE_START, CODE_END = CODE - AROUND, CODE + AROUND
 DATA, DATA_SIZE = 0x0010_0000, 0x1_0000  # writable scratch memory
 DATA_MIDDLE = DATA + 0x4000  # base registers point near it: scaled 12-bit offsets go far upwards
 FILLER = b"\x1f\x20\x03\xd5" * ((CODE_END - CODE_START) // 4)  # nop, wherever there is no case
@@ -24,17 +26,33 @@ REGISTERS = (*GENERAL, "sp", "nzcv", "fpcr", "fpsr", "tpidr_el0", *VECTORS)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Registers that are not named are 0; `data` is what the scratch memory holds."""
+    """Registers that are not named are 0; `data` is what the scratch memory holds.
+
+    The words lie at `address`, where it begins; `steps` instructions are to run, 0: as many as there are words.
+    """
 
     words: tuple[int, ...]
     registers: Mapping[str, int]
     data: bytes = bytes(DATA_SIZE)
     name: str = ""
+    address: int = CODE
+    steps: int = 0
+    before: int = 0  # words in front of `address`
 
     @property
     def code(self) -> bytes:
         """The words as bytes."""
         return b"".join(word.to_bytes(4, "little") for word in self.words)
+
+    @property
+    def code_address(self) -> int:
+        """Where the first word is."""
+        return self.address - 4 * self.before
+
+    @property
+    def count(self) -> int:
+        """How many instructions run."""
+        return self.steps or len(self.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
+from threading import Timer
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dbt.backends.reference.engine import ReferenceEngine
@@ -17,26 +19,29 @@ from dbt.errors import GuestFault
 
 from .case import (
     ALIGNMENT,
+    AROUND,
     BREAKPOINT,
     CODE,
-    CODE_END,
-    CODE_START,
     DATA,
     DATA_SIZE,
     FAULT,
     FILLER,
+    HIGH,
     OK,
     REGISTERS,
     SYSCALL,
     UNDEFINED,
+    UNIMPLEMENTED,
     Case,
     Outcome,
 )
+from .variants import every_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from dbt.frontends.guest import Guest
+    from dbt.frontends.tables import Tables
 
 STOPS: Final = {
     layout.EXIT_NONE: OK,
@@ -48,10 +53,12 @@ STOPS: Final = {
     layout.EXIT_BREAKPOINT: BREAKPOINT,
     layout.EXIT_FAULT: FAULT,
     layout.EXIT_ALIGNMENT: ALIGNMENT,
+    layout.EXIT_UNIMPLEMENTED: UNIMPLEMENTED,
 }
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # mmap's PROT_ bits
 _PRIVATE: Final = 0x22  # MAP_PRIVATE | MAP_ANONYMOUS
 _PAGE: Final = 0x1000
+PLACES: Final = (CODE, HIGH)
 _MXCSR: Final = 0x1F80  # all exceptions masked
 _MXCSR_ROUNDING: Final = (0, 0x4000, 0x2000, 0x6000)  # by FPCR.RMode
 
@@ -63,8 +70,11 @@ class Engine(Protocol):
     def name(self) -> str:
         """For messages."""
 
-    def run(self, case: Case, stops: Collection[int] = ()) -> Outcome:
-        """Run as many instructions as the case has words; `stops`: where the program counter should get then."""
+    def run(self, case: Case, likely: Collection[int] = ()) -> Outcome:
+        """Run as many instructions as the case says. `likely`: where it gets then, for engines that do not count."""
+
+    def close(self) -> None:
+        """Give back what it has."""
 
 
 class Registers:
@@ -110,16 +120,16 @@ class FlatMemory:
     """The code pages, read-only, and the scratch pages."""
 
     def __init__(self) -> None:
-        self.code = bytearray(FILLER)
         self.data = bytearray(DATA_SIZE)
+        self.code = {place - AROUND: bytearray(FILLER) for place in PLACES}
+        self._regions = [(DATA, self.data), *self.code.items()]
 
     def read(self, address: int, size: int) -> bytes:
         """The top byte of an address is ignored, as Linux has it."""
         address &= (1 << 56) - 1
-        if address >= DATA and address + size <= DATA + DATA_SIZE:
-            return bytes(self.data[address - DATA : address - DATA + size])
-        if address >= CODE_START and address + size <= CODE_END:
-            return bytes(self.code[address - CODE_START : address - CODE_START + size])
+        for start, held in self._regions:
+            if start <= address <= start + len(held) - size:
+                return bytes(held[address - start : address - start + size])
         raise GuestFault(address, "read")
 
     def write(self, address: int, data: bytes) -> None:
@@ -128,6 +138,12 @@ class FlatMemory:
         if not DATA <= address <= DATA + DATA_SIZE - len(data):
             raise GuestFault(address, "write")
         self.data[address - DATA : address - DATA + len(data)] = data
+
+    def put_code(self, case: Case, code: bytes) -> None:
+        """Put a case's code in its place, or what was there before."""
+        start = case.address - AROUND
+        at = case.code_address - start
+        self.code[start][at : at + len(code)] = code
 
 
 class Reference:
@@ -143,85 +159,135 @@ class Reference:
         self._registers = Registers(address)
         self._env = self._engine.state.env64
 
-    def run(self, case: Case, stops: Collection[int] = ()) -> Outcome:
-        """Run on a fresh copy of the case; instructions are counted, so stops are not needed."""
-        del stops
-        start = CODE - CODE_START
-        self._memory.code[start : start + len(case.code)] = case.code
+    def run(self, case: Case, likely: Collection[int] = ()) -> Outcome:
+        """Run on a fresh copy of the case."""
+        del likely
+        self._memory.put_code(case, case.code)
         self._memory.data[:] = case.data
-        self._engine.invalidate(CODE_START, CODE_END)
+        self._engine.invalidate(case.address - AROUND, case.address + AROUND)
         self._registers.set_all(case.registers)
-        self._env[Env.offset("pc") >> 3] = CODE
-        reason = self._engine.run(len(case.words))
+        self._env[Env.offset("pc") >> 3] = case.address
+        reason = self._engine.run(case.count)
         pc = self._env[Env.offset("pc") >> 3]
-        self._memory.code[:] = FILLER
+        self._memory.put_code(case, FILLER[: len(case.code)])
         stop = STOPS.get(reason, layout.EXIT_NAMES[reason])
         return Outcome(stop, pc, self._registers.get_all(), bytes(self._memory.data))
 
+    def close(self) -> None:
+        """Nothing is the host's."""
+
 
 class Baseline:
-    """The baseline engine: all stencils, compiled at once. It stops at addresses, not after a number of steps."""
+    """The baseline engine with all of its stencils, which are compiled in one go.
+
+    A case runs in one block of as many instructions as it has, counted, so that a branch to itself ends as well. With
+    `stops`, which are addresses, blocks are as usual and nothing is counted.
+    """
 
     name = "baseline"
-    job = "stencils"
+    job = "stencils"  # of the worker
 
     def __init__(self, guest: Guest) -> None:
         store = open_store(quiet=True)
-        name = guest_info(guest.name).name
-        store.compile(name, range(layout.VARIANTS, len(guest.forms) * layout.VARIANTS, layout.VARIANTS), self.job)
-        self._cpu = cpu = Cpu(name, self.name, store)
-        cpu.memory.map(CODE_START, CODE_END - CODE_START, _READ | _WRITE, _PRIVATE)
-        cpu.memory.write(CODE_START, FILLER)
+        store.compile(guest_info(guest.name).name, self.numbers(guest.tables), self.job)
+        self._cpu = cpu = Cpu(guest.name, self.name, store)
+        assert cpu.baseline is not None
+        self.native: Final = cpu.baseline
+        for place in PLACES:
+            cpu.memory.map(place - AROUND, 2 * AROUND, _READ | _WRITE, _PRIVATE)
+            cpu.memory.write(place - AROUND, FILLER)
         cpu.memory.map(DATA, DATA_SIZE, _READ | _WRITE, _PRIVATE)
         self._registers = Registers(cpu.env_address)
+        self._stops: frozenset[int] = frozenset()
+        self.native.count_instructions(on=True)
 
-    def run(self, case: Case, stops: Collection[int] = ()) -> Outcome:
+    @staticmethod
+    def numbers(tables: Tables) -> Iterable[int]:
+        """What to compile."""
+        return every_number(tables)
+
+    def run(self, case: Case, likely: Collection[int] = (), stops: frozenset[int] = frozenset()) -> Outcome:
         """Run on a fresh copy of the case."""
         cpu = self._cpu
-        first = CODE & -_PAGE
-        cpu.memory.protect(first, _PAGE, _READ | _WRITE)
-        cpu.memory.write(CODE, case.code + FILLER[: _PAGE - len(case.code)])
-        cpu.memory.protect(CODE_START, CODE_END - CODE_START, _READ | _EXECUTE)
+        first = case.code_address & -_PAGE
+        cpu.memory.protect(first, 2 * _PAGE, _READ | _WRITE)
+        lead = case.code_address - first
+        cpu.memory.write(first, FILLER[:lead] + case.code + FILLER[: 2 * _PAGE - lead - len(case.code)])
+        cpu.memory.protect(case.address - AROUND, 2 * AROUND, _READ | _EXECUTE)
         cpu.memory.write(DATA, case.data)
         self._registers.set_all(case.registers)
-        cpu.env.pc = CODE
-        reason = self._go(cpu, len(case.words), stops)
+        cpu.env.pc = case.address
+        reason = self._go(case, likely, stops)
+        assert not self.native._failed, f"stencils that cannot be compiled: {self.native._failed}"
         stop = STOPS.get(reason, layout.EXIT_NAMES[reason])
         data = cpu.memory.read(DATA, DATA_SIZE)
         return Outcome(stop, int(cpu.env.pc), self._registers.get_all(), data)
 
-    def _go(self, cpu: Cpu, steps: int, stops: Collection[int]) -> int:
-        cpu.set_stops({*stops, CODE + 4 * steps})
-        return cpu.run()
+    def _go(self, case: Case, likely: Collection[int], stops: frozenset[int]) -> int:
+        del likely
+        native = self.native
+        native.ctx.max_block = layout.MAX_BLOCK if stops else case.count
+        if stops != self._stops:
+            self._stops = stops
+            self._cpu.set_stops(stops)
+            native.count_instructions(on=not stops)
+        native.flush()
+        self._cpu.env.budget = case.count
+        return native.run()
+
+    def close(self) -> None:
+        """Give back the address space."""
+        self._cpu.close()
+
+    def runs_until_stopped(self, case: Case, seconds: float) -> bool:
+        """Whether a case that loops is stopped by the poll word, within some seconds."""
+        timer = Timer(seconds, self._cpu.stop)
+        timer.start()
+        endless = replace(case, steps=1 << 40)
+        found = self.run(endless)
+        timer.join()
+        self._cpu.env.poll = 0
+        return found.stop == layout.EXIT_NAMES[layout.EXIT_POLL]
 
 
 class Optimizer(Baseline):
-    """The optimizer: every block becomes a region before it runs."""
+    """The optimizer: every block becomes a region before it runs. It stops at addresses."""
 
     name = "optimizer"
 
     def __init__(self, guest: Guest) -> None:
         super().__init__(guest)
-        baseline = self._cpu.baseline
-        assert baseline is not None
-        baseline.ctx.threshold = 0
+        self.native.count_instructions(on=False)
+        self.native.ctx.threshold = 0
+
+    def _go(self, case: Case, likely: Collection[int], stops: frozenset[int]) -> int:
+        addresses = {*likely, *stops, case.address + 4 * len(case.words)}
+        if case.address in addresses:  # it branches to itself
+            return self._cpu.run(case.count)
+        self._cpu.set_stops(addresses)
+        return self._cpu.run()
 
 
 class Interpreter(Baseline):
-    """The interpreter. It runs exact numbers of instructions and up to addresses, in turns."""
+    """The interpreter, which counts exactly."""
 
     name = "interpreter"
     job = "handlers"
-    _counted = False
 
-    def _go(self, cpu: Cpu, steps: int, stops: Collection[int]) -> int:
-        self._counted = not self._counted
-        if not self._counted:
-            return super()._go(cpu, steps, stops)
-        cpu.set_stops(())
-        return cpu.run(steps)
+    @staticmethod
+    def numbers(tables: Tables) -> Iterable[int]:
+        """One handler for each form."""
+        return range(layout.VARIANTS, len(tables.forms) * layout.VARIANTS, layout.VARIANTS)
+
+    def _go(self, case: Case, likely: Collection[int], stops: frozenset[int]) -> int:
+        del likely
+        self._cpu.set_stops(stops)
+        return self._cpu.run(None if stops else case.count)
 
 
 ENGINES: Final[dict[str, Callable[[Guest], Engine]]] = {
-    "reference": Reference, "baseline": Baseline, "optimizer": Optimizer, "interpreter": Interpreter,
-}  # fmt: skip
+    "reference": Reference,
+    "baseline": Baseline,
+    "optimizer": Optimizer,
+    "interpreter": Interpreter,
+}

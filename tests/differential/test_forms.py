@@ -1,7 +1,7 @@
 """Every form of the guest with random operands: one instruction in Unicorn and in our engines, everything compared.
 
-DRAGOMAN_DIFF_COUNT (cases a form, default 1), DRAGOMAN_DIFF_SEED and DRAGOMAN_DIFF_ENGINES (default: reference) choose
-how much is done. A difference is shown as a line for tests/cases, which reproduces it.
+DRAGOMAN_DIFF_COUNT (cases a form, default 1), DRAGOMAN_DIFF_SEED and DRAGOMAN_DIFF_ENGINES (default:
+reference,baseline) choose how much is done. A difference is shown as a line for tests/cases, which reproduces it.
 """
 
 from __future__ import annotations

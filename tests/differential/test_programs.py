@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dbt.frontends.a64.guest import GUEST
 
-from .case import CODE, DATA_SIZE, OK, Case, Outcome, differences
+from .case import DATA_SIZE, OK, Case, Outcome, differences
 from .conftest import COUNT, SEED
 from .exceptions import IGNORED, skip
 from .generate import ALIGNED_OPS, MEMORY_OPS, addressed, registers, word_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .oracle import Oracle
 
 LENGTH = 8
-PROGRAMS = 200
+PROGRAMS = 500
 _LEAVING = {"goto", "goto_if", "goto_indirect", "exit", "exit_if", "repeat_if", "helper"}
 
 
@@ -54,7 +54,7 @@ def compare(case: Case, oracle: Oracle, engine: Engine) -> tuple[list[str], Outc
     expected = oracle.run(case)
     if expected.stop != OK:
         return [], expected
-    return list(differences(expected, engine.run(case, {CODE + 4 * len(case.words)}))), expected
+    return list(differences(expected, engine.run(case))), expected
 
 
 def test_programs(engine: Engine, oracle: Oracle) -> None:
