@@ -285,7 +285,9 @@ def test_what_llvm_cannot_compile_is_interpreted(
         load(cpu, 0xD2800C80, *COUNT_DOWN, 0x9BC27C23, SVC)  # umulh x3, x1, x2: nothing else here uses it
         monkeypatch.setattr(Store, "compile", lambda *_: None)
         monkeypatch.setattr(Baseline, "_load_pack", lambda _: None)
-        cpu._cpu.baseline.ctx.stencils = cpu._cpu.baseline._anonymous(1 << 20)
+        baseline = cpu._cpu.baseline
+        assert baseline is not None
+        baseline.ctx.stencils = baseline._anonymous(1 << 20)
         cpu.registers.update({"x1": 1 << 63, "x2": 6})
         assert isinstance(cpu.run(CODE, budget=7), dbt.BudgetSpent)
         assert cpu.registers["x0"] == 97
