@@ -33,7 +33,7 @@ class Interpreter(Baseline):
 
     job = "handlers"
     arena_protection = mmap.PROT_READ | mmap.PROT_WRITE
-    short_budget = 1 << 12
+    short_budget = 1 << 8
     exact_tail = 64  # more than liveness looks ahead: all flags are written again by then
 
     def __init__(self, cpu: Cpu, store: Store) -> None:
