@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GUEST = load_guest("aarch64")
-BY_NAME = {form.name: form for form in GUEST.tables.forms if form}
+BY_NAME = {form.name: form for form in GUEST.tables.forms}
 # More operands than there are registers; a host instruction that wants the register of the step.
 CROWDED = ("LDP_opc2_mode3_L0", "LDP_v_opc1_mode3_L0", "ST1_s.10_R1_o1", "CASP_sz1", "STXP_sz1_o01")
 
@@ -65,9 +65,9 @@ def test_a_file_of_handlers_grows_and_refers_to_itself(tmp_path: Path) -> None:
     constant = bytes(range(16))
     pack.add(8, Stencil(bytes(8), (StencilHole(4, layout.HOLE_RODATA, 0, -4, constant),)))
     pack.write(path)
-    pack = read_pack(path, "stamp", 4, 1, HandlerPack)
-    pack.add(16, Stencil(bytes(5), (StencilHole(1, layout.HOLE_LEAVE, 0, -4),)))
-    data = pack.to_bytes()
+    grown = read_pack(path, "stamp", 4, 1, HandlerPack)
+    grown.add(16, Stencil(bytes(5), (StencilHole(1, layout.HOLE_LEAVE, 0, -4),)))
+    data = grown.to_bytes()
     index, special = (int(unpack_from("<I", data, layout.PackHead.offset(name))[0]) for name in ("index", "special"))
 
     def code_at(at: int) -> int:
