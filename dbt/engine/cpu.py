@@ -72,13 +72,7 @@ class Cpu:
         if engine != "reference":
             from .cache import open_store
 
-            if engine == "optimizer":
-                from .optimizer import Optimizer as Engine
-            elif engine == "interpreter":
-                from .interpreter import Interpreter as Engine
-            else:
-                from .baseline import Baseline as Engine
-            self.baseline = Engine(self, store or open_store())
+            self.baseline = native_engine(engine)(self, store or open_store())
             self.kernel: Any = self.baseline.kernel
             self.signals: Any = self.baseline.signals
         else:
@@ -366,3 +360,18 @@ class Cpu:
         """Raise InternalError for a reason that must not reach a user."""
         if reason >= len(EXIT_NAMES):
             raise InternalError(f"exit reason {reason} at {self.env.pc:#x}")
+
+
+def native_engine(name: str) -> type[Baseline]:
+    """The class of an engine that needs the native runtime; only that one is imported."""
+    if name == "optimizer":
+        from .optimizer import Optimizer
+
+        return Optimizer
+    if name == "interpreter":
+        from .interpreter import Interpreter
+
+        return Interpreter
+    from .baseline import Baseline
+
+    return Baseline
