@@ -52,9 +52,7 @@ class Interpreter(Baseline):
         finally:
             ctx.mode = mode
             cpu.executed += count - int(env.budget)
-        if reason in (EXIT_FAULT, EXIT_BUS):
-            cpu.locate_fault()
-        return reason
+        return cpu.locate_fault() if reason in (EXIT_FAULT, EXIT_BUS) else reason
 
     def step(self) -> int:
         """Run one instruction, also one at a stop address."""
