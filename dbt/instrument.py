@@ -12,6 +12,7 @@ call Python, with the guest stopped exactly there. docs/instrumentation.md tells
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from dbt.engine import hostmem
@@ -41,10 +42,11 @@ _FORBIDDEN: Final = PUT | FLAGS_OUT | FP | END
 class Counter:
     """A 64-bit number that inserted code adds to and Python reads; it wraps."""
 
-    __slots__ = ("_cell", "address")
+    __slots__ = ("_cell", "_owner", "address")
 
-    def __init__(self, address: int) -> None:
+    def __init__(self, address: int, owner: Counters) -> None:
         self.address: Final = address  # of the host
+        self._owner = owner  # of the memory
         self._cell = ctypes.c_uint64.from_address(address)
 
     @property
@@ -66,6 +68,7 @@ class Counters:
         self._cells: dict[Hashable, Counter] = {}
         self._pieces: list[tuple[int, int]] = []
         self._next = self._end = 0
+        weakref.finalize(self, _unmap, self._pieces)
 
     def __getitem__(self, key: Hashable) -> Counter:
         found = self._cells.get(key)
@@ -74,7 +77,7 @@ class Counters:
                 self._next = hostmem.map_anonymous(_CELLS * _WORD)
                 self._end = self._next + _CELLS * _WORD
                 self._pieces.append((self._next, _CELLS * _WORD))
-            found = self._cells[key] = Counter(self._next)
+            found = self._cells[key] = Counter(self._next, self)
             self._next += _WORD
         return found
 
@@ -93,13 +96,10 @@ class Counters:
         for counter in self._cells.values():
             counter.value = 0
 
-    def free(self) -> None:
-        """Give the memory back, when no inserted code uses it any more."""
-        for address, size in self._pieces:
-            hostmem.unmap_memory(address, size)
-        self._pieces.clear()
-        self._cells.clear()
-        self._next = self._end = 0
+
+def _unmap(pieces: list[tuple[int, int]]) -> None:
+    for address, size in pieces:
+        hostmem.unmap_memory(address, size)
 
 
 class Ring:
@@ -117,6 +117,7 @@ class Ring:
         self._drain: Final = drain
         self._size = _WORD * (fields * records + 2)
         self.address = hostmem.map_anonymous(self._size)  # words: where the next record goes, where the ring ends
+        weakref.finalize(self, _unmap, [(self.address, self._size)])
         self._first = self.address + 2 * _WORD
         self._head = (ctypes.c_uint64 * 2).from_address(self.address)
         self._head[:] = [self._first, self._first + _WORD * fields * records]
@@ -133,12 +134,6 @@ class Ring:
     def clear(self) -> None:
         """Forget what was recorded since the last time."""
         self._head[0] = self._first
-
-    def free(self) -> None:
-        """Give the memory back, when no inserted code uses it any more."""
-        if self.address:
-            hostmem.unmap_memory(self.address, self._size)
-            self.address = 0
 
 
 class Plugin:

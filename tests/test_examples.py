@@ -28,3 +28,34 @@ def test_run_program() -> None:
     assert "hello from AArch64" in shown
     assert "r-x" in shown
     assert shown.rstrip().endswith("ended: Exited(status=0)")
+
+
+def test_count_blocks() -> None:
+    lines = run("count_blocks.py").splitlines()
+    assert lines[1:3] == ["Exited(status=0)", "46,751,385 instructions"]
+    assert lines[3].startswith("0x400140 was entered 3,148,0")
+
+
+def test_watch_stores() -> None:
+    lines = run("watch_stores.py").splitlines()
+    assert lines == [
+        "at 0x10008 x1 is 15: str x2, [x0, x1, lsl #3]",
+        "system call at pc 0x1001c",
+        "16 stores, the last of 225 to 0x20078 by 0x10008",
+    ]
+
+
+def test_compare_coverage() -> None:
+    lines = run("compare_coverage.py").splitlines()
+    assert lines[1].startswith("work 1: ")
+    assert lines[-1].endswith("at 0x400120")
+
+
+def test_profile_program() -> None:
+    assert "100.0 %        6,796,496  [hash]" in run("profile_program.py")
+
+
+def test_explain_block() -> None:
+    lines = run("explain_block.py").splitlines()
+    assert lines[0].startswith("[hash]+0x230 in ")
+    assert "operations, " in lines[-1]

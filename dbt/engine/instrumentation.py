@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _INSERTION = Struct(f"<II{TOKENS}HI{NUMBERS}q")
 _RECORD = Struct(f"<HBB{TOKENS}HqqQ")
 _MASK64 = (1 << 64) - 1
-ENGINES = ("baseline", "reference")
+ENGINES = ("baseline", "optimizer", "reference")  # the optimizer makes no regions while a plugin is in use
 _ROOM = 1 << 15  # host bytes of a block's insertions
 _HEAD = Struct("<QI")  # of a file: magic, checksum of the rest
 _MAGIC = 0x3150494E53474144  # 'DAGSNIP1', little-endian
@@ -162,7 +162,7 @@ class Instrumentation:
 
     def _rings(self) -> set[Ring]:
         owners = (getattr(function, "__self__", None) for function, _instruction, _left in self._events)
-        return {owner for owner in owners if isinstance(owner, Ring) and owner.address}
+        return {owner for owner in owners if isinstance(owner, Ring)}
 
     def close(self) -> None:
         """The CPU is closed: nothing that was inserted can run any more."""

@@ -165,6 +165,18 @@ def test_profile_without_symbols_and_with_children(dragoman: Command, busybox: P
     assert f"(process {child.suffix[1:]})" in child.read_text()
 
 
+def test_exec_is_followed(dragoman: Command, busybox: Path, looping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = (busybox, "sh", "-c", f"exec {looping}")
+    assert dragoman("coverage", "-o", out, *words).returncode == STATUS
+    modules, blocks = read_drcov(out)
+    assert {path for _, _, path in modules} == {str(busybox.resolve()), str(looping)}
+    assert sum(modules[module][2] == str(looping) for _, _, module in blocks) == 5
+    done = dragoman("trace", "-i", *words)
+    assert done.returncode == STATUS
+    assert done.stderr.decode().count("subs x0, x0, #1") == ROUNDS
+
+
 def test_deaths_by_signals_are_followed(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
     done = dragoman("coverage", "-o", tmp_path / "out", busybox, "sh", "-c", "kill -TERM $$")
     assert done.returncode == -15
