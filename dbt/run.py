@@ -32,6 +32,7 @@ options:
   --stats              print what was translated, and how fast, on standard error at the end
   -E NAME=VALUE        set a variable in the guest's environment; may be repeated
   -U NAME              remove a variable from the guest's environment; may be repeated
+  -g PORT              wait for gdb on 127.0.0.1:PORT, HOST:PORT or a Unix socket's path (with a slash in it)
   -0 ARGV0             what the program sees as its own name, instead of PROGRAM
   -h, --help           show this text
 
@@ -39,13 +40,13 @@ The exit status is the program's; if a signal ends the program, the same signal 
 be run; 127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
 """
 FLAGS = {"--strace": "strace", "--stats": "stats"}
-VALUES = {"-L": "root", "--engine": "engine", "-E": "set", "-U": "unset", "-0": "argv0"}
+VALUES = {"-L": "root", "-g": "gdb", "--engine": "engine", "-E": "set", "-U": "unset", "-0": "argv0"}
 
 
 class RunOptions:
     """The options of `run`. What the guest sees of them is bytes; file names are text as os.fsdecode has it."""
 
-    __slots__ = ("argv", "engine", "environ", "path", "root", "stats", "strace")
+    __slots__ = ("argv", "engine", "environ", "gdb", "path", "root", "stats", "strace")
 
     def __init__(self, path: str, argv: list[bytes], environ: list[bytes]) -> None:
         self.path = path
@@ -55,6 +56,7 @@ class RunOptions:
         self.engine = ENGINES[0]
         self.strace = False
         self.stats = False
+        self.gdb = ""
 
 
 def parse(arguments: list[str], environ: list[bytes]) -> RunOptions | None:
@@ -115,6 +117,8 @@ def _apply(options: RunOptions, name: str, value: str) -> None:
         options.engine = value
     elif name == "argv0":
         options.argv[0] = raw
+    elif name == "gdb":
+        options.gdb = value
     elif name == "set":
         key = raw.partition(b"=")[0] + b"="
         if key == b"=" or b"=" not in raw:
@@ -159,7 +163,11 @@ def run_program(options: RunOptions, origin: Origin) -> NoReturn:
     gc.enable()
     gc.freeze()
     gc.enable()
-    if options.stats:
+    if options.gdb:
+        from dbt.gdb.server import debug_process
+
+        debug_process(process, options.gdb)
+    elif options.stats:
         from dbt.statistics import measured_run
 
         sys.stderr.write(measured_run(process))

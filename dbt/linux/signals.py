@@ -15,6 +15,7 @@ from .abi import ERESTARTSYS, U64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from .process import Process
@@ -55,7 +56,8 @@ class Signals:
     """The signal state of a process. `actions` holds (handler, flags, restorer, mask) for signals that were set."""
 
     __slots__ = (
-        "actions", "altstack", "caught", "deferred", "ignored", "mask", "process", "restart", "saved_mask", "syndrome",
+        "actions", "altstack", "caught", "deferred", "ignored", "mask", "observer", "process", "restart", "saved_mask",
+        "syndrome",
     )  # fmt: skip
 
     def __init__(self, process: Process, ignored: int) -> None:
@@ -69,6 +71,8 @@ class Signals:
         self.syndrome = 0
         self.ignored = ignored
         self.caught: frozenset[int] = frozenset()  # see catch
+        # A debugger sees (signal, siginfo) before the guest does, and says what is to be delivered, 0: nothing.
+        self.observer: Callable[[int, bytes], int] | None = None
 
     def start(self, mask: int = 0) -> None:
         """Give the host's process the dispositions and the mask that a program finds at its start."""
@@ -157,8 +161,11 @@ class Signals:
         for signal, info in arrived:
             if self.mask & bit(signal):
                 self.deferred.append((signal, info))
-            elif self._act(signal, info):
-                handled = True
+            else:
+                if self.observer is not None:
+                    signal = self.observer(signal, info)  # noqa: PLW2901 - that is the signal then
+                if signal and self._act(signal, info):
+                    handled = True
             if self.process.status is not None:
                 return
         if self.restart is not None:
@@ -171,10 +178,17 @@ class Signals:
     def force(self, signal: int, code: int, address: int, syndrome: int = 0) -> None:
         """Deliver a signal that the guest's own instruction caused; blocked or ignored, it kills (force_sig_fault)."""
         self.process.scratch.used = 0
+        info = pack("<iiiiQ", signal, 0, code, 0, address) + bytes(104)
+        if self.observer is not None:
+            wanted = self.observer(signal, info)
+            if wanted != signal:
+                if wanted and self.process.status is None:
+                    self._act(wanted, pack("<i", wanted) + bytes(124))
+                    self.apply_mask()
+                return
         if self.mask & bit(signal) or self.action(signal)[0] in {SIG_DFL, SIG_IGN}:
             self.process.status = -signal
             return
-        info = pack("<iiiiQ", signal, 0, code, 0, address) + bytes(104)
         self.syndrome = syndrome
         self._act(signal, info, fault=address)
         self.apply_mask()
