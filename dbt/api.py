@@ -278,6 +278,13 @@ class CPU:
         found = self._exit(self._cpu.step())
         return BudgetSpent(self._cpu.reg("pc")) if self._hooks.offer(found) else found
 
+    def serve_gdb(self, where: str) -> None:
+        """Let one gdb drive this CPU: on a port of 127.0.0.1, HOST:PORT, or a Unix socket's path. See docs/gdb.md."""
+        from dbt.gdb.server import listen, serve
+
+        self._require_open()
+        serve(self._cpu, None, listen(where), traps=self._traps)
+
     def break_at(self, address: int) -> Stop:
         """Have every `run` stop before the instruction at an address (Reached), until the result is removed."""
         return Stop(self._breakpoints, address)
@@ -516,6 +523,12 @@ class Program:
     def restore(self, snapshot: Snapshot) -> None:
         """Make all that is in a snapshot what it was; also after the program has ended."""
         restore(self.cpu._cpu, snapshot, self._process)  # noqa: SLF001
+
+    def serve_gdb(self, where: str) -> None:
+        """As CPU.serve_gdb; the program stands still again when gdb has gone. `run` goes on, or says how it ended."""
+        from dbt.gdb.server import listen, serve
+
+        serve(self.cpu._cpu, self._process, listen(where), traps=self.cpu._traps)  # noqa: SLF001
 
     def break_at(self, address: int) -> Stop:
         """As CPU.break_at."""

@@ -27,6 +27,7 @@ TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
     "chromium": "apt-get install chromium",
+    "gdb-multiarch": "apt-get install gdb-multiarch",
     USER: "run the tests as one",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }

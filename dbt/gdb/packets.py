@@ -32,6 +32,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.acknowledge = True
+        self.closed = False
         self._poll = select.poll()  # select() knows no descriptors as high as ours
         self._poll.register(sock, select.POLLIN)
         self._buffer = bytearray()
@@ -63,6 +64,7 @@ class Connection:
         return False
 
     def close(self) -> None:
+        self.closed = True
         self.socket.close()
 
     def _put(self, data: bytes) -> None:

@@ -78,6 +78,8 @@ class Server:
                 self.target.deliver(self._signal)
                 self._signal = 0
             stop = self.target.go()
+            if self.connection.closed:
+                return
             self._tell(stop)
             if stop.kind != "signal":
                 self._last_words()
@@ -218,8 +220,9 @@ class Server:
                 return None
             return b"E01"
         if rest.startswith(b"Kill"):
+            self.connection.send(OK)
             self._kill(b"")
-            return OK
+            return None
         return b""
 
     def _kill(self, _rest: bytes) -> None:

@@ -59,6 +59,7 @@ class KickedSignals:
 
     def __init__(self, inner: Any) -> None:  # noqa: ANN401 - Signals or PlainSignals
         self._inner = inner
+        self._later: list[tuple[int, bytes]] = []
         self.debugged = True
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - all the rest is as it was
@@ -77,7 +78,14 @@ class KickedSignals:
             self._inner.restore(signo, how, flags)
 
     def take(self) -> list[tuple[int, bytes]]:
-        return [entry for entry in self._inner.take() if entry[0] != KICK]
+        noted = self._later + [entry for entry in self._inner.take() if entry[0] != KICK]
+        self._later = []
+        return noted
+
+    def forget_kicks(self, env: Any) -> None:  # noqa: ANN401 - a view of a struct
+        """Of commands that have been answered: they must not cut a system call short."""
+        self._later = self.take()
+        env.poll = int(bool(self._later))
 
 
 class Target:
@@ -131,7 +139,17 @@ class Target:
             kicked = cpu.signals
             kicked.debugged = False
             cpu.signals = kicked._inner  # noqa: SLF001 - one module
+            if self.connection is not None:
+                fd = self.connection.socket.fileno()
+                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
+            cpu.signals.restore(KICK, 1)  # forget one that is pending
             cpu.signals.restore(KICK, 0)
+            noted = kicked.take()  # of ours there may be one that was not asked for yet
+            if process is not None:
+                process.signals.deferred += noted
+                cpu.env.poll = 1  # the mask that it has left behind goes as well
+            else:
+                cpu.signals.unblock()
             if process is not None and process.signals.observer is not None:
                 process.signals.observer = None
                 for signo in range(1, 32):
@@ -159,6 +177,12 @@ class Target:
         """Run until there is something to tell."""
         cpu, process = self.cpu, self.process
         self._sync()
+        self._forget_kicks()
+        if process is not None:
+            process.scratch.used = 0
+            process.signals.apply_mask()
+        else:
+            cpu.signals.unblock()
         if self._interrupted():
             return Stop("signal", SIGINT)
         while True:
@@ -210,7 +234,8 @@ class Target:
             return Stop("signal", SIGTRAP, b"exec:%s;" % os.fsencode(process.exe).hex().encode())
         if self._interrupted():
             return Stop("signal", SIGINT)
-        if self.stepping and (reason == layout.EXIT_SYSCALL or self.cpu.reg("pc") != pc):
+        restarted = reason == layout.EXIT_SYSCALL and self.cpu.reg("pc") == pc - 4
+        if self.stepping and not restarted and (reason == layout.EXIT_SYSCALL or self.cpu.reg("pc") != pc):
             return Stop("signal", SIGTRAP)
         return None
 
@@ -227,7 +252,16 @@ class Target:
         if self._given:
             self._given = False
             return signal
-        return signal if signal in self.passed else self.stopped(Stop("signal", signal))
+        if signal in self.passed:
+            return signal
+        wanted = self.stopped(Stop("signal", signal))
+        self._sync()
+        self._forget_kicks()
+        return wanted
+
+    def _forget_kicks(self) -> None:
+        if isinstance(self.cpu.signals, KickedSignals):
+            self.cpu.signals.forget_kicks(self.cpu.env)
 
     def deliver(self, signal: int) -> None:
         """Give the guest a signal that gdb makes up."""

@@ -238,7 +238,8 @@ class Signals:
         process = self.process
         process.scratch.used = 0
         process.call(160, 4, process.scratch.put(bytes(16)))  # setrlimit(RLIMIT_CORE, 0)
-        process.cpu.signals.die(signal)
+        if signal not in {SIGKILL, SIGSTOP}:
+            process.cpu.signals.die(signal)
         process.call(SYS_SIGPROCMASK, _SETMASK, process.scratch.put(bytes(8)), 0, 8)
         process.call(SYS_KILL, process.call(SYS_GETPID), signal)
         os._exit(128 + signal)
