@@ -21,6 +21,8 @@ EPILOG = """\
 examples:
   dragoman run ./busybox sh -c 'echo $((6*7))'   run an AArch64 program
   dragoman run --strace ./hello                  show its system calls
+  dragoman profile --html page.html ./prog       where its instructions are, as a page
+  dragoman explain --at main ./prog              guest code, IR and host code of a block, side by side
   dragoman demo                                  run the small guests that come with Dragoman on every engine
   dragoman features --json                       guests, engines and instruction-set features, for programs
 """

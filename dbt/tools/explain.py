@@ -298,7 +298,10 @@ def _stages(context: Context, size: int) -> list[tuple[str, float]]:
 
     nothing = best(lambda: runtime.scan(ctx, context.pc, 0, at, pairs))
     decode = best(lambda: runtime.scan(ctx, context.pc, size, at, pairs)) - nothing
-    both = best(whole) - best(lambda: runtime.flush(ctx))
+    before = int(engine.ctx.n_instructions)
+    whole()
+    share = len(context.items) / (int(engine.ctx.n_instructions) - before)  # blocks that it falls into come with it
+    both = share * (best(whole) - best(lambda: runtime.flush(ctx)))
     form = context.items[0].form
     count = len(form.template.ops)
 

@@ -124,9 +124,8 @@ def _share(part: int, total: int) -> str:
 _STYLE: Final = """
 .map { display: flex; height: 26px; margin-bottom: 2px; }
 .map i { min-width: 0; } .map a { min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
-  padding: 3px 5px;  font-size: 12px; border-radius: 3px; text-decoration: none; color: var(--fore);
-  background: rgb(var(--hot) / var(--heat)); border-right: 1px solid var(--back); }
-.map a:empty, .map a.thin { padding: 3px 0; }
+  padding: 3px 0; text-indent: 5px;  font-size: 12px; border-radius: 3px; text-decoration: none; color: var(--fore);
+  background: rgb(var(--hot) / var(--heat)); box-shadow: inset -1px 0 var(--back); }
 details { border-bottom: 1px solid var(--line); } details:last-child { border-bottom: 0; }
 summary { display: grid; grid-template-columns: 5.5em 11em 1fr; gap: 14px; padding: 5px 14px; cursor: pointer;
   align-items: center; } summary:hover { background: var(--back); }
