@@ -30,15 +30,23 @@ HOST_FLAGS: Final = 0x3F  # MXCSR: PE UE OE ZE DE IE
 
 
 def _comis(low: Lowering, sh: Shape, op: Op, *conditions: str) -> list[str]:
-    """comis or ucomis; conditions on the host's flags as i1."""
+    """comis or ucomis; conditions on the host's flags as i1.
+
+    Several conditions are taken out of the flags within the assembly: LLVM glues only the first flag output to it and
+    may put an instruction that changes the flags in front of the others.
+    """
     a, b = (low.use(arg) for arg in op.args)
     n = len(conditions)
     name = "vcomi" if op.attrs["signaling"] else "vucomi"
-    result = "{" + ", ".join(["i32"] * n) + "}" if n > 1 else "i32"
-    constraints = ",".join([*(f"={{@cc{c}}}" for c in conditions), "x", "x", "~{flags}"])
-    found = asm(low, result, f"{name}{sh.suffix} ${n + 1}, ${n}", constraints, (sh.text, a), (sh.text, b))
-    parts = [low.emit(f"extractvalue {result} {found}, {i}") for i in range(n)] if n > 1 else [found]
-    return [low.emit(f"icmp ne i32 {part}, 0") for part in parts]
+    code, arguments = f"{name}{sh.suffix} ${n + 1}, ${n}", ((sh.text, a), (sh.text, b))
+    if n == 1:
+        found = asm(low, "i32", code, f"={{@cc{conditions[0]}}},x,x,~{{flags}}", *arguments)
+        return [low.emit(f"icmp ne i32 {found}, 0")]
+    code = "; ".join([code, *(f"set{condition} ${i}" for i, condition in enumerate(conditions))])
+    result = "{" + ", ".join(["i8"] * n) + "}"
+    found = asm(low, result, code, ",".join([*["=q"] * n, "x", "x", "~{flags}"]), *arguments)
+    parts = [low.emit(f"extractvalue {result} {found}, {i}") for i in range(n)]
+    return [low.emit(f"icmp ne i8 {part}, 0") for part in parts]
 
 
 def _compare(low: Lowering, op: Op) -> str:

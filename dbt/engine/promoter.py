@@ -58,6 +58,9 @@ class Promoter:
         self._owner = 0
         self._deaths = 0
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let the worker go; it ends when it notices."""
         if self._connection is not None:
