@@ -33,6 +33,7 @@ def llvm_version() -> str:
 
 @cache
 def target_machine(reloc: str, opt: int, code_model: str) -> llvm.TargetMachine:
+    """LLVM's machine for these options; one is kept for each."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()

@@ -27,9 +27,10 @@ _MAP_LIVE_BYTES: Final = 4
 
 
 class RegionCode(NamedTuple):
-    """`links`: (offset of a 32-bit displacement, guest address that it leads to); `leaves`: the same to the leave
-    stencil; `accesses`: (offset, guest PC), sorted: code from there on belongs to that instruction. All displacements
-    count from behind themselves.
+    """Code and constants in one piece; displacements have 32 bits and count from behind themselves.
+
+    `links`: (offset of a displacement, guest address that it leads to); `leaves`: offsets of those that lead to the
+    leave stencil; `accesses`: (offset, guest PC), sorted: code from there on belongs to that instruction.
     """
 
     code: bytes
@@ -98,7 +99,7 @@ def extract(data: bytes) -> RegionCode:
         if r.symbol.section in placed:
             value = placed[r.symbol.section] + r.symbol.value + r.addend - r.offset
             code[r.offset : r.offset + 4] = value.to_bytes(4, "little", signed=True)
-        elif r.addend != -4:  # noqa: PLR2004 - the displacement is not the end of its instruction
+        elif r.addend != -4:
             raise elf.ElfError(f"an odd reference to {r.symbol.name!r} in a region")
         elif r.symbol.name == LEAVE:
             leaves.append(r.offset)

@@ -32,9 +32,10 @@ from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, UNLIKELY, Bo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dbt.frontends.forms import Form
+
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
-    from dbt.frontends.forms import Form
     from dbt.ir.values import Place, Template
 
 ENTRY: Final = "region"
@@ -207,7 +208,7 @@ class RegionSource(TailCalls):
 class RegionLowering(Lowering):
     """Lowers instruction after instruction into one function."""
 
-    source: RegionSource
+    source: RegionSource  # type: ignore[misc]
 
     def begin(self, pc: int, flags: object) -> None:
         """Start a block. `flags`: those of its only predecessor, if it has one."""
@@ -233,7 +234,7 @@ class RegionLowering(Lowering):
         synchronised = False
         for op in template.ops:
             effects = OPS[op.name].effects
-            if (effects & (LOAD | STORE) or op.name == "helper") and not synchronised:
+            if step.accesses and not synchronised and (effects & (LOAD | STORE) or op.name == "helper"):
                 synchronised = True
                 self._synchronise(step)
             if effects & END:

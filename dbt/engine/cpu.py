@@ -296,6 +296,9 @@ class Cpu:
         if 0 <= address < self.memory.limit:
             env.value = address
             return int(env.exit)
+        if self.baseline is not None and self.baseline.inexact:
+            env.value = 0
+            return int(env.exit)
         # The host does not tell: a non-canonical address, or a guard zone. The instruction has not changed anything,
         # so the reference engine meets the same fault again and knows.
         reason = int(env.exit)
@@ -310,6 +313,11 @@ class Cpu:
     def fault_is_write(self) -> bool:
         """After EXIT_FAULT or EXIT_BUS: whether it was a write."""
         return bool(self.env.fault_error & WRITE_FAULT)
+
+    def exact_faults(self, *, on: bool) -> None:
+        """Whether somebody may look at registers after a fault or go on behind it; the optimizer is faster if not."""
+        if self.baseline is not None:
+            self.baseline.exact_faults(on=on)
 
     def set_stops(self, addresses: Iterable[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL), but for the first one that runs."""

@@ -37,11 +37,11 @@ class Step:
 
     __slots__ = ("accesses", "decoded", "live", "metadata", "reads", "writes")
 
-    def __init__(self, decoded: Decoded, metadata: Metadata, places: Places) -> None:
+    def __init__(self, decoded: Decoded, metadata: Metadata, places: Places, *, exact: bool) -> None:
         self.decoded = decoded
         self.metadata = metadata
         self.reads, self.writes = places.of(decoded)
-        self.accesses = synchronises(decoded.form.template)
+        self.accesses = synchronises(decoded.form.template, exact=exact)
         self.live = 0
 
     @property
@@ -98,15 +98,26 @@ class Region(NamedTuple):
         return sum(len(block.steps) for block in self.blocks.values())
 
 
-def synchronises(template: Template) -> bool:
-    """Whether registers must be in Env: at accesses to memory and calls of helpers."""
-    return any(OPS[op.name].effects & (LOAD | STORE) or op.name == "helper" for op in template.ops)
+def synchronises(template: Template, *, exact: bool) -> bool:
+    """Whether registers must be in Env: at calls of helpers and, for exact faults, at accesses to memory."""
+    return any((exact and OPS[op.name].effects & (LOAD | STORE)) or op.name == "helper" for op in template.ops)
 
 
 def form_region(
-    tables: Tables, places: Places, fetch: Fetch, entry: int, stops: Collection[int] = (), limit: int = LIMIT
+    tables: Tables,
+    places: Places,
+    fetch: Fetch,
+    entry: int,
+    stops: Collection[int] = (),
+    limit: int = LIMIT,
+    *,
+    exact: bool = True,
+    all_flags: bool = False,
 ) -> Region | None:
-    """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside."""
+    """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside.
+
+    `exact`: registers are those of the fault wherever an access may fault. `all_flags`: no flags are dead.
+    """
     words: dict[int, int] = {}
     steps: dict[int, Step] = {}
     leaders, calls = {entry}, []
@@ -119,7 +130,7 @@ def form_region(
             if word is None or decoded is None or not decoded.form.id:
                 break
             words[pc] = word
-            step = steps[pc] = Step(decoded, tables.metadata(decoded.form), places)
+            step = steps[pc] = Step(decoded, tables.metadata(decoded.form), places, exact=exact)
             if not step.metadata.ends & _ENDS:
                 pc = step.npc
                 continue
@@ -137,9 +148,8 @@ def form_region(
     blocks = _blocks(steps, leaders)
     blocks = _ordered(blocks, entry, sites)
     sites = [site for site in sites if site in blocks]
-    live = _live(tables, fetch, blocks, sites)
-    region = Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words))
-    return region
+    live = _live(tables, fetch, blocks, sites, all_flags=all_flags)
+    return Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words))
 
 
 def is_call(template: Template) -> bool:
@@ -185,14 +195,21 @@ def successors(block: Block, sites: list[int]) -> list[int]:
     return [*block.targets, *sites] if block.returns else block.targets
 
 
-def _live(tables: Tables, fetch: Fetch, blocks: dict[int, Block], sites: list[int]) -> dict[int, int]:
+def _live(
+    tables: Tables, fetch: Fetch, blocks: dict[int, Block], sites: list[int], *, all_flags: bool
+) -> dict[int, int]:
     """Flags live on entry of blocks and exits; Step.live on the way."""
     live = dict.fromkeys(blocks, 0)
     for block in blocks.values():
         for target in block.targets:
             if target not in live:
                 live[target] = flags_ahead(tables, fetch, target)
-    changed = True
+    changed = not all_flags
+    if all_flags:
+        live = dict.fromkeys(live, ALL_FLAGS)
+        for block in blocks.values():
+            for step in block.steps:
+                step.live = ALL_FLAGS
     while changed:
         changed = False
         for pc, block in reversed(blocks.items()):

@@ -11,7 +11,7 @@ import ctypes
 import time
 from bisect import bisect_right
 
-from dbt.errors import GuestFault
+from dbt.errors import GuestFault, Unimplemented
 
 from .baseline import MAX_BLOCKS, Baseline
 from .layout import (
@@ -19,13 +19,13 @@ from .layout import (
     EXIT_FAULT,
     EXIT_HOT,
     JUMP_CACHE_ENTRIES,
+    MODE_EXACT_FLAGS,
     MODE_HOT,
     PAGE_SIZE,
     SPECIAL_HOT,
     JumpEntry,
     StencilHead,
 )
-
 from .table import HASH_SHIFT
 
 TYPE_CHECKING = False
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from .cache import Store
     from .cpu import Cpu
+
+    Key = tuple[tuple[int, ...], bool, bool]  # what a region depends on beside its bytes: see Promoter.region
 
 THRESHOLD = 300  # entries of a block before it is promoted
 REGION_BYTES = 128 << 20  # of the arena
@@ -69,8 +71,9 @@ class Optimizer(Baseline):
         self._room = int(ctx.regions)
         self._placed: list[Placed] = []
         self._ranges: list[tuple[int, int]] = []  # guest bytes of what is placed
-        self._known: dict[int, tuple[Any, list[tuple[int, bytes]], tuple[int, ...]]] = {}
+        self._known: dict[int, tuple[Any, list[tuple[int, bytes]], Key]] = {}
         self._promoter: Any = None
+        self._exact = True
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
 
@@ -81,6 +84,8 @@ class Optimizer(Baseline):
 
     def run(self) -> int:
         env = self.cpu.env
+        if self.inexact:
+            raise Unimplemented(f"going on behind the fault at {env.pc:#x}, whose registers the region did not keep")
         while True:
             reason = super().run()
             if reason == EXIT_HOT:
@@ -88,6 +93,7 @@ class Optimizer(Baseline):
                 continue
             if reason in (EXIT_FAULT, EXIT_BUS) and env.pc == NOWHERE:
                 env.pc = self._instruction_at(int(env.fault_pc))
+                self.inexact = not self._exact
             return reason
 
     def flush(self) -> None:
@@ -101,7 +107,14 @@ class Optimizer(Baseline):
             self.flush()
         super().invalidate(start, end)
 
+    def exact_faults(self, *, on: bool) -> None:
+        """Whether regions write registers back before accesses. Without it a fault has the exact PC only."""
+        if on != self._exact:
+            self._exact = on
+            self.flush()
+
     def expect_exec(self) -> None:
+        self.inexact = False
         self.flush()
         super().expect_exec()
 
@@ -120,11 +133,11 @@ class Optimizer(Baseline):
         entry = self._table_entry(pc)
         if entry is None:
             return
-        stops = tuple(self._stops[: int(self.ctx.n_stops)])
+        key = tuple(self._stops[: int(self.ctx.n_stops)]), self._exact, bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
         found = self._known.get(pc)
-        if found is None or found[2] != stops or not self._unchanged(found[1]):
+        if found is None or found[2] != key or not self._unchanged(found[1]):
             started = time.monotonic()
-            found = self._request(pc, stops)
+            found = self._request(pc, key)
             self.seconds += time.monotonic() - started
         block = int(entry.code)
         if found is None:
@@ -145,16 +158,16 @@ class Optimizer(Baseline):
             cached.code = start
         _jump(block, start)
 
-    def _request(self, pc: int, stops: tuple[int, ...]) -> tuple[Any, list[tuple[int, bytes]], tuple[int, ...]] | None:
+    def _request(self, pc: int, key: Key) -> tuple[Any, list[tuple[int, bytes]], Key] | None:
         if self._promoter is None:
             from .promoter import Promoter
 
             self._promoter = Promoter(self.store, self.cpu.info.name)
-        answer = self._promoter.region(pc, stops, self._page)
+        answer = self._promoter.region(pc, key, self._page)
         if answer is None:
             return None
         self.compiled += 1
-        return (*answer, stops)
+        return (*answer, key)
 
     def _page(self, address: int) -> bytes:
         """The bytes of a guest page, none where it may not be executed."""

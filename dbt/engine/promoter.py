@@ -17,7 +17,7 @@ from .build import start_process
 from .layout import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .cache import Store
 
@@ -67,14 +67,20 @@ class Promoter:
             self._connection.close()
             self._connection = None
 
-    def region(self, entry: int, stops: Sequence[int], page: Callable[[int], bytes]) -> tuple[Any, Any] | None:
-        """(RegionCode, guest ranges) for the block at `entry`; None if there is none. `page`: bytes of a guest page."""
+    def region(
+        self, entry: int, key: tuple[tuple[int, ...], bool, bool], page: Callable[[int], bytes]
+    ) -> tuple[Any, Any] | None:
+        """(RegionCode, guest ranges) for the block at `entry`; None if there is none.
+
+        `key`: stop addresses, whether faults are exact, whether all flags are kept.
+        `page`: gives the bytes of a guest page.
+        """
         if self._deaths >= DEATHS:
             return None
         finished = False
         try:
             connection = self._connected()
-            send(connection, (self._guest, entry, tuple(stops)))
+            send(connection, (self._guest, entry, *key))
             while True:
                 kind, value = receive(connection)
                 if kind == "page":

@@ -34,7 +34,13 @@ def main(_folder: str) -> None:
 
 
 def _serve(
-    connection: socket.socket, guests: dict[str, tuple[Guest, Places]], name: str, entry: int, stops: tuple[int, ...]
+    connection: socket.socket,
+    guests: dict[str, tuple[Guest, Places]],
+    name: str,
+    entry: int,
+    stops: tuple[int, ...],
+    exact: bool,
+    all_flags: bool,
 ) -> tuple[str, Any]:
     from dbt.backends.llvm.region_code import compile_region
     from dbt.frontends.guest import load_guest
@@ -54,9 +60,9 @@ def _serve(
             send(connection, ("page", number))
             pages[number] = receive(connection)
         word = pages[number][offset : offset + 4]
-        return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None  # noqa: PLR2004 - bytes
+        return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
 
-    region = form_region(guest.tables, places, fetch, entry, frozenset(stops))
+    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), exact=exact, all_flags=all_flags)
     if region is None:
         return "failed", "no instruction"
     return "region", (compile_region(region, places), region.ranges)

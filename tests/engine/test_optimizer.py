@@ -1,0 +1,115 @@
+"""Regions of the optimizer engine: they are made, left, invalidated, and agree with the other engines."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dbt.guests import GUESTS
+
+import dbt
+from dbt.errors import Unimplemented
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CODE, DATA = 0x10000, 0x40000
+SVC = 0xD4000001
+# x0 rounds: ldr x2, [x1]; add x3, x3, x2; str x3, [x1, #8]; subs x0, x0, #1; b.ne to the start; svc
+LOOP = (0xF9400022, 0x8B020063, 0xF9000423, 0xF1000400, 0x54FFFF81, SVC)
+# The same with x1 moving on by 8 in each round, so that it faults at the end of its page: ldr x2, [x1], #8
+WALK = (0xF8408422, 0x8B020063, 0xF1000400, 0x54FFFFA1, SVC)
+
+
+@pytest.fixture
+def cpu() -> Iterator[dbt.CPU]:
+    with dbt.open_cpu(engine="optimizer") as cpu:
+        cpu.memory.map(CODE, 0x2000, "rwx")
+        cpu.memory.map(DATA, 0x4000)
+        yield cpu
+
+
+def engine(cpu: dbt.CPU) -> Any:
+    """The engine below."""
+    return cpu._cpu.baseline
+
+
+def load(cpu: dbt.CPU, *code: int) -> None:
+    cpu.memory.write(CODE, struct.pack(f"<{len(code)}I", *code))
+
+
+def start(cpu: dbt.CPU, rounds: int) -> object:
+    cpu.registers.update({"x0": rounds, "x1": DATA, "x3": 0})
+    return cpu.run(CODE)
+
+
+def test_a_hot_loop_becomes_a_region(cpu: dbt.CPU) -> None:
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    assert isinstance(start(cpu, 5000), dbt.SystemCall)
+    assert cpu.registers["x3"] == 15000
+    assert cpu.memory.read(DATA + 8, 8) == struct.pack("<Q", 15000)
+    assert engine(cpu).compiled == 1
+
+
+def test_registers_and_pc_at_a_fault_in_a_loop(cpu: dbt.CPU) -> None:
+    load(cpu, *WALK)
+    found = start(cpu, 1 << 20)
+    assert found == dbt.MemoryFault(CODE, DATA + 0x4000, "read")
+    assert engine(cpu).compiled == 1
+    rounds = 0x4000 // 8
+    assert cpu.registers["x0"] == (1 << 20) - rounds
+    assert cpu.registers["x1"] == DATA + 0x4000
+    assert cpu.registers["nzcv"] == 0x20000000
+    cpu.memory.map(DATA + 0x4000, 0x1000)
+    assert cpu.run() == dbt.MemoryFault(CODE, DATA + 0x5000, "read")
+
+
+def test_without_exact_faults_nothing_goes_on_behind_one(cpu: dbt.CPU) -> None:
+    engine(cpu).exact_faults(on=False)
+    load(cpu, *WALK)
+    assert start(cpu, 1 << 20) == dbt.MemoryFault(CODE, DATA + 0x4000, "read")
+    with pytest.raises(Unimplemented):
+        cpu.run()
+
+
+def test_new_code_takes_the_place_of_a_region(cpu: dbt.CPU) -> None:
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    cpu.memory.write(CODE + 4, struct.pack("<I", 0xCB020063))  # sub x3, x3, x2
+    start(cpu, 5000)
+    assert cpu.registers["x3"] == (-15000) % (1 << 64)
+    assert engine(cpu).compiled == 2
+
+
+def test_a_region_comes_back_after_a_flush(cpu: dbt.CPU) -> None:
+    load(cpu, *LOOP)
+    start(cpu, 5000)
+    engine(cpu).flush()
+    start(cpu, 5000)
+    assert engine(cpu).compiled == 1
+
+
+def test_the_worker_may_die(cpu: dbt.CPU, capfd: pytest.CaptureFixture[str]) -> None:
+    load(cpu, *LOOP)
+    start(cpu, 5000)
+    promoter = engine(cpu)._promoter
+    promoter._connection.shutdown(2)
+    cpu.memory.write(CODE + 4, struct.pack("<I", 0xCB020063))
+    cpu.memory.write(DATA, struct.pack("<Q", 1))
+    start(cpu, 5000)
+    assert cpu.registers["x3"] == (-5000) % (1 << 64)
+    assert capfd.readouterr().err.count("the compiler process ended") == 1
+
+
+@pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.ordinary], ids=lambda guest: guest.name)
+def test_guests(guest: Any) -> None:
+    launcher = Path(sys.executable).with_name("dragoman")
+    command = [launcher, "run", "--engine", "optimizer", guest.path, str(guest.ordinary)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (guest.ordinary_line, "")
