@@ -361,8 +361,8 @@ def test_every_op_is_known() -> None:
 
 def test_every_lanewise_integer_op_has_an_oracle() -> None:
     others = {
-        "const", "imm", "imm2", "pc", "npc", "number", "fshr", "zext", "sext", "trunc", "sat_narrow", "bitcast", "select",
-        "lane", "with_lane", "splat", "shuffle", "reduce", "tbl", "clmul", "pmul",
+        "const", "imm", "imm2", "pc", "npc", "number", "fshr", "zext", "sext", "trunc", "sat_narrow", "bitcast",
+        "select", "lane", "with_lane", "splat", "shuffle", "reduce", "tbl", "clmul", "pmul",
     }  # fmt: skip
     pure = {name for name, info in OPS.items() if not info.effects}
     assert pure - others == set(ORACLES)
