@@ -161,5 +161,5 @@ class Output:
 
 
 def own_path(path: str, *, child: bool) -> str:
-    """The file of this process: children have their own."""
-    return f"{path}.{os.getpid()}" if child else path
+    """The file of this process: children have their own, but for devices and pipes."""
+    return path if not child or (os.path.exists(path) and not os.path.isfile(path)) else f"{path}.{os.getpid()}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbt.tools.commands import own_path
+
 from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS, write_guest
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ def test_profile_without_symbols_and_with_children(dragoman: Command, busybox: P
     (child,) = tmp_path.glob("out.*")
     assert "[busybox]" in out.read_text()
     assert f"(process {child.suffix[1:]})" in child.read_text()
+    assert own_path("/dev/null", child=True) == "/dev/null"
 
 
 def test_exec_is_followed(dragoman: Command, busybox: Path, looping: Path, tmp_path: Path) -> None:
