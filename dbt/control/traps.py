@@ -103,6 +103,7 @@ class Traps:
         self.refused: Access | None = None  # by a device, in the last fault
         self._traps: list[Trap] = []
         self._lifted = 0
+        self._held: contextlib.AbstractContextManager[None] | None = None  # lifted while an instruction is served
         self._log: list[Access] = []
         self._undo: list[tuple[int, bytes]] = []
         self.changed: Callable[[], None] = lambda: None  # called when there are the first or no more of them
@@ -186,7 +187,8 @@ class Traps:
             yield
         finally:
             self._lifted -= 1
-            self.protect(0, self.memory.limit)
+            for trap in self._traps:
+                self.protect(*trap.pages)
 
     def protect(self, start: int, end: int) -> None:
         """Take protection away from trapped pages in a range, as far as they are mapped."""
@@ -199,6 +201,17 @@ class Traps:
                     for area in self.memory.overlapping(first, last) if first < last else ():
                         prot = 0 if kind == READ else host_prot(area.prot) & ~hostmem.PROT_WRITE
                         self._set(max(area.start, first), min(area.end, last), prot)
+
+    def _hold(self, address: int, size: int) -> None:
+        """Lift for the rest of the instruction, if an access needs that."""
+        if not self._held and self.covers(address, size):
+            self._held = self.lifted()
+            self._held.__enter__()
+
+    def _let_fall(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.__exit__(None, None, None)
 
     def _restore(self, start: int, end: int) -> None:
         for area in self.memory.overlapping(start, end):
@@ -263,6 +276,7 @@ class Traps:
             self._take_back(saved)
             raise
         finally:
+            self._let_fall()
             if cpu.traps is self:
                 cpu.bus.read, cpu.bus.write = self._guarded_read, self._guarded_write
             else:  # a device's function has removed the last trap
@@ -323,7 +337,11 @@ class Traps:
     def _served_read(self, address: int, size: int) -> bytes:
         plain = self.memory.untagged(address)
         io = self._device(plain, size, READ)
-        data = self.memory.read(address, size) if io is None else self._from_device(io, plain, size)
+        if io is None:
+            self._hold(plain, size)
+            data = self.memory.read(address, size)
+        else:
+            data = self._from_device(io, plain, size)
         self._log.append(Access(READ, plain, size))
         return data
 
@@ -335,6 +353,7 @@ class Traps:
             assert io.write is not None
             io.write(plain - io.address, len(data), int.from_bytes(data, "little"))
             return
+        self._hold(plain, len(data))
         try:
             old = self.memory.read(address, len(data))
         except GuestFault:
