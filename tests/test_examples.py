@@ -59,3 +59,27 @@ def test_explain_block() -> None:
     lines = run("explain_block.py").splitlines()
     assert lines[0].startswith("[hash]+0x230 in ")
     assert "operations, " in lines[-1]
+
+
+def test_devices_and_watchpoints() -> None:
+    lines = run("devices_and_watchpoints.py").splitlines()
+    assert lines[0] == "watched: write of 8 bytes at 0x40800 by the instruction at 0x10018"
+    assert lines[1] == "so far b'd' after 2 looks at the flags"
+    assert lines[3] == "dragoman in 8 characters"
+    assert lines[4].endswith("the CPU stands at 0x10008")
+
+
+def test_hook_system_calls() -> None:
+    lines = run("hook_system_calls.py").splitlines()
+    assert lines == [
+        "ended: Exited(status=0)",
+        "calls: {64: 1, 94: 1}",
+        "it would have written: b'hello from AArch64\\n'",
+    ]
+
+
+def test_snapshots() -> None:
+    lines = run("snapshots.py").splitlines()
+    assert lines[0] == "found b'OK'"
+    assert lines[1].startswith("676 inputs, ")
+    assert lines[-1] == "on another engine: budget spent at pc 0x1000c x4 is 16"
