@@ -179,8 +179,10 @@ class Registers(MutableMapping[str, int]):
 class CPU:
     """A virtual CPU with memory of its own. Close it, or use it in a `with` statement."""
 
-    def __init__(self, guest: str = "aarch64", engine: str = "baseline") -> None:
-        self._cpu = EngineCpu(guest, engine)
+    def __init__(self, guest: str = "aarch64", engine: str = "baseline", *, address_bits: int = 46) -> None:
+        if not 32 <= address_bits <= 46:
+            raise UserError(f"{address_bits} bits of addresses are not possible", "Choose from 32 to 46.")
+        self._cpu = EngineCpu(guest, engine, address_bits=address_bits)
         self._cpu.keep_flags(on=True)
         self._traps = Traps(self._cpu)
         self._hooks = Hooks(self._cpu)
@@ -411,13 +413,13 @@ def describe(cpu: EngineCpu, reason: int, traps: Traps) -> Exit:
     raise InternalError(f"unexpected exit: {cpu.describe_exit(reason)}")
 
 
-def open_cpu(guest: str = "aarch64", engine: str = "baseline") -> CPU:
+def open_cpu(guest: str = "aarch64", engine: str = "baseline", *, address_bits: int = 46) -> CPU:
     """A bare CPU with empty memory. `engine` is one of those that `dragoman features` lists.
 
     `baseline` is for speed; `interpreter` runs budgets and single steps exactly and natively, and needs no memory that
     is both writable and executable; `reference` is plain Python.
     """
-    return CPU(guest, engine)
+    return CPU(guest, engine, address_bits=address_bits)
 
 
 class Program:

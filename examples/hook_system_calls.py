@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import dbt
 import dbt.guests
+
+import dbt
 
 WRITE = 64
 HELLO = Path(dbt.guests.__file__).parent / "bin" / "hello"

@@ -49,12 +49,14 @@ class Bus:
 class Cpu:
     """A virtual CPU with its own address space. `engine` is one of ENGINES."""
 
-    def __init__(self, guest: str = "aarch64", engine: str = "baseline", store: Store | None = None) -> None:
+    def __init__(
+        self, guest: str = "aarch64", engine: str = "baseline", store: Store | None = None, *, address_bits: int = 46
+    ) -> None:
         if engine not in ENGINES:
             raise UserError(f"there is no engine {engine!r}", f"Engines: {', '.join(ENGINES)}.")
         self.info: GuestInfo = guest_info(guest)
         self.engine = engine
-        self.memory = AddressSpace()
+        self.memory = AddressSpace(address_bits)
         self.env_address = hostmem.map_anonymous(Env.size)
         self.env: Any = Env.at(self.env_address)
         self.env.base = self.memory.base

@@ -59,8 +59,8 @@ class Area:
 class AddressSpace:
     """Guest memory. Addresses are guest addresses below `limit`; sizes are in bytes."""
 
-    def __init__(self) -> None:
-        for bits in RANGE_BITS:
+    def __init__(self, most: int = RANGE_BITS[0]) -> None:
+        for bits in (most, *(fewer for fewer in RANGE_BITS if fewer < most)):
             size = (1 << bits) + 2 * GUARD
             try:
                 start = hostmem.map_memory(size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
@@ -69,7 +69,7 @@ class AddressSpace:
                 continue
         else:
             raise UserError(
-                f"the host grants no address range of 2**{RANGE_BITS[-1]} bytes for the guest",
+                f"the host grants no address range of 2**{bits} bytes for the guest",
                 "Raise the limit on virtual memory (ulimit -v unlimited).",
             )
         self._reserved = (start, size)

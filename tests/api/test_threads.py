@@ -5,7 +5,10 @@ from __future__ import annotations
 import struct
 import threading
 
+import pytest
+
 import dbt
+from dbt.errors import UserError
 
 CODE, DATA = 0x10000, 0x40000
 # x0: address, x1: rounds. Sum up, then fault at 0.
@@ -89,3 +92,20 @@ def test_a_stop_from_another_thread_while_both_run() -> None:
                 cpu.stop()
                 thread.join(0.02)
         assert found == {1: dbt.Interrupted(CODE), 2: dbt.Interrupted(CODE)}
+
+
+def test_many_cpus_at_once() -> None:
+    opened = []
+    try:
+        for _ in range(40):
+            opened.append(dbt.open_cpu(address_bits=36))
+            cpu = opened[-1]
+            assert cpu.memory.limit == 1 << 36
+            cpu.memory.map(CODE, 0x1000, "rwx")
+            cpu.memory.write(CODE, struct.pack("<I", 0xF9400063))
+        assert {cpu.run(CODE) for cpu in opened} == {dbt.MemoryFault(CODE, 0, "read")}
+    finally:
+        for cpu in opened:
+            cpu.close()
+    with pytest.raises(UserError, match="bits"):
+        dbt.open_cpu(address_bits=47)

@@ -169,3 +169,49 @@ def test_wrong_arguments(cpu: dbt.CPU) -> None:
     for address, size in ((-1, 8), (DATA, 0), (1 << 60, 8)):
         with pytest.raises(UserError, match="no range"):
             cpu.watch(address, size)
+
+
+HOT = (
+    0xF8408401,  # ldr x1, [x0], #8
+    0x8B010042,  # add x2, x2, x1
+    0xF8008482,  # str x2, [x4], #8
+    0xEB05001F,  # cmp x0, x5
+    0x54FFFF81,  # b.ne the ldr
+    0xD4000001,  # svc
+)
+
+
+def test_hot_code_is_exact_as_well(cpu: dbt.CPU, load: Callable[..., None]) -> None:
+    load(*HOT)
+    size = 0x10000
+    rounds = 3 if cpu.engine == "reference" else 40  # the optimizer compiles what has been entered often
+    cpu.memory.map(DATA, 2 * size)
+    cpu.memory.write(DATA, b"".join(i.to_bytes(8, "little") for i in range(size // 8)))
+    start = {"pc": CODE, "x0": DATA, "x2": 0, "x4": DATA + size, "x5": DATA + size}
+    for _ in range(rounds):
+        cpu.registers.update(start)
+        assert isinstance(cpu.run(), dbt.SystemCall)
+    at = 5000
+    watch = cpu.watch(DATA + size + 8 * at, 8)
+    for _ in range(3):
+        cpu.registers.update(start)
+        assert cpu.run() == dbt.Watched(CODE + 12, DATA + size + 8 * at, 8, "write", CODE + 8)
+        assert cpu.registers["x1"] == at
+        assert cpu.registers["x2"] == at * (at + 1) // 2
+        assert cpu.registers["x0"] == DATA + 8 * (at + 1)
+        assert cpu.registers["x4"] == DATA + size + 8 * (at + 1)
+        assert cpu.registers["nzcv"] == 0x80000000  # of the comparison before
+        assert isinstance(cpu.run(), dbt.SystemCall)
+        assert cpu.registers["nzcv"] == 0x60000000
+    watch.remove()
+    cpu.registers.update(start)
+    stop = cpu.break_at(CODE + 16)
+    assert cpu.run() == dbt.Reached(CODE + 16)
+    assert cpu.registers["nzcv"] == 0x80000000
+    stop.remove()
+    before = cpu.executed
+    assert isinstance(cpu.run(budget=10001), dbt.BudgetSpent)
+    assert cpu.executed - before == 10001
+    assert cpu.registers["pc"] == CODE
+    assert isinstance(cpu.run(), dbt.SystemCall)
+    assert cpu.registers["x2"] == sum(range(size // 8))

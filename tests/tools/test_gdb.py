@@ -101,7 +101,7 @@ def debug(tmp_path: Path, guest: Path) -> Iterator[Callable[..., tuple[str, int]
 
 
 @NEEDS
-@pytest.mark.parametrize("engine", ["baseline", "interpreter"])
+@pytest.mark.parametrize("engine", ["baseline", "interpreter", "optimizer"])
 def test_breakpoints_steps_and_registers(debug: Callable[..., tuple[str, int]], engine: str) -> None:
     said, status = debug(
         QUIET, "break work", "continue", "bt", "stepi", "stepi", "p $pc == $x30", "finish", "p counter",
