@@ -40,7 +40,8 @@ class Setting:
 
     def ours(self, program: Path, *arguments: str, engine: str = "baseline") -> Command:
         """The command that runs a guest program with Dragoman."""
-        return [self.dragoman, "run", "--engine", engine, program, *arguments]
+        choice = [] if engine == "baseline" else ["--engine", engine]
+        return [self.dragoman, "run", *choice, program, *arguments]
 
     def qemus(self, program: Path, *arguments: str) -> Command:
         """The command that runs a guest program with qemu."""

@@ -20,7 +20,7 @@ from .layout import (
     GUEST_BYTES,
     Env,
 )
-from .memory import AddressSpace
+from .memory import LARGEST, AddressSpace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -295,14 +295,13 @@ class Cpu:
         """
         env = self.env
         address = env.fault_address - self.memory.base
-        if 0 <= address < self.memory.limit:
-            env.value = address
+        inside = 0 <= address < self.memory.limit
+        inexact = self.baseline is not None and self.baseline.inexact
+        if inexact or (inside and self.memory.limit == LARGEST):
+            env.value = address if inside else 0
             return int(env.exit)
-        if self.baseline is not None and self.baseline.inexact:
-            env.value = 0
-            return int(env.exit)
-        # The host does not tell: a non-canonical address, or a guard zone. The instruction has not changed anything,
-        # so the reference engine meets the same fault again and knows.
+        # The host does not tell: a non-canonical address, a guard zone, or one that a smaller range has cut to size.
+        # The instruction has not changed anything, so the reference engine meets the same fault again and knows.
         reason = int(env.exit)
         found = self.interpret(1)
         if found in (EXIT_FAULT, EXIT_BUS):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 GUARD: Final = 1 << 20  # bytes at both ends: more than the largest immediate offset of an addressing mode
+LARGEST: Final = 1 << 46  # bytes of the range of an address space, if the host grants it
 RANGE_BITS: Final = (46, 44, 42, 40, 38)  # the largest that the host grants (RLIMIT_AS may forbid the first ones)
 CANONICAL_BITS: Final = 47  # host user addresses are below 2**47
 TAG_SHIFT: Final = 56  # Arm's top-byte-ignore
