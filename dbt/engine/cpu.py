@@ -302,10 +302,15 @@ class Cpu:
             return int(env.exit)
         # The host does not tell: a non-canonical address, a guard zone, or one that a smaller range has cut to size.
         # The instruction has not changed anything, so the reference engine meets the same fault again and knows.
-        reason = int(env.exit)
-        found = self.interpret(1)
+        reason, error = int(env.exit), int(env.fault_error)
+        engine = self.reference()
+        before, engine.before = engine.before, None  # what is inserted has run already
+        try:
+            found = self.interpret(1)
+        finally:
+            engine.before = before
         if found in (EXIT_FAULT, EXIT_BUS):
-            env.exit = reason
+            env.exit, env.fault_error = reason, error
             return reason
         if self.baseline is not None:
             self.baseline.flush()
