@@ -310,7 +310,9 @@ class Cpu:
         finally:
             engine.before = before
         if found in (EXIT_FAULT, EXIT_BUS):
-            env.exit, env.fault_error = reason, error
+            env.exit = reason
+            if inside:
+                env.fault_error = error  # the host knows which access of several it was; of others it says nothing
             return reason
         if self.baseline is not None:
             self.baseline.flush()

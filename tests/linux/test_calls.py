@@ -135,7 +135,6 @@ def test_files(process: Process, tmp_path: Path) -> None:
     assert call(process, "close", fd) == -errno.EBADF
 
 
-
 def test_the_translators_own_memory_cannot_be_opened(process: Process, tmp_path: Path) -> None:
     (tmp_path / "mem").symlink_to("/proc/self/mem")
     (tmp_path / "other").symlink_to("/proc/self/mem")
@@ -147,6 +146,7 @@ def test_the_translators_own_memory_cannot_be_opened(process: Process, tmp_path:
     ordinary = tmp_path / "file.mem"
     ordinary.write_bytes(b"x")
     assert call(process, "openat", CWD, put_path(process, str(ordinary)), os.O_RDONLY) >= 0
+
 
 def test_open_names(process: Process, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
