@@ -29,6 +29,7 @@ from dbt.engine.layout import (
 GUEST: Final = "aarch64"
 HEADS: Final = ((".tables", TablesHead, TABLES_MAGIC), (".pack", PackHead, PACK_MAGIC))
 CHECKED: Final = (".image", ".tables", ".pack")
+PAIRED: Final = ("ADD_imm", "ADD_reg", "AND_imm", "AND_reg")  # rows of CMP, CMN, TST and their like, plain operands
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB")
 
 
@@ -92,9 +93,9 @@ def build(out: TextIO) -> int:
 
 
 def every_stencil(guest_name: str) -> list[int]:
-    """The numbers (as in EXIT_STENCIL) of all forms and fused pairs.
+    """The numbers (as in EXIT_STENCIL) of all forms, and of the fused pairs that compilers make.
 
-    The variants for wide immediates are rare, and are left for when they are met.
+    The variants for wide immediates and other pairs are rare, and are left for when they are met.
     """
     from dbt.frontends.guest import load_guest
 
@@ -109,8 +110,8 @@ def every_stencil(guest_name: str) -> list[int]:
         numbers += [form.id * VARIANTS + variant for variant in variants]
         if facts.fuse_second is not None:
             conditions.add(facts.fuse_second)
-    for place in range(len(tables.fusable())):
-        for condition in conditions:
+    for place, form in enumerate(tables.fusable()):
+        for condition in conditions if form.group in PAIRED else ():
             pair = (place * CONDITIONS + condition) * FUSED_VARIANTS
             numbers += [FUSED_STENCIL | pair, FUSED_STENCIL | pair | POLL_FUSED]
     return numbers
