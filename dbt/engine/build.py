@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .cache import Store
 
+ENDED = "the compiler process ended"
 BAR = 30  # columns of the progress bar
 HIDDEN = 32  # our descriptors are among so many below the limit: dbt/linux/process.py keeps guests off them
 
@@ -60,6 +61,7 @@ class Worker:
         self.owner = os.getpid()
         self._socket = start_process(folder, "worker")
         self._rest = b""
+        self.served = 0  # requests that were answered
 
     @property
     def usable(self) -> bool:
@@ -89,6 +91,7 @@ class Worker:
                         done, total, what = tail.split(" ", 2)
                         progress.update(int(done), int(total), what)
                     elif word == "@done":
+                        self.served += 1
                         return None
                     elif word == "@error":
                         raise UserError(tail)
@@ -97,7 +100,7 @@ class Worker:
                     else:
                         said.append(line)
         except (BrokenPipeError, ConnectionResetError, EOFError):
-            return "\n".join(["the compiler process ended", *said[-40:]])
+            return "\n".join([ENDED, *said[-40:]])
         finally:
             progress.clear()
 
@@ -124,7 +127,14 @@ def _run_worker(store: Store, jobs: list[str]) -> None:
     try:
         before = signal.SIGCHLD in signal.sigpending()
         worker = _worker_for(store)
+        served = worker.served
         trouble = worker.request(jobs, Progress(quiet=store.quiet))
+        if trouble is not None and trouble.startswith(ENDED) and served:
+            # It had waited long enough, and went just as it was asked again.
+            worker.close()
+            _workers.clear()
+            worker = _worker_for(store)
+            trouble = worker.request(jobs, Progress(quiet=store.quiet))
         if not before and signal.SIGCHLD not in blocked:
             signal.sigtimedwait([signal.SIGCHLD], 0)  # of the middle process, which the guest knows nothing of
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,16 @@ def test_files_are_for_the_user_alone(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert all(not entry.stat().st_mode & 0o022 for entry in Path(store.folder).iterdir())
+
+
+def test_a_worker_that_went_away_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbt.engine import build
+
+    tmp_path.chmod(0o700)
+    store = Store(str(tmp_path), quiet=True)
+    store.prepare("aarch64")
+    (worker,) = build._workers
+    worker._socket.shutdown(socket.SHUT_WR)  # it ends when it reads that, as it does when nobody has asked for long
+    monkeypatch.setattr(build.Worker, "usable", True)  # and this process has not noticed
+    store.compile("aarch64", {8})
+    assert build._workers[0] is not worker
