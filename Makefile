@@ -3,7 +3,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 MAKEFLAGS += --no-print-directory
 PIP = -m pip --disable-pip-version-check --quiet
-SOURCES := $(shell find dbt frontends backends bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
+SOURCES := $(shell find dbt frontends backends machine bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
 .PHONY: help demo install test lint types format bench guests clean
 
@@ -54,7 +54,7 @@ format: .venv-dev/.stamp
 build/tree/.stamp: Makefile dbt
 	@rm -rf build/tree && mkdir -p build/tree/dbt
 	@for entry in $(filter-out %/__pycache__,$(wildcard dbt/*)); do ln -s ../../../$$entry build/tree/dbt/; done
-	@ln -s ../../../frontends ../../../backends build/tree/dbt/ && ln -s ../../../bench/guests build/tree/dbt/guests
+	@ln -s ../../../frontends ../../../backends ../../../machine build/tree/dbt/ && ln -s ../../../bench/guests build/tree/dbt/guests
 	@ln -s ../../bench ../../tests build/tree/
 	@touch $@
 

@@ -28,6 +28,8 @@ TOOLS = {
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
     "chromium": "apt-get install chromium",
     "gdb-multiarch": "apt-get install gdb-multiarch",
+    "qemu-io": "apt-get install qemu-utils",
+    "qemu-img": "apt-get install qemu-utils",
     USER: "run the tests as one",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }

@@ -1,0 +1,1 @@
+"""Machines: what is around a processor. So far the disks (`block`)."""

@@ -1,0 +1,1 @@
+"""Where bytes are kept: one module for each protocol, found by its name (registry.py)."""
