@@ -23,6 +23,7 @@ class Metadata(NamedTuple):
     fuse_first: bool  # may start a fused pair
     fuse_second: int | None  # the condition number of a conditional branch on flags
     accesses: bool
+    updates: bool
 
 
 def metadata_of(template: Template) -> Metadata:
@@ -48,4 +49,5 @@ def metadata_of(template: Template) -> Metadata:
         ),
         fuse_second=CONDITIONS.index(str(template.ops[0].attrs["cc"])) if names == ["cond", "goto_if"] else None,
         accesses=bool(effects & (LOAD | STORE)) and names != ["fence"],
+        updates="rmw" in names or "cas" in names,
     )

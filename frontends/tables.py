@@ -100,7 +100,7 @@ class Tables:
             forms += _FORM.pack(
                 form.mask, form.value, first, count, m.flags_read, m.flags_written, m.flags_killed, m.ends, m.uses,
                 n_fusable if m.fuse_first else 0, 0 if m.fuse_second is None else 1 + m.fuse_second,
-                m.accesses, 0,
+                m.accesses, m.updates,
             )  # fmt: skip
         nodes = b"".join(_NODE.pack(*node) for node in self.tree.nodes)
         children = struct.pack(f"<{len(self.tree.children)}i", *self.tree.children)

@@ -10,6 +10,7 @@ import ctypes
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dbt.engine.layout import GUEST_BYTES, Env
+from dbt.errors import GuestFault
 from dbt.ir import lanes
 from dbt.ir.state import StateOffsets
 
@@ -130,7 +131,10 @@ class State:
             and self.words[self.offsets.exclusive_size >> 3] == size
         ):
             expected = self.words[low] | self.words[low + 1] << 64
-            found = self.load(address, size)
+            try:
+                found = self.load(address, size)
+            except GuestFault as fault:
+                raise GuestFault(fault.address, "write") from None
             self.store(address, size, value if found == expected else found)
             failed = int(found != expected)
         self.clear_exclusive()

@@ -35,6 +35,7 @@ from .layout import (
     VARIANTS,
     Block,
     Ctx,
+    FormInfo,
     Insertion,
     JumpEntry,
     Mapping,
@@ -277,6 +278,16 @@ class Baseline:
         from .needs import stencils_for
 
         return stencils_for(noted[:forms], noted[forms:], self.ctx, forms)
+
+    def updates(self, pc: int) -> bool:
+        """Whether the instruction at `pc` reads what it writes, in one access."""
+        forms = self._tables.n_forms
+        seen = self._anonymous(forms + self._tables.n_fusable * CONDITIONS)
+        self.runtime.scan(self.ctx_address, pc, 4, seen, seen + forms)
+        found = ctypes.string_at(seen, forms)
+        self._release()
+        form = next((number for number in range(1, forms) if found[number]), 0)
+        return bool(FormInfo.at(int(self.ctx.forms) + form * FormInfo.size).updates)
 
     def _has(self, index: int) -> bool:
         table = self.ctx.fused if index & FUSED_STENCIL else self.ctx.stencils

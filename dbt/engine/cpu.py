@@ -319,8 +319,16 @@ class Cpu:
         return found
 
     def fault_is_write(self) -> bool:
-        """After EXIT_FAULT or EXIT_BUS: whether it was a write."""
-        return bool(self.env.fault_error & WRITE_FAULT)
+        """After EXIT_FAULT or EXIT_BUS: whether it was a write.
+
+        The host says so of all atomic accesses; Arm's ESR_EL1.WnR only if a read of the same place would have worked.
+        """
+        if not self.env.fault_error & WRITE_FAULT:
+            return False
+        if self.baseline is None:
+            return True
+        area = self.memory.area_at(self.memory.untagged(int(self.env.value)))
+        return (area is not None and bool(area.prot)) or not self.baseline.updates(int(self.env.pc))
 
     def exact_faults(self, *, on: bool) -> None:
         """Whether somebody may look at registers after a fault or go on behind it; the optimizer is faster if not."""

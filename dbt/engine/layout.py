@@ -135,7 +135,7 @@ class FormInfo(Struct):
     fuse_first: u8  # 1 + index among the forms that may start a fused pair, 0: none
     fuse_second: u8  # 1 + condition number (0..15) for a conditional branch on flags, 0: none
     accesses: u8  # 1: may access guest memory, so that it may fault
-    pad: u8
+    updates: u8  # 1: reads what it writes, in one access: where it may not read, Arm calls the fault a read
 
 
 ENDS_NO, ENDS_CONDITIONAL, ENDS_ALWAYS = 0, 1, 2  # goes on; may fall through; never falls through
