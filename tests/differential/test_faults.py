@@ -35,6 +35,7 @@ from .faulting import (
     GOOD_SIZE,
     PAGE,
     PAGES,
+    SVC,
     Access,
     Placement,
     Program,
@@ -77,8 +78,10 @@ class Machine:
     def __init__(self, engine: str, address_bits: int) -> None:
         self.cpu = cpu = Cpu("aarch64", engine, open_store(quiet=True), address_bits=address_bits)
         cpu.keep_flags(on=True)
+        assert cpu.baseline is not None
+        self.native = cpu.baseline
         if engine == "optimizer":
-            cpu.baseline.ctx.threshold = 0  # type: ignore[union-attr] - every block becomes a region before it runs
+            self.native.ctx.threshold = 0  # every block becomes a region before it runs
         self.limit = cpu.memory.limit
         last = self.limit - PAGE
         self.writable = [(0, PAGE), (GOOD, GOOD_SIZE), (last, PAGE)]
@@ -109,6 +112,11 @@ class Machine:
         size = armed(program.form)
         for offset, data in monitor(bad, size).items() if size else ():
             ctypes.memmove(self.cpu.env_address + offset, data, len(data))
+        self.cpu.env.pc = place
+
+    def set_registers(self, values: dict[str, int], place: int) -> None:
+        """All registers; those that are not named become 0."""
+        self._registers.set_all(values)
         self.cpu.env.pc = place
 
     def accesses(self, program: Program, place: int) -> list[Access]:
@@ -171,8 +179,7 @@ class Machine:
 
     def check_region(self) -> None:
         """The fault was one of a region's code, if it was one of the host's."""
-        native = self.cpu.baseline
-        assert native is not None
+        native = self.native
         if self.cpu.env.exit in (layout.EXIT_FAULT, layout.EXIT_BUS):
             assert native.ctx.regions <= self.cpu.env.fault_pc < native.ctx.regions_end
 
@@ -180,6 +187,14 @@ class Machine:
 @pytest.fixture(scope="module", params=[(engine, 46) for engine in CHOSEN], ids=CHOSEN)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     made = Machine(*request.param)
+    yield made
+    made.cpu.close()
+
+
+@pytest.fixture(scope="module", params=CHOSEN)
+def small(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """One with a smaller range: what is behind its end has to be found out in another way."""
+    made = Machine(request.param, 36)
     yield made
     made.cpu.close()
 
@@ -250,9 +265,8 @@ def check(form: Form, machine: Machine, seed: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_accesses(module: str, machine: Machine) -> None:
-    machine.cpu.baseline.store.compile(  # type: ignore[union-attr] - what is missing, in one go
-        "aarch64", [form.id * layout.VARIANTS for form in memory_forms(module)], machine.cpu.baseline.job
-    )
+    numbers = [form.id * layout.VARIANTS for form in memory_forms(module)]
+    machine.native.store.compile("aarch64", numbers, machine.native.job)  # what is missing, in one go
     wrong: dict[str, list[str]] = {}
     for form in memory_forms(module):
         lines = list(check(form, machine, f"{SEED} {form.name}"))
@@ -260,3 +274,77 @@ def test_accesses(module: str, machine: Machine) -> None:
             wrong[form.name] = lines
     shown = [line for lines in list(wrong.values())[:SHOWN] for line in lines[:SHOWN]]
     assert not wrong, f"{len(wrong)} forms differ (seed {SEED!r})\n" + "\n".join(shown)
+
+
+def test_accesses_in_a_smaller_range(small: Machine) -> None:
+    """A form of each group."""
+    forms = {form.group: form for module in MODULES for form in memory_forms(module)}
+    wrong = [line for form in forms.values() for line in check(form, small, f"{SEED} small {form.name}")]
+    assert not wrong, "\n".join(wrong[: SHOWN * SHOWN])
+
+
+FETCHES = {
+    "b": 0x14000000 | 0x400,
+    "bl": 0x94000000 | 0x400,
+    "b.eq": 0x54000000 | 0x400 << 5,
+    "cbz": 0xB4000000 | 0x400 << 5 | 31,
+    "tbz": 0x36000000 | 0x400 << 5 | 31,
+    "br": 0xD61F0020,
+    "blr": 0xD63F0020,
+    "ret": 0xD65F0020,
+    "falls through": 0xD503201F,
+}
+# Protection of the page behind the code's, in which the branches end; None: not mapped.
+BEHIND = {"unmapped": None, "no access": "-", "data": "rw"}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("how", FETCHES)
+def test_fetches(how: str, behind: str, machine: Machine) -> None:
+    """Going to where nothing may be executed faults there, with everything in front of it done; then it goes on."""
+    cpu = machine.cpu
+    next_page = CODE + PAGE
+    start = next_page - 8 if how == "falls through" else CODE
+    target = next_page if how == "falls through" else CODE + 4 + PAGE
+    stops: list[list[Stop]] = []
+    for reference in (True, False):
+        cpu.memory.unmap(CODE, 2 * PAGE)
+        cpu.memory.map(CODE, PAGE, PROTECTION["rw"])
+        cpu.memory.write(start, b"".join(word.to_bytes(4, "little") for word in (0x91000842, FETCHES[how])))
+        cpu.memory.protect(CODE, PAGE, PROTECTION["rx"])
+        protection = BEHIND[behind]
+        if protection is not None:
+            cpu.memory.map(next_page, PAGE, PROTECTION[protection])
+        values = {"x1": target, "x2": 5, "nzcv": 1 << 30}
+        machine.set_registers(values, start)
+        found = [machine.stop(cpu.interpret(None) if reference else cpu.run())]
+        cpu.memory.map(next_page, PAGE, PROTECTION["rw"])
+        cpu.memory.write(target, SVC.to_bytes(4, "little"))
+        cpu.memory.protect(next_page, PAGE, PROTECTION["rx"])
+        found.append(machine.stop(cpu.interpret(None) if reference else cpu.run()))
+        stops.append(found)
+    expected, found = stops
+    assert [(stop.reason, stop.pc) for stop in expected] == [("fetch", target), ("syscall", target + 4)]
+    assert not list(differences(expected, found, [], machine))
+
+
+WILD = (CODE + 2, CODE + PAGE - 1, 1 << 47 | CODE, 1 << 56 | CODE + PAGE, 0, (1 << 64) - 4, 1 << 46)
+
+
+@pytest.mark.parametrize("how", ["br", "blr", "ret"])
+@pytest.mark.parametrize(
+    "target", [CODE + 2, CODE + PAGE - 1, 1 << 47 | CODE, 1 << 56 | CODE + PAGE, 0, (1 << 64) - 4, 1 << 46]
+)
+def test_fetches_at_wild_addresses(how: str, target: int, machine: Machine) -> None:
+    """Misaligned, beyond the range, tagged (a branch drops the tag, AArch64.BranchAddr)."""
+    cpu = machine.cpu
+    stops = []
+    for reference in (True, False):
+        cpu.memory.unmap(CODE, 2 * PAGE)
+        cpu.memory.map(CODE, PAGE, PROTECTION["rw"])
+        cpu.memory.write(CODE, b"".join(word.to_bytes(4, "little") for word in (0x91000842, FETCHES[how])))
+        cpu.memory.protect(CODE, PAGE, PROTECTION["rx"])
+        machine.set_registers({"x1": target}, CODE)
+        stops.append([machine.stop(cpu.interpret(None) if reference else cpu.run())] * 2)
+    assert stops[0][0].reason == "fetch"
+    assert not list(differences(stops[0], stops[1], [], machine))
