@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         open_cpu,
         open_program,
     )
+    from dbt.control.code_hooks import BlockEntry, InstructionEntry, MemoryAccess
     from dbt.instrument import (
         Access,
         Block,
@@ -58,6 +59,7 @@ __all__ = [
     "Access",
     "AccessRefused",
     "Block",
+    "BlockEntry",
     "Breakpoint",
     "BudgetSpent",
     "Counter",
@@ -66,8 +68,10 @@ __all__ = [
     "Exit",
     "Exited",
     "Instruction",
+    "InstructionEntry",
     "Interrupted",
     "Killed",
+    "MemoryAccess",
     "MemoryFault",
     "Plugin",
     "Program",
@@ -85,6 +89,8 @@ __all__ = [
 ]
 _INSTRUMENT = ("Access", "Block", "Counter", "Counters", "Event", "Instruction", "Plugin", "Ring", "Snippet")
 
+_CODE_HOOKS = ("BlockEntry", "InstructionEntry", "MemoryAccess")
+
 
 def __getattr__(name: str) -> object:
     if name in __all__:
@@ -92,6 +98,10 @@ def __getattr__(name: str) -> object:
             from dbt import instrument
 
             return getattr(instrument, name)
+        if name in _CODE_HOOKS:
+            from dbt.control import code_hooks
+
+            return getattr(code_hooks, name)
         from dbt import api
 
         return getattr(api, name)

@@ -39,6 +39,7 @@ from dbt.linux.process import Process
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dbt.control.code_hooks import BlockEntry, CodeHook, CodeHooks, InstructionEntry, MemoryAccess
     from dbt.instrument import Plugin
 
 __all__ = [
@@ -186,6 +187,7 @@ class CPU:
         self._cpu.keep_flags(on=True)
         self._traps = Traps(self._cpu)
         self._hooks = Hooks(self._cpu)
+        self._code: CodeHooks | None = None
         self._breakpoints: set[int] = set()
         self.memory = Memory(self._cpu, self._traps)
         self.registers = Registers(self._cpu)
@@ -312,6 +314,39 @@ class CPU:
         Then the guest goes on behind the instruction, or where the function has set pc.
         """
         return self._hooks.add(UNDEFINED, function)
+
+    def on_block(self, function: Callable[[BlockEntry], object], start: int = 0, end: int | None = None) -> CodeHook:
+        """Call a function before each block that has bytes in [start, end) runs. See docs/library.md, 'Hooks'.
+
+        A block is what the engine takes for one: instructions in a row, the last one usually a branch.
+        """
+        self._require_open()
+        return self._code_hooks().add("block", function, start, end)
+
+    def on_instruction(
+        self, function: Callable[[InstructionEntry], object], start: int = 0, end: int | None = None
+    ) -> CodeHook:
+        """Call a function before each instruction in [start, end)."""
+        self._require_open()
+        return self._code_hooks().add("instruction", function, start, end)
+
+    def on_memory(
+        self,
+        function: Callable[[MemoryAccess], object],
+        start: int = 0,
+        end: int | None = None,
+        access: str = "access",
+    ) -> CodeHook:
+        """Call a function before each "read", "write" or "access" (both) of bytes in [start, end)."""
+        self._require_open()
+        return self._code_hooks().add("memory", function, start, end, access)
+
+    def _code_hooks(self) -> CodeHooks:
+        if self._code is None:
+            from dbt.control.code_hooks import CodeHooks
+
+            self._code = CodeHooks(self._cpu)
+        return self._code
 
     def snapshot(self) -> Snapshot:
         """Registers, mappings and memory as they are now. Breakpoints, hooks and devices are not in it."""
@@ -551,6 +586,26 @@ class Program:
     def on_undefined(self, function: Callable[[Undefined | Unsupported | Breakpoint], object]) -> Hook:
         """As CPU.on_undefined: a true value means that the work is done, else the program gets its signal."""
         return self.cpu.on_undefined(function)
+
+    def on_block(self, function: Callable[[BlockEntry], object], start: int = 0, end: int | None = None) -> CodeHook:
+        """As CPU.on_block."""
+        return self.cpu.on_block(function, start, end)
+
+    def on_instruction(
+        self, function: Callable[[InstructionEntry], object], start: int = 0, end: int | None = None
+    ) -> CodeHook:
+        """As CPU.on_instruction."""
+        return self.cpu.on_instruction(function, start, end)
+
+    def on_memory(
+        self,
+        function: Callable[[MemoryAccess], object],
+        start: int = 0,
+        end: int | None = None,
+        access: str = "access",
+    ) -> CodeHook:
+        """As CPU.on_memory. What the kernel reads and writes for the program is not seen."""
+        return self.cpu.on_memory(function, start, end, access)
 
 
 def open_program(

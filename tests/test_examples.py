@@ -78,6 +78,13 @@ def test_hook_system_calls() -> None:
     ]
 
 
+def test_hook_code() -> None:
+    lines = run("hook_code.py").splitlines()
+    assert lines[2] == "0x10008 writes 8 bytes at 0x40010: x2 is 98"
+    assert lines[3] == "stopped: system call at pc 0x10018"
+    assert lines[4].endswith("additions: 100")
+
+
 def test_snapshots() -> None:
     lines = run("snapshots.py").splitlines()
     assert lines[0] == "found b'OK'"
