@@ -18,7 +18,7 @@ from dbt.machine.block.options import check_options
 from dbt.machine.block.registry import driver_class, format_class, is_format, names
 from dbt.machine.block.spec import Spec, is_filename, parse_spec
 
-MAX_CHAIN = 200
+MAX_CHAIN = 100
 HEAD = 1 << 16  # bytes that formats are told by
 
 
@@ -27,10 +27,10 @@ class Opening:
 
     def __init__(
         self, spec: Spec, *, writable: bool, allow_backing: bool = False, above: tuple[object, ...] = (),
-        repair: bool = False,
+        repair: bool = False, name: str = "",
     ) -> None:  # fmt: skip
         self.spec = spec
-        self.name = str(spec)
+        self.name = name or str(spec)
         self.options = spec.options
         self.writable = writable
         self.allow_backing = allow_backing
@@ -40,11 +40,22 @@ class Opening:
 
     def child(self, role: str = "file", *, writable: bool | None = None) -> Node:
         """Open the child that the user described as `role`; it is writable if this node is."""
+        if role in self.children:
+            return self.children[role]
         spec = self.spec.children.get(role)
         if spec is None:
             hint = f"driver={self.spec.driver},{role}.driver=file,{role}.filename=…"
             raise BadOption(self.name, f"{self.spec.driver} needs a child {role!r}", hint=hint)
         return self._open(role, spec, self.writable if writable is None else writable, self.above)
+
+    def has(self, role: str) -> bool:
+        """Whether the user has described the child `role`."""
+        return role in self.spec.children
+
+    def data_file(self, name: str) -> Node:
+        """Open the external data file: as the user described it, or what the image names, with the same policy."""
+        spec = self.spec.children.get("data-file") or self.named(name, "raw", "data file")
+        return self._open("data-file", spec, self.writable, self.above)
 
     def backing(self, name: str, driver: str | None) -> Node | None:
         """Open the backing file: as the user described it, or as the image says it, if that is allowed."""
@@ -155,6 +166,7 @@ def create_image(
     given = dict(options or {})
     protocol = driver_class(file.driver)
     if is_format(file.driver):  # a format in a format: the inner one exists
+        checked = check_options(made.CREATE_OPTIONS, given, spec.driver)
         node = open_node(file, writable=True)
     else:
         protocol = cast("type[Protocol]", protocol)
@@ -166,11 +178,16 @@ def create_image(
             below = check_options(protocol.CREATE_OPTIONS, below, file.driver)
             protocol.create({**file.options, **below}, 0 if spec.driver != "raw" else size, str(file))
         node = open_node(file, writable=True)
-        given = checked
     try:
-        made.create(node, size, check_options(made.CREATE_OPTIONS, given, spec.driver))
+        made.create(node, size, checked)
     finally:
         node.close()
+
+
+def make_beside(image: str, name: str, size: int) -> None:
+    """Make the raw file that `image` is going to name `name`, where that name leads from the image."""
+    path = os.path.join(os.path.dirname(image), name) if is_filename(name) else name
+    create_image(Spec("file", {"filename": path}) if is_filename(name) else name, "raw", size)
 
 
 def describe(node: Node) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def check_options(declared: tuple[Option, ...], given: dict[str, Any], where: st
         if option is None:
             have = ", ".join(o.name for o in declared) or "none"
             raise BadOption(where, f"there is no option {name!r}", hint=f"options: {have}")
-        values[option.name] = option.value(text, where)
+        if text is not None or option.default is not None:  # JSON's null is "not given" where that means something
+            values[option.name] = option.value(text, where)
     for option in declared:
         if values[option.name] is REQUIRED:
             raise BadOption(where, f"option {option.name!r} must be given ({option.help})")
