@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
+import dbt
+from dbt.control import arguments as check
 from dbt.control.hooks import FAULT, SYSTEM_CALL, UNDEFINED, CallersInterrupt, Hook, Hooks, ProcessTools
 from dbt.control.snapshot import Snapshot, restore, take
 from dbt.control.traps import EXIT_WATCH, READ, Io, Traps, Watch
@@ -71,6 +73,7 @@ _WORD: Final = 4
 
 
 def _protection(text: str) -> int:
+    check.text(text, "a protection")
     if not set(text) <= set(_PROTECTION):
         raise UserError(f"{text!r} is not a protection", 'Use letters of "rwx".')
     return sum(_PROTECTION[letter] for letter in set(text))
@@ -90,36 +93,39 @@ class Memory:
 
     def map(self, address: int, size: int, protection: str = "rw") -> None:
         """Map zeroed pages for [address, address + size), replacing what is there; both are rounded out to pages."""
-        start = address & -layout.PAGE_SIZE
-        self._checked(start, address + size)
-        self._space.map(start, address + size - start, _protection(protection))
+        start, length = self._pages(address, size)
+        prot = _protection(protection)
+        try:
+            self._space.map(start, length, prot)
+        except OSError as error:
+            raise UserError(f"the host cannot map {size} bytes: {error.strerror}", "Map less.") from None
 
     def unmap(self, address: int, size: int) -> None:
         """Take whole pages away."""
-        start = address & -layout.PAGE_SIZE
-        self._checked(start, address + size)
-        self._space.unmap(start, address + size - start)
+        self._space.unmap(*self._pages(address, size))
 
     def protect(self, address: int, size: int, protection: str) -> None:
         """Change the protection of mapped pages."""
-        start = address & -layout.PAGE_SIZE
-        self._checked(start, address + size)
+        start, length = self._pages(address, size)
+        prot = _protection(protection)
         try:
-            self._space.protect(start, address + size - start, _protection(protection))
+            self._space.protect(start, length, prot)
         except OSError:
             raise UserError(f"not all of {address:#x}..{address + size:#x} is mapped", "Map it first.") from None
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""
-        if size < 0 or address < 0:
-            raise UserError(f"cannot read {size} bytes at {address:#x}", "Address and size must not be negative.")
-        return self._space.read(address, size)
+        check.address(address)
+        check.number(size, "a size", 0, check.LARGEST_READ)
+        try:
+            return self._space.read(address, size)
+        except MemoryError:
+            raise UserError(f"there is no memory for {size} bytes", "Read less at once.") from None
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write bytes. Code that was translated from them is dropped."""
-        raw = bytes(data)
-        if address < 0:
-            raise UserError(f"cannot write at {address:#x}", "Addresses must not be negative.")
+        check.address(address)
+        raw = check.data(data, "what is written")
         self._space.write(address, raw)
         self._space.on_code_change(address, address + len(raw))
 
@@ -147,11 +153,16 @@ class Memory:
             for start, end, prot, name, _offset in self._space.mappings()
         ]
 
-    def _checked(self, start: int, end: int) -> None:
-        if start < 0 or end <= start or end > self.limit:
+    def _pages(self, address: int, size: int) -> tuple[int, int]:
+        """(start, length) of the whole pages that hold a range."""
+        check.number(address, "an address", 0, self.limit)
+        end = address + check.number(size, "a size", 1)
+        if end > self.limit:
             raise UserError(
-                f"{start:#x}..{end:#x} is not a range of guest addresses", f"They go from 0 to {self.limit:#x}."
+                f"{address:#x}..{end:#x} is not a range of guest addresses", f"They go from 0 to {self.limit:#x}."
             )
+        start = address & -layout.PAGE_SIZE
+        return start, (end + layout.PAGE_SIZE - 1 & -layout.PAGE_SIZE) - start
 
 
 class Registers(MutableMapping[str, int]):
@@ -161,10 +172,11 @@ class Registers(MutableMapping[str, int]):
         self._cpu = cpu
 
     def __getitem__(self, name: str) -> int:
-        return self._cpu.reg(name)
+        return self._cpu.reg(check.text(name, "the name of a register"))
 
     def __setitem__(self, name: str, value: int) -> None:
-        self._cpu.set_reg(name, value)
+        check.text(name, "the name of a register")
+        self._cpu.set_reg(name, check.number(value, f"register {name}"))
 
     def __delitem__(self, name: str) -> None:
         raise UserError(f"register {name} cannot be deleted", "Set it to 0 instead.")
@@ -181,7 +193,9 @@ class CPU:
     """A virtual CPU with memory of its own. Close it, or use it in a `with` statement."""
 
     def __init__(self, guest: str = "aarch64", engine: str = "baseline", *, address_bits: int = 46) -> None:
-        if not 32 <= address_bits <= 46:
+        check.text(guest, "a guest")
+        check.text(engine, "an engine")
+        if not 32 <= check.number(address_bits, "address_bits") <= 46:
             raise UserError(f"{address_bits} bits of addresses are not possible", "Choose from 32 to 46.")
         self._cpu = EngineCpu(guest, engine, address_bits=address_bits)
         self._cpu.keep_flags(on=True)
@@ -226,11 +240,11 @@ class CPU:
         """
         cpu = self._cpu
         self._require_open()
-        if budget is not None and budget < 0:
-            raise UserError(f"a budget of {budget} instructions is not possible", "Give a number from 0 on.")
-        if start is not None:
-            cpu.set_reg("pc", start)
+        if budget is not None:
+            check.number(budget, "a budget", 0, 1 << 63)
         stops = self._stops(until)
+        if start is not None:
+            cpu.set_reg("pc", check.address(start))
         first = cpu.executed
         while True:
             left = None if budget is None else budget - (cpu.executed - first)
@@ -243,7 +257,7 @@ class CPU:
                 return Reached(pc)
 
     def _stops(self, until: int | Iterable[int]) -> set[int]:
-        return self._breakpoints | ({until} if isinstance(until, int) else set(until))
+        return self._breakpoints | check.addresses(until, "until")
 
     def _run(self, stops: set[int], budget: int | None) -> Exit:
         """Run until something happens, hooks or not."""
@@ -268,6 +282,7 @@ class CPU:
         For the thread that runs this CPU, while it is stopped or in a callback.
         """
         self._require_open()
+        check.instance(plugin, dbt.Plugin, "plugin")
         self._cpu.instrument().add(plugin)
 
     def remove(self, plugin: Plugin) -> None:
@@ -282,7 +297,7 @@ class CPU:
         found = self._exit(self._cpu.step())
         return BudgetSpent(self._cpu.reg("pc")) if self._hooks.offer(found) else found
 
-    def serve_gdb(self, where: str) -> None:
+    def serve_gdb(self, where: str | int) -> None:
         """Let one gdb drive this CPU: on a port of 127.0.0.1, HOST:PORT, or a Unix socket's path. See docs/gdb.md."""
         from dbt.gdb.server import listen, serve
 
@@ -291,7 +306,7 @@ class CPU:
 
     def break_at(self, address: int) -> Stop:
         """Have every `run` stop before the instruction at an address (Reached), until the result is removed."""
-        return Stop(self._breakpoints, address)
+        return Stop(self._breakpoints, check.address(address))
 
     def watch(self, address: int, size: int, access: str = "write", *, before: bool = False) -> Watch:
         """Stop (Watched) where an instruction touches [address, address + size): a "read", "write" or "access" (both).
@@ -356,6 +371,7 @@ class CPU:
     def restore(self, snapshot: Snapshot) -> None:
         """Make registers, mappings and memory what they were, in time that grows with what was written to since."""
         self._require_open()
+        check.instance(snapshot, Snapshot, "snapshot")
         restore(self._cpu, snapshot)
 
     def stop(self) -> None:
@@ -472,15 +488,19 @@ class Program:
         engine: str = "baseline",
         root: str = "",
     ) -> None:
-        name = os.fspath(path)
-        argv = [os.fsencode(a) for a in ([name] if arguments is None else arguments)]
+        name = check.path(path, "a program")
+        argv = check.strings([name] if arguments is None else arguments, "an argument")
         env = os.environ if environment is None else environment
+        if not isinstance(env, Mapping):
+            raise UserError(f"an environment cannot be {env!r}", "Give a dict.")
+        pairs = zip(check.strings(env.keys(), "a name"), check.strings(env.values(), "a value"), strict=True)
+        check.text(root, "root")
         self.cpu = CPU("aarch64", engine)
         cpu = self.cpu._cpu  # noqa: SLF001 - one module
         try:
             hwcap, hwcap2 = cpu.hwcap
             self._process = Process(cpu, root=root, hwcap=hwcap, hwcap2=hwcap2)
-            self._process.load(name, argv, [os.fsencode(f"{k}={v}") for k, v in env.items()])
+            self._process.load(name, argv, [key + b"=" + value for key, value in pairs])
         except BaseException:
             self.cpu.close()
             raise
@@ -559,9 +579,10 @@ class Program:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make all that is in a snapshot what it was; also after the program has ended."""
+        check.instance(snapshot, Snapshot, "snapshot")
         restore(self.cpu._cpu, snapshot, self._process)  # noqa: SLF001
 
-    def serve_gdb(self, where: str) -> None:
+    def serve_gdb(self, where: str | int) -> None:
         """As CPU.serve_gdb; the program stands still again when gdb has gone. `run` goes on, or says how it ended."""
         from dbt.gdb.server import listen, serve
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from dbt.control import arguments
 from dbt.errors import UserError
 from dbt.instrument import Event, Plugin
 
@@ -85,11 +86,11 @@ class CodeHooks:
         self, kind: str, function: Callable[..., object], start: int, end: int | None, access: str = "access"
     ) -> CodeHook:
         """Have a function called from the next boundary on."""
-        if not callable(function):
-            raise UserError(f"{function!r} cannot be called", "Give a function.")
-        if access not in KINDS:
+        arguments.function(function, "a hook")
+        if arguments.text(access, "a kind of access") not in KINDS:
             raise UserError(f"{access!r} is no kind of access", f"Choose from {', '.join(KINDS)}.")
-        last = _PLAIN + 1 if end is None else end
+        arguments.number(start, "the start of a range")
+        last = _PLAIN + 1 if end is None else arguments.number(end, "the end of a range")
         if not 0 <= start < last <= _PLAIN + 1:
             raise UserError(f"{start:#x}..{last:#x} is not a range of addresses", "Give a start below the end.")
         hook = CodeHook(self, kind, function, start, last, access)

@@ -11,6 +11,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from dbt.control import arguments
 from dbt.engine import layout
 from dbt.exits import Breakpoint, Exit, MemoryFault, Misaligned, SystemCall, Undefined, Unsupported
 
@@ -48,6 +49,7 @@ class Hooks:
 
     def add(self, kind: str, function: Callable[..., Any]) -> Hook:
         """Have a function called from now on."""
+        arguments.function(function, "a hook")
         hook = Hook(self, kind, function)
         self._hooks.append(hook)
         self.changed()
@@ -81,6 +83,8 @@ class Hooks:
         for hook in self.of(SYSTEM_CALL):
             try:
                 result = hook.function(call)
+                if result is not None:
+                    arguments.number(result, "the result of a system call")
             except BaseException:
                 if cpu.reg("pc") == call.pc:
                     cpu.set_reg("pc", call.pc - _INSTRUCTION)

@@ -18,11 +18,14 @@ import os
 import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from dbt.control import arguments
 from dbt.engine import hostmem
 from dbt.engine.hostmem import MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
 from dbt.engine.layout import PAGE_SIZE, Env
 from dbt.engine.memory import Area, host_prot
 from dbt.errors import UserError
+
+from .snapshot_head import MONITOR, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +37,6 @@ MAGIC: Final = b"DRAGSNAP"
 VERSION: Final = 1
 _HEAD: Final = Env.offset("poll")  # bytes of Env that are the guest's; then the control word
 _CHUNK: Final = 1 << 20
-_MONITOR: Final = 32  # bytes of the exclusive monitor: address, size, value
 
 _MADV_DONTNEED: Final = 4
 _madvise = ctypes.CDLL(None, use_errno=True).madvise
@@ -148,6 +150,7 @@ class Snapshot:
     @classmethod
     def from_bytes(cls, data: bytes) -> Snapshot:
         """What `to_bytes` made, also in another process; raises UserError if it is something else."""
+        data = arguments.data(data, "a snapshot")
         if data[:8] != MAGIC or len(data) < 20:
             raise UserError("this is no snapshot", "Give the bytes that Snapshot.to_bytes() made.")
         version = int.from_bytes(data[8:12], "little")
@@ -157,7 +160,7 @@ class Snapshot:
             raise UserError("the snapshot is damaged: its checksum differs", "Take it again.")
         try:
             size = int.from_bytes(data[12:16], "little")
-            head = ast.literal_eval(data[16 : 16 + size].decode())
+            head = checked(ast.literal_eval(data[16 : 16 + size].decode()))
             pages = Pages(head["size"])
             unpack = zlib.decompressobj()
             rest = data[16 + size : -4]
@@ -170,7 +173,16 @@ class Snapshot:
             pages.seal()
             ranges = [Range(*entry) for entry in head["ranges"]]
             return cls(head["guest"], head["registers"], head["monitor"], ranges, pages, head["process"])
-        except (ValueError, KeyError, TypeError, SyntaxError, OSError, MemoryError, zlib.error) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            SyntaxError,
+            OSError,
+            MemoryError,
+            RecursionError,
+            zlib.error,
+        ) as error:
             raise UserError(f"the snapshot makes no sense: {error}", "Take it again.") from None
 
 
@@ -185,7 +197,7 @@ def take(cpu: Cpu, process: Process | None = None) -> Snapshot:
     """The state of a CPU, and of the process that runs on it, now."""
     info = cpu.info
     registers = {name: cpu.reg(name) for name in ("pc", "nzcv", *info.registers) if name[0] != "w"}
-    monitor = ctypes.string_at(cpu.env_address + info.exclusive, _MONITOR)
+    monitor = ctypes.string_at(cpu.env_address + info.exclusive, MONITOR)
     ranges: list[Range] = []
     size = 0
     for area in cpu.memory.areas:
@@ -281,7 +293,7 @@ def restore(cpu: Cpu, snapshot: Snapshot, process: Process | None = None) -> Non
     if snapshot._raw is None:  # noqa: SLF001
         for name, value in snapshot._registers.items():  # noqa: SLF001
             cpu.set_reg(name, value)
-        ctypes.memmove(cpu.env_address + cpu.info.exclusive, snapshot._monitor, _MONITOR)  # noqa: SLF001
+        ctypes.memmove(cpu.env_address + cpu.info.exclusive, snapshot._monitor, MONITOR)  # noqa: SLF001
         cpu.reg("fpsr")
         snapshot._raw = _raw_registers(cpu)  # noqa: SLF001
     else:

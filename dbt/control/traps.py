@@ -13,6 +13,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dbt.control import arguments
 from dbt.engine import hostmem
 from dbt.engine.layout import EXIT_BUDGET, EXIT_BUS, EXIT_FAULT, EXIT_FETCH, PAGE_SIZE, Env
 from dbt.engine.memory import host_prot, round_up
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_WATCH: Final = 64  # of Cpu.run, beside those of dbt/engine/layout.py: `Traps.hit` says what was touched
 READ, WRITE = 1, 2
+_SIZES: Final = (1, 2, 4, 8, 16)
 KINDS: Final = {"read": READ, "write": WRITE, "access": READ | WRITE}
 _HEAD: Final = Env.offset("poll")  # bytes of Env that an instruction may change; then the control word
 _MXCSR: Final = Env.offset("mxcsr")
@@ -113,7 +115,7 @@ class Traps:
 
     def watch(self, address: int, size: int, access: str, *, before: bool = False) -> Watch:
         """Stop (EXIT_WATCH) where the guest's instructions touch a range."""
-        if access not in KINDS:
+        if arguments.text(access, "a kind of access") not in KINDS:
             raise UserError(f"{access!r} is nothing that can be watched", f"Watch one of {', '.join(KINDS)}.")
         self._check(address, size)
         watch = Watch(self, address, size, KINDS[access], before=before)
@@ -130,7 +132,9 @@ class Traps:
     ) -> Io:
         """Let functions answer for a range; it hides memory that is mapped there."""
         self._check(address, size)
-        if not sizes or not set(sizes) <= {1, 2, 4, 8, 16}:
+        for function in (read, write):
+            arguments.function(function, "a device's function", optional=True)
+        if not arguments.several(sizes, "sizes of accesses") or not all(size in _SIZES for size in sizes):
             raise UserError(f"{sizes!r} are no sizes of accesses", "Choose from 1, 2, 4, 8 and 16 bytes.")
         for other in self._traps:
             if isinstance(other, Io) and address < other.end and other.address < address + size:
@@ -164,6 +168,8 @@ class Traps:
         self.changed()
 
     def _check(self, address: int, size: int) -> None:
+        arguments.number(address, "an address")
+        arguments.number(size, "a size")
         if address < 0 or size <= 0 or address + size > self.memory.limit:
             raise UserError(
                 f"{size} bytes at {address:#x} are no range of guest addresses",

@@ -111,15 +111,22 @@ class Instrumentation:
         self._changed()
 
     def remove(self, plugin: Plugin) -> None:
-        """From the next boundary on, nothing that `plugin` inserted runs."""
+        """From the next boundary on, nothing that `plugin` inserted runs. What rings hold is drained."""
         if plugin not in self.plugins:
             raise UserError("this plugin is not in use", "Each plugin can be removed once.")
         self.plugins.remove(plugin)
+        rings = self._rings()
         self._changed()
+        for ring in rings:
+            ring.flush()
 
     def _changed(self) -> None:
         """All translations are forgotten: blocks ask again. Never while translated code runs: Python is running."""
         self._changes += 1
+        # Numbers are in the code that is forgotten; what is recorded in a ring of a plugin in use stays to be drained.
+        kept = self._rings() if self.plugins else set()
+        self._events = [(ring.flush, None, 0) for ring in kept]
+        self._numbers = {(ring.flush, -1): number for number, ring in enumerate(kept)}
         self._plain.clear()
         self._expected = -1
         if self.cpu._reference is not None:  # noqa: SLF001

@@ -311,23 +311,25 @@ def _pair(words: bytes) -> tuple[int, int]:
 # ---- listening
 
 
-def listen(where: str) -> socket.socket:
+def listen(where: str | int) -> socket.socket:
     """A socket on `where`: a port (on 127.0.0.1 only), HOST:PORT, or a path with a slash in it. Raises UserError."""
+    if not isinstance(where, str | int):
+        raise UserError(f"{where!r} is no place to listen", "Give a port number, HOST:PORT, or a path with a slash.")
+    where = str(where)
+    sock = socket.socket(socket.AF_UNIX if "/" in where else socket.AF_INET, socket.SOCK_STREAM)
     try:
         if "/" in where:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.bind(where)
         else:
             host, _, port = where.rpartition(":")
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host or "127.0.0.1", int(port)))
         sock.listen(1)
     except (ValueError, OverflowError):
-        raise UserError(
-            f"{where!r} is no port", "Give a port number, HOST:PORT, or a path with a slash in it."
-        ) from None
+        sock.close()
+        raise UserError(f"{where!r} is no port", "Give a port number, HOST:PORT, or a path with a slash.") from None
     except OSError as error:
+        sock.close()
         raise UserError(
             f"cannot listen on {where}: {error.strerror or error}", "Choose another port or path."
         ) from None

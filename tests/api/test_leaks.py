@@ -14,6 +14,8 @@ import dbt.guests
 import pytest
 
 import dbt
+from dbt.engine.instrumentation import ENGINES as INSTRUMENTED
+from dbt.run import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,19 +34,19 @@ def held() -> tuple[int, int, int]:
     return resident, len(maps), len(os.listdir("/proc/self/fd"))
 
 
-def check(action: Callable[[], None]) -> None:
-    for _ in range(12):
+def check(action: Callable[[], None], rounds: int = ROUNDS) -> None:
+    for _ in range(min(12, rounds)):
         action()
     before = held()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         action()
     after = held()
-    assert after[0] - before[0] < SLACK + ROUNDS * 100, (before, after)
+    assert after[0] - before[0] < SLACK + rounds * 100, (before, after)
     assert after[1] - before[1] < 4, (before, after)
     assert after[2] == before[2]
 
 
-@pytest.mark.parametrize("engine", ["baseline", "reference"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_cpus(engine: str) -> None:
     def use() -> None:
         with dbt.open_cpu(engine=engine) as cpu:
@@ -75,6 +77,38 @@ def test_mappings() -> None:
 
         check(use)
         assert cpu.memory.mappings() == []
+
+
+def test_hot_code() -> None:
+    """A region is made each time, and the process that makes it does not stay behind."""
+
+    def use() -> None:
+        with dbt.open_cpu(engine="optimizer") as cpu:
+            cpu.memory.map(CODE, 0x1000, "rwx")
+            cpu.memory.write(CODE, bytes.fromhex("000400d1e0ffffb5010000d4"))  # sub x0, x0, #1; cbnz; svc
+            cpu.registers["x0"] = 2000
+            assert isinstance(cpu.run(CODE), dbt.SystemCall)
+
+    check(use, ROUNDS // 10)
+
+
+@pytest.mark.parametrize("engine", INSTRUMENTED)
+def test_hooks_on_code(engine: str) -> None:
+    with dbt.open_cpu(engine=engine) as cpu:
+        cpu.memory.map(CODE, 0x4000, "rwx")
+        cpu.memory.write(CODE, bytes.fromhex("00040091010000d4"))
+
+        def use() -> None:
+            hooks = cpu.on_block(_ignore), cpu.on_instruction(_ignore), cpu.on_memory(_ignore)
+            assert isinstance(cpu.run(CODE), dbt.SystemCall)
+            for hook in hooks:
+                hook.remove()
+
+        check(use)
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def test_watchpoints_and_devices() -> None:
