@@ -72,7 +72,7 @@ def _count(s: TailCalls) -> None:
 
 
 def write_count(s: TailCalls, count: str) -> None:
-    """Env.budget -= count; below 0: undo and leave."""
+    """Env.budget -= count, and note which block that is; below 0: undo and leave."""
     body, budget = s.body, s.env(Env.offset("budget"))
     before = body.emit(f"load i64, ptr {budget}")
     after = body.emit(f"sub i64 {before}, {count}")
@@ -85,6 +85,7 @@ def write_count(s: TailCalls, count: str) -> None:
     body.line(f"store i64 {body.emit(f'add i64 {again}, {count}')}, ptr {budget}")
     s.leave_with(EXIT_BUDGET, number(s, PC), PINNED)
     body.place(on)
+    s.put("block", number(s, PC))
     s.next(PINNED)
 
 

@@ -202,20 +202,6 @@ class Baseline:
             self.ctx.mode = wanted
             self.flush()
 
-    def rest_of_block(self, host: int) -> int:
-        """How many instructions of a block have not run when the one at a host address faults."""
-        ctx = self.ctx
-        low, high = 0, int(ctx.n_blocks)
-        while low < high:
-            middle = (low + high) // 2
-            if Block.at(int(ctx.blocks) + middle * Block.size).code <= host:
-                low = middle + 1
-            else:
-                high = middle
-        block = Block.at(int(ctx.blocks) + (low - 1) * Block.size)
-        pc = int(self.runtime.instruction_at(self.ctx_address, host))
-        return int(block.n) - (pc - int(block.pc)) // 4
-
     def set_stops(self, addresses: list[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL)."""
         if len(addresses) > MAX_STOPS:

@@ -218,8 +218,6 @@ class Cpu:
         self.env.budget = budget - baseline.exact_tail
         try:
             reason = baseline.run()
-            if reason in (EXIT_FAULT, EXIT_BUS):
-                self.env.budget += baseline.rest_of_block(int(self.env.fault_pc))
         finally:
             left = int(self.env.budget) + baseline.exact_tail
             self.executed += budget - left

@@ -6,25 +6,32 @@ exit reason that `run` returns.
 
 from __future__ import annotations
 
-from dbt.native import Code, Ptr, addr, cast, native, u8, u32, u64, unlikely, volatile_load
+from dbt.native import Code, Ptr, addr, cast, i64, native, u8, u32, u64, unlikely, volatile_load
 
 from .host_x86_64 import load_mxcsr, patch_displacement, store_mxcsr
 from .layout import (
+    EXIT_ALIGNMENT,
+    EXIT_BREAKPOINT,
+    EXIT_BUDGET,
     EXIT_BUS,
     EXIT_FAULT,
+    EXIT_HELPER,
     EXIT_INDIRECT,
     EXIT_LINK,
     EXIT_NONE,
     EXIT_POLL,
     EXIT_SYSCALL,
+    EXIT_UNDEFINED,
+    EXIT_UNIMPLEMENTED,
     JUMP_CACHE_ENTRIES,
+    MODE_COUNT,
     MODE_STEPS,
     Ctx,
     Env,
 )
 from .syscalls import pass_through
-from .table import find_instruction, look_up
-from .translate import translate
+from .table import find_block, find_instruction, look_up
+from .translate import is_stop, translate
 
 
 @native(inline=True)
@@ -40,6 +47,31 @@ def enter(env: Env, c: Ctx, code: u64) -> None:
     env.in_code = 0
     store_mxcsr(addr(env.mxcsr))
     load_mxcsr(addr(env.host_mxcsr))
+
+
+@native(inline=True)
+def refused(reason: u64) -> u32:
+    """1 for exits at an instruction that has not been completed: Env.pc is its own address."""
+    return u32(
+        reason == EXIT_FAULT
+        or reason == EXIT_BUS
+        or reason == EXIT_ALIGNMENT
+        or reason == EXIT_UNIMPLEMENTED
+        or reason == EXIT_HELPER
+        or reason == EXIT_BREAKPOINT
+        or reason == EXIT_UNDEFINED
+    )
+
+
+@native(inline=False)
+def give_back(env: Env, c: Ctx) -> None:
+    """The head of a block has counted all of it: take back what has not run, from the instruction at env.pc on."""
+    found = find_block(c, look_up(c, env.block))
+    if found < c.n_blocks:
+        block = c.blocks[found]
+        ran = (env.pc - block.pc) >> 2
+        if ran < block.n:
+            env.budget += i64(block.n - ran)
 
 
 @native(export=True)
@@ -59,6 +91,9 @@ def run(env: Env) -> u64:
                 env.exit = EXIT_POLL
                 return EXIT_POLL
             pc = env.pc
+            if unlikely(c.mode & MODE_COUNT and env.budget <= 0 and not is_stop(c, pc)):
+                env.exit = EXIT_BUDGET  # before what is at pc can be found to be no instruction
+                return EXIT_BUDGET
             code = look_up(c, pc)
             if code == 0:
                 code = translate(env, c, pc)
@@ -90,9 +125,12 @@ def run(env: Env) -> u64:
                 return EXIT_SYSCALL
         elif reason == EXIT_FAULT or reason == EXIT_BUS:
             env.pc = find_instruction(c, env.fault_pc)
-            return reason
+            break
         else:
-            return reason
+            break
+    if c.mode & MODE_COUNT and refused(reason):
+        give_back(env, c)
+    return reason
 
 
 @native(export=True)

@@ -87,6 +87,7 @@ class Env(Struct):
     fault_address: u64  # host address as the kernel reported it (0 for a non-canonical one)
     fault_error: u64  # page-fault error code of the host: bit 1: a write
     budget: i64  # instructions left, counted at block heads when counting is on
+    block: u64  # where the block begins that was counted last
     helpers: Arr[u64] = array(MAX_HELPERS)  # addresses of native helpers, in the order of engine/helpers.py
     ctx: u64  # address of Ctx
     step: u64  # of the interpreter: the Step, while its handler needs the register for something else; else 0
@@ -284,7 +285,7 @@ TABLES_MAGIC = 0x3142415447415244  # 'DRAGTAB1', little-endian
 SPECIAL_ENTRY = 0  # save the host stack pointer, go to Env.entry_code
 SPECIAL_LEAVE = 1  # spill the flag words, return to the runtime
 SPECIAL_LINK = 2  # Env.pc = target, Env.site = site, exit EXIT_LINK
-SPECIAL_COUNT = 3  # Env.budget -= count; below 0: undo and exit EXIT_BUDGET with Env.pc = pc
+SPECIAL_COUNT = 3  # Env.budget -= count, Env.block = pc; below 0: undo and exit EXIT_BUDGET with Env.pc = pc
 SPECIAL_STOP = 4  # Env.pc = pc, Env.exit = imm, Env.value = target: leave
 SPECIAL_POLL = 5  # if Env.poll: Env.pc = pc, exit EXIT_POLL
 SPECIAL_JUMP = 6  # go to the code of Record.target (HOLE_TAKEN): the end of a block that falls through
