@@ -6,12 +6,15 @@ byte 100 + n is held by who does n, byte 200 + n by who cannot have others do it
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 BLKGETSIZE64, BLKSSZGET, BLKDISCARD, BLKZEROOUT = 0x80081272, 0x1268, 0x1277, 0x127F  # linux/fs.h
@@ -22,11 +25,13 @@ READING, WRITING, RESIZING = 0, 1, 3
 REFUSES = (WRITING, RESIZING)  # what nobody else may do while we use an image
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL, errno.ENOTTY}
 
-_libc: list[ctypes.CDLL] = []
+_libc: list[ctypes.CDLL] = []  # loaded when it is first needed: `info` does without
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """The system call; OSError if it cannot be done."""
+    import ctypes
+
     if not _libc:
         _libc.append(ctypes.CDLL(None, use_errno=True))
     while _libc[0].fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbt.machine.block import host
 from dbt.machine.block.buffers import aligned, fill, scatter, transfer
@@ -42,7 +42,7 @@ class File(Protocol):
             "no-flush", bool, False, help="let flushes do nothing: fast, and nothing is safe before the host says so"
         ),
     )
-    CREATE_OPTIONS = (
+    CREATE_OPTIONS: ClassVar[tuple[Option, ...]] = (
         Option("preallocation", PREALLOCATION, "off", help="take the space now: falloc, or full (zeroes)"),
     )
 

@@ -154,7 +154,11 @@ def create(driver: type[Qcow2], file: Node, size: int, options: dict[str, Any]) 
 
         make_beside(file.name, options["data_file"], size)
     used = 1 + table_clusters + blocks + l1_clusters
-    file.resize(used * geometry.cluster_size)
+    end, before = used * geometry.cluster_size, file.size
+    if before < end:
+        file.resize(end)
+    if before:
+        file.write_zeroes(0, min(before, end))  # a device is not empty
     store(file, table_at, array("Q", [blocks_at + k * geometry.cluster_size for k in range(blocks)]))
     _store_ones(file, blocks_at, used, order)
     file.pwrite(0, first)

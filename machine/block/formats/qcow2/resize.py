@@ -134,6 +134,8 @@ def preallocate(node: Qcow2, start: int, end: int, mode: str) -> None:
         at = stop
     target = node.data_file
     end_of_data = end if node.external else last
+    if 0 <= first < target.size and not node.external:
+        target.write_zeroes(first, min(target.size, end_of_data) - first)  # a device: what was there is not zero
     if target.size < end_of_data:
         target.resize(end_of_data)
     if mode in {"falloc", "full"} and first >= 0:

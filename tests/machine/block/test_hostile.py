@@ -1,0 +1,170 @@
+"""Images that were made to harm: whatever is in them, opening, reading and checking end soon, at worst in a BlockError.
+
+A bounded number of mutants here; DRAGOMAN_MUTANTS=100000 tries as many of each kind. Structures are mutated where their
+declarations say that fields are, tables at whole entries, and all of the metadata at random bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dbt.machine.block import COMPRESSED, WRITE, BlockError, Disk, ImageCorrupt, Request, create_image, open_image
+from dbt.machine.block.registry import format_class, names
+
+MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "400"))
+SIZE = 1 << 20
+MEMORY = 64 << 20  # bytes more than before: of one mutant
+SECONDS = 20  # far above what any mutant takes, far below "for ever"
+QCOW2: list[dict[str, Any]] = [
+    {"cluster_size": 4096}, {"cluster_size": 16384, "extended_l2": True}, {"cluster_size": 512, "compat": "0.10"},
+    {"cluster_size": 65536, "compression_type": "zstd"},
+]  # fmt: skip
+
+
+def image(options: dict[str, Any], path: Path) -> bytes:
+    """A valid image with something of everything in it."""
+    create_image(str(path), "qcow2", SIZE, options)
+    with Disk(open_image(str(path), "qcow2", writable=True)) as disk:
+        node: Any = disk.node
+        cluster = node.geometry.cluster_size
+        disk.write(0, b"a" * 100_000)
+        node.snapshot_create("one")
+        disk.write(50_000, b"b" * 100_000)
+        disk.run(Request(WRITE, 4 * 65536, [memoryview(b"c" * cluster)], flags=COMPRESSED))
+        disk.write_zeroes(6 * 65536, 65536)
+    return path.read_bytes()
+
+
+def places(node: Any, data: bytes) -> list[tuple[int, int]]:
+    """(offset, bytes) of the metadata: structures and tables."""
+    meta = node.meta
+    cluster = node.geometry.cluster_size
+    found = [(0, 600), (meta.l1_offset, 64), (meta.refcounts.table_offset, 64), node.snapshot_table]
+    found += [(entry & 0x00FF_FFFF_FFFF_FE00, min(cluster, 4096)) for entry in meta.l1 if entry]
+    found += [(entry, 512) for entry in meta.refcounts.table if entry]
+    return [(at, min(length, len(data) - at)) for at, length in found if length > 0 or length < 0]
+
+
+def mutants(data: bytes, structures: list[Any], tables: list[tuple[int, int]], pick: random.Random) -> Iterator[bytes]:
+    while True:
+        mutant = bytearray(data)
+        for _ in range(pick.choice((1, 1, 1, 2, 4))):
+            kind = pick.random()
+            if kind < 0.4:
+                _, at, structure = pick.choice(structures)
+                size = type(structure).SIZE
+                mutant[at : at + size] = type(structure).mutant(bytes(mutant[at : at + size]), pick)
+            elif kind < 0.7:
+                at, length = pick.choice(tables)
+                at += pick.randrange(max(length // 8, 1)) * 8
+                inside = pick.randrange(len(data)) & -512 | pick.choice((0, 1 << 63, 1 << 62))
+                value = pick.choice([0, 1, (1 << 64) - 1, 1 << 62, 1 << 63 | 0x30000, pick.getrandbits(64), inside])
+                mutant[at : at + 8] = value.to_bytes(8, "big")
+            elif kind < 0.95:
+                at, length = pick.choice(tables)
+                at += pick.randrange(max(length, 1))
+                if at < len(mutant):
+                    mutant[at] = pick.randrange(256)
+            else:
+                del mutant[pick.randrange(len(mutant)) :]
+        yield bytes(mutant)
+
+
+def use(path: Path, driver: str, *, write: bool) -> str:
+    """Do with an image what somebody would; the class of the error that ended it."""
+    try:
+        spec = {"driver": driver, "file": {"driver": "file", "filename": str(path), "no-flush": True}}
+        node: Any = open_image(spec, writable=write)
+    except BlockError as error:
+        return type(error).__name__ if error.reason else "no reason"
+    outcome = "fine"
+    try:
+        node.info()
+        list(node.structures())
+        for at in (0, 49_000, 4 * 65536, 6 * 65536, max(node.size - 4096, 0)):
+            length = min(70_000, node.size - at)
+            if length > 0:
+                node.status(at, length)
+                node.read(at, length, [memoryview(bytearray(length))])
+        if not write:
+            node.check()
+        else:
+            count = min(512, node.size)
+            node.write(min(8 * 65536, node.size - count), count, [memoryview(bytes(count))])
+            node.flush()
+    except BlockError as error:
+        outcome = type(error).__name__ if error.reason else "no reason"
+    finally:
+        try:
+            node.close()
+        except BlockError as error:
+            outcome = type(error).__name__
+    return outcome
+
+
+@pytest.mark.parametrize("options", QCOW2, ids=str)
+def test_mutated_qcow2_images(tmp_path: Path, options: dict[str, Any]) -> None:
+    data = image(options, tmp_path / "a.qcow2")
+    node: Any = open_image(str(tmp_path / "a.qcow2"), "qcow2")
+    structures, tables = list(node.structures()), places(node, data)
+    node.close()
+    pick = random.Random(1)
+    victim = tmp_path / "mutant.qcow2"
+    outcomes: dict[str, int] = {}
+    source = mutants(data, structures, tables, pick)
+    for k in range(MUTANTS):
+        mutant = next(source)
+        victim.write_bytes(mutant)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+        try:
+            outcome = use(victim, "qcow2", write=bool(k & 1))
+        except BaseException:
+            (tmp_path / f"culprit-{k}").write_bytes(mutant)
+            raise
+        assert time.monotonic() - start < SECONDS, k
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY >> 10, k
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    assert outcomes.get("ImageCorrupt", 0) > MUTANTS // 10
+    assert len(outcomes) >= 2
+    assert "no reason" not in outcomes
+
+
+@pytest.mark.parametrize("driver", names("formats"))
+def test_noise_is_no_image(tmp_path: Path, driver: str) -> None:
+    pick = random.Random(2)
+    path = tmp_path / "noise"
+    for size in (0, 1, 511, 512, 4096, 70_000):
+        path.write_bytes(pick.randbytes(size))
+        if driver == "raw":
+            open_image(str(path), driver).close()
+            continue
+        with pytest.raises(BlockError) as caught:
+            open_image(str(path), driver)
+        assert str(path) in str(caught.value)
+        assert not format_class(driver).probe(path.read_bytes(), None)  # type: ignore[arg-type]
+
+
+def test_a_compressed_bomb_is_an_error(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "a.qcow2"
+    create_image(str(path), "qcow2", SIZE, {"compression_type": "zstd"})
+    with Disk(open_image(str(path), "qcow2", writable=True)) as disk:
+        content = random.Random(1).randbytes(6000).ljust(65536, b"\0")
+        disk.run(Request(WRITE, 0, [memoryview(content)], flags=COMPRESSED))
+        node: Any = disk.node
+        offset, _ = node.geometry.compressed(node.meta.table(0).words[0])
+    bomb = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(100 << 20))
+    assert len(bomb) < 16384
+    for frame in (bomb[:6000], zstandard.compress(bytes(100 << 20))[:6000]):
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(frame)
+        with Disk(open_image(str(path), "qcow2")) as disk, pytest.raises(ImageCorrupt, match="compressed cluster"):
+            disk.read(0, 512)
