@@ -1,4 +1,7 @@
-"""The command line, all but the warm path of `run` (dbt/run.py): `features`, `cache`, `demo`, --version and --help."""
+"""The command line, all but the warm path of `run` (dbt/run.py): `features`, `cache`, `demo`, --version and --help.
+
+`img` and `nbd` have a parser of their own, in machine/block/tool/.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ examples:
   dragoman profile --html page.html ./prog       where its instructions are, as a page
   dragoman explain --at main ./prog              guest code, IR and host code of a block, side by side
   dragoman demo                                  run the small guests that come with Dragoman on every engine
+  dragoman img convert -O qcow2 -f raw a.img b.qcow2   another format for a disk
   dragoman features --json                       guests, engines and instruction-set features, for programs
 """
 
@@ -39,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dragoman {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("run", help="run a program (dragoman run --help)", add_help=False)
+    commands.add_parser("img", help="disk images: create, info, convert … (dragoman img --help)", add_help=False)
 
     features = commands.add_parser("features", help="guests, engines and instruction-set features implemented")
     features.add_argument("--json", action="store_true", help="print JSON")
@@ -61,6 +66,10 @@ def main(arguments: Sequence[str], origin: Origin) -> int:
     words = list(arguments)
     if words[:1] == ["run"]:
         return run_command(words[1:], origin)
+    if words[:1] == ["img"]:
+        from dbt.machine.block.tool.parser import main as img
+
+        return img(words[1:])
     if words in (["help"], []):
         words = ["--help"]
     if words[:2] == ["help", "run"]:

@@ -1,7 +1,7 @@
 """On-disk structures: declared once, with the specification's field names, and read, written, shown and fuzzed by that.
 
     class QEDHeader(Structure, order="<"):
-        \"""docs/interop/qed_spec: the header, one cluster at offset 0.\"""
+        # docs/interop/qed_spec: the header, one cluster at offset 0.
         magic = u32(only=(0x00444551,), form="hex")
         cluster_size = u32(minimum=4096, maximum=1 << 26)
         features = u64(bits={0: "backing file", 1: "need check"})

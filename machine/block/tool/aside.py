@@ -1,0 +1,71 @@
+"""Targets that come into being whole: written beside their name, renamed at the end, removed if there is no end.
+
+That is for files. A device or a server cannot be renamed: it is written where it is, and an unfinished one is told of.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from dbt.machine.block.graph import open_node
+from dbt.machine.block.spec import Spec, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: with what it has begun put in order."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, _terminated) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def aside(image: str, driver: str) -> Iterator[Spec]:
+    """The Spec of where to write what is to become `image` of format `driver`."""
+    spec = parse_spec(image, driver)
+    file = spec.children.get("file")
+    name = os.path.realpath(str(file.options["filename"])) if file is not None and file.driver == "file" else ""
+    if not name or (os.path.exists(name) and not stat.S_ISREG(os.stat(name).st_mode)):
+        try:
+            yield spec
+        except BaseException:
+            sys.stderr.write(f"dragoman: {spec} is unfinished: what it holds is not to be used\n")
+            raise
+        return
+    assert file is not None
+    old = open_node(file, writable=True) if os.path.exists(name) else None  # nobody else uses it: it is locked now
+    folder, base = os.path.split(name)
+    beside = os.path.join(folder, f".{base}.{os.getpid()}.unfinished")
+    file.options["filename"] = beside
+    try:
+        yield spec
+        if old is not None:
+            shutil.copymode(name, beside)
+        os.replace(beside, name)
+    except BaseException:
+        kept = "is as it was" if old is not None else "was not made"
+        sys.stderr.write(f"dragoman: {image} {kept}: the unfinished one is removed\n")
+        raise
+    finally:
+        file.options["filename"] = name
+        if os.path.lexists(beside):
+            os.unlink(beside)
+        if old is not None:
+            old.close()
