@@ -21,8 +21,8 @@ from dbt.engine.layout import (
 )
 
 from .edges import TailCalls
-from .holes import LEAVE
-from .source import IMM, NPC, PC, TARGET, Flags, Immediate
+from .holes import INSERTED, LEAVE
+from .source import IMM, NPC, PC, SITE, TARGET, Flags, Immediate
 from .special import COMMON, PINNED, number, save_stack_pointer, spill_and_return, write_count
 from .text import INVARIANT
 
@@ -35,11 +35,14 @@ if TYPE_CHECKING:
 
 _TOKEN_BYTES: Final = 2
 _BITS: Final = 64
+_WORD: Final = 8
+INSERTED_BYTES: Final = 2 * Step.size  # of a step that is inserted, with its numbers
 _RECORD: Final = Step.offset("record")
 _TOKENS_AT: Final = _RECORD + Record.offset("r")
 _FIELDS: Final = {
     IMM: _RECORD + Record.offset("imm"), TARGET: _RECORD + Record.offset("target"), PC: _RECORD + Record.offset("pc"),
 }  # fmt: skip
+NUMBERS: Final = INSERTED[1:]  # of an insertion
 _LENGTH: Final = _RECORD + Record.offset("length")
 
 
@@ -115,6 +118,28 @@ class SavingSource(RecordSource):
     def jump(self, to: str, flags: Flags, tmp: str = "undef") -> None:
         self._save("0")
         super().jump(to, flags, tmp)
+
+
+class InsertedSource(RecordSource):
+    """What tools insert: its numbers lie where the next step would, and `link` of its step is the leave handler.
+
+    So it has no holes, and may be mapped at any distance from the other handlers.
+    """
+
+    def value(self, immediate: Immediate) -> str:
+        which, bits, addend = immediate
+        if which == SITE:
+            return self.body.emit(f"add i64 %tmp, {INSERTED_BYTES}")
+        if which not in NUMBERS:
+            return super().value(immediate)
+        found = self.field(f"i{bits}", Step.size + _WORD * NUMBERS.index(which))
+        return self.body.emit(f"add i{bits} {found}, {addend}") if addend else found
+
+    def next(self, flags: Flags) -> None:
+        self.run(self.body.emit(f"getelementptr i8, ptr {self.step}, i64 {INSERTED_BYTES}"), flags)
+
+    def leave(self, flags: Flags) -> None:
+        self.jump(self.field("ptr", Step.offset("link")), flags, "%tmp")
 
 
 def _entry(s: TailCalls) -> None:

@@ -43,7 +43,7 @@ from .layout import (
     Record,
     StencilHead,
 )
-from .runtime import PACK_RESERVE, load_runtime, load_tables, map_pack
+from .runtime import PACK_RESERVE, SNIPPET_ROOM, load_runtime, load_tables, map_pack
 from .signals import Signals
 
 TYPE_CHECKING = False
@@ -63,6 +63,7 @@ MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
+SNIPPET_SLACK = 64  # behind a stencil: emit.copy_code reads whole words
 NO_BLOCK = (1 << 64) - 1
 
 
@@ -285,6 +286,18 @@ class Baseline:
         if index & FUSED_STENCIL:
             return f"pair {(index & (FUSED_STENCIL - 1)) // FUSED_VARIANTS}"
         return load_guest(self.cpu.info.name).tables.forms[index // VARIANTS].name
+
+    def place_snippet(self, path: str, size: int, used: int) -> int:
+        """Copy a file of what tools insert to behind the first `used` bytes of its room; how many bytes it takes.
+
+        Nothing is copied where there is no room for it.
+        """
+        taken = (size + SNIPPET_SLACK + 15) & -16
+        if used + taken <= SNIPPET_ROOM:
+            with open(path, "rb") as file:
+                data = file.read(size)
+            ctypes.memmove(int(self.ctx.pack) + PACK_RESERVE - SNIPPET_ROOM + used, data, len(data))
+        return taken
 
     def _load_pack(self) -> None:
         """Map the stencil pack in front of the arena, whose code refers to its constants."""

@@ -17,7 +17,7 @@ from .layout import (
     StencilHead,
     Values,
 )
-from .steps import put_special_step
+from .steps import put_inserted_step, put_special_step
 from .table import look_up
 
 
@@ -116,9 +116,12 @@ def put_insertions(c: Ctx, to: Ptr[u8], index: u32) -> Ptr[u8]:
             r.r[token] = insertion.r[token]
         for number in range(u32(NUMBERS)):
             v.numbers[number] = insertion.numbers[number]
-        head = cast(StencilHead, c.pack + insertion.stencil)
-        v.site = cast(i64, p) + i64(head.code_size)
-        p = put(c, p, insertion.stencil, r, v)
+        if c.mode & MODE_STEPS:
+            p = put_inserted_step(c, p, insertion.stencil, r, v)
+        else:
+            head = cast(StencilHead, c.pack + insertion.stencil)
+            v.site = cast(i64, p) + i64(head.code_size)
+            p = put(c, p, insertion.stencil, r, v)
         c.insertion += 1
     return p
 

@@ -27,11 +27,13 @@ from .layout import (
     MODE_COUNT,
     MODE_HOT,
     MODE_INSTRUMENT,
+    MODE_STEPS,
     NUMBERS,
     TOKENS,
     FormInfo,
     Record,
     StencilHead,
+    Step,
 )
 from .runtime import PACK_RESERVE, SNIPPET_ROOM
 
@@ -47,9 +49,9 @@ if TYPE_CHECKING:
 _INSERTION = Struct(f"<II{TOKENS}HI{NUMBERS}q")
 _RECORD = Struct(f"<HBB{TOKENS}HqqQ")
 _MASK64 = (1 << 64) - 1
-ENGINES = ("baseline", "optimizer", "reference")  # the optimizer makes no regions while a plugin is in use
 _ROOM = 1 << 15  # host bytes of a block's insertions
-_HEAD = Struct("<QI")  # of a file: magic, checksum of the rest
+_STEPS_ROOM = 60_000  # the same on the interpreter: places in a block are 16-bit offsets
+_HEAD = Struct("<QQ")  # of a file: magic, checksum of the rest
 _MAGIC = 0x3150494E53474144  # 'DAGSNIP1', little-endian
 
 
@@ -73,7 +75,7 @@ class Pending(NamedTuple):
     left: int  # instructions of the block from this one on
 
 
-Step = tuple["Callable[..., int]", "Sequence[int]", int, int, int, int, "list[int]"]
+PlainStep = tuple["Callable[..., int]", "Sequence[int]", int, int, int, int, "list[int]"]
 
 
 class Instrumentation:
@@ -91,8 +93,8 @@ class Instrumentation:
         self._changes = 0  # of the list of plugins
         self._pending: Pending | None = None
         self._quiet = False
-        self._steps: dict[int, list[Step]] = {}  # of the block that the reference engine is in
-        self._plain: dict[int, tuple[bytes, dict[int, list[Step]]]] = {}  # all its blocks, with their bytes
+        self._steps: dict[int, list[PlainStep]] = {}  # of the block that the reference engine is in
+        self._plain: dict[int, tuple[bytes, dict[int, list[PlainStep]]]] = {}  # all its blocks, with their bytes
         self._expected = -1
         self._fields: list[int] = [0] * NUMBERS
         self._namespace: dict[str, object] | None = None
@@ -105,8 +107,6 @@ class Instrumentation:
         """From the next boundary on, `plugin` sees what runs, also what is translated already."""
         if plugin in self.plugins:
             raise UserError("this plugin is in use already", "Make another one.")
-        if self.cpu.engine not in ENGINES:
-            raise UserError(f"the {self.cpu.engine} has no instrumentation", f"Use an engine of {', '.join(ENGINES)}.")
         self.plugins.append(plugin)
         self._changed()
 
@@ -135,7 +135,7 @@ class Instrumentation:
         if baseline is not None:
             mode = int(baseline.ctx.mode) & ~(MODE_INSTRUMENT | MODE_ALL_FLAGS)
             if self.plugins:
-                self._hot |= mode & MODE_HOT  # regions have no insertions
+                self._hot |= mode & MODE_HOT  # regions have no insertions: none are made while a plugin is in use
                 mode &= ~MODE_HOT
             else:
                 mode, self._hot = mode | self._hot, 0
@@ -259,10 +259,12 @@ class Instrumentation:
             record = records[snippet.instruction.index]
             tokens = [record.r[k] for k in snippet.tokens] + [0] * (TOKENS - len(snippet.tokens))
             stencil = self._stencils[text]
-            room += int(StencilHead.at(int(ctx.pack) + stencil).code_size)
+            steps = int(ctx.mode) & MODE_STEPS
+            room += 2 * Step.size if steps else int(StencilHead.at(int(ctx.pack) + stencil).code_size)
             data.append(_INSERTION.pack(snippet.instruction.index, stencil, *tokens, 0, *_signed(snippet.numbers)))
-        if room > _ROOM:
-            raise UserError(f"{room} bytes are inserted into the block at {pc:#x}", f"At most {_ROOM}.")
+        limit = _STEPS_ROOM if int(ctx.mode) & MODE_STEPS else _ROOM
+        if room > limit:
+            raise UserError(f"{room} bytes are inserted into the block at {pc:#x}", f"At most {limit}.")
         ctypes.memmove(int(ctx.insertions), b"".join(data), sum(map(len, data)))
         ctx.n_insertions = len(data)
         ctx.instrumented = pc
@@ -308,18 +310,18 @@ class Instrumentation:
         baseline = self.cpu.baseline
         assert baseline is not None
         store = baseline.store
-        wanted = {text: t for text, t in missing.items() if not self._load(text, store.path(file_name(text)))}
+        wanted = {text: t for text, t in missing.items() if not self._load(text, baseline.job)}
         if not wanted:
             return
         request = store.path(f"snippets-{os.getpid()}.request")
         with open(request, "w", opener=_private) as file:
             file.write("".join({**wanted, **self._siblings(block)}))
         try:
-            store.build([f"snippets {request}"])
+            store.build([f"snippets {baseline.job} {request}"])
         finally:
             os.unlink(request)
         for text in wanted:
-            if not self._load(text, store.path(file_name(text))):
+            if not self._load(text, baseline.job):
                 raise InternalError(f"inserted code is not compiled:\n{text}")
 
     def _siblings(self, block: Block) -> dict[str, None]:
@@ -347,8 +349,11 @@ class Instrumentation:
         infos = int(baseline.ctx.forms)
         return [f for f in forms if seen[f.id] and FormInfo.at(infos + f.id * FormInfo.size).accesses]
 
-    def _load(self, text: str, path: str) -> bool:
-        """Put a stencil from the cache behind the pack; False if there is none, or a damaged one."""
+    def _load(self, text: str, kind: str) -> bool:
+        """Put a stencil or handler from the cache behind the pack; False if there is none, or a damaged one."""
+        baseline = self.cpu.baseline
+        assert baseline is not None
+        path = baseline.store.path(file_name(text, kind))
         try:
             with open(path, "rb") as file:
                 data = file.read()
@@ -356,15 +361,11 @@ class Instrumentation:
             return False
         if len(data) < _HEAD.size or _HEAD.unpack_from(data) != (_MAGIC, crc32(data[_HEAD.size :])):
             return False
-        blob = data[_HEAD.size :]
-        baseline = self.cpu.baseline
-        assert baseline is not None
-        if self._used + len(blob) + 64 > SNIPPET_ROOM:
+        taken = baseline.place_snippet(path, len(data), self._used)
+        if self._used + taken > SNIPPET_ROOM:
             raise UserError("too many different insertions", "Pass what differs as a Snippet.constant.")
-        offset = PACK_RESERVE - SNIPPET_ROOM + self._used
-        ctypes.memmove(int(baseline.ctx.pack) + offset, blob, len(blob))
-        self._used += (len(blob) + 15) & -16
-        self._stencils[text] = offset
+        self._stencils[text] = PACK_RESERVE - SNIPPET_ROOM + self._used + _HEAD.size
+        self._used += taken
         return True
 
     # ---- the reference engine
@@ -390,7 +391,7 @@ class Instrumentation:
         moved = int(env.pc)
         return moved if moved == pc else self.before(moved)
 
-    def _plain_block(self, pc: int) -> dict[int, list[Step]]:
+    def _plain_block(self, pc: int) -> dict[int, list[PlainStep]]:
         """Insertions of the block at `pc` by address. Where nothing can be decoded, the engine will say so."""
         from dbt.errors import GuestFault
 
@@ -423,7 +424,7 @@ class Instrumentation:
             self._plain[pc] = self.cpu.memory.read(pc, at - pc), steps
         return steps
 
-    def _step(self, snippet: Snippet, record: Decoded) -> Step:
+    def _step(self, snippet: Snippet, record: Decoded) -> PlainStep:
         template = snippet.template()
         text = template.text()
         function = self._functions.get(text)
@@ -453,9 +454,10 @@ def _signed(numbers: list[int]) -> list[int]:
     return found + [0] * (NUMBERS - len(found))
 
 
-def file_name(text: str) -> str:
-    """The file of the stencil for a template."""
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.snippet"
+def file_name(text: str, kind: str) -> str:
+    """The file of the stencil, or handler, for a template."""
+    suffix = "handler" if kind == "handlers" else "snippet"
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.{suffix}"
 
 
 def file_bytes(blob: bytes) -> bytes:

@@ -20,7 +20,7 @@ from .layout import (
     SPECIAL_LEAVE,
     StencilHead,
 )
-from .runtime import PACK_RESERVE
+from .runtime import PACK_RESERVE, SNIPPET_ROOM, Mapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Interpreter(Baseline):
     def run_exactly(self, count: int) -> int:
         """Run `count` instructions and leave with every flag exact, natively."""
         cpu, env, ctx = self.cpu, self.cpu.env, self.ctx
+        if cpu.instrumentation is not None and cpu.instrumentation.plugins:
+            return super().run_exactly(count)  # blocks that are cut are not shown to plugins
         mode = int(ctx.mode)
         ctx.mode = mode | MODE_COUNT  # what cannot be compiled counts as well
         env.budget = count
@@ -70,6 +72,14 @@ class Interpreter(Baseline):
     def set_stops(self, addresses: list[int]) -> None:
         super().set_stops(addresses)
         self.keep_flags(on=self._kept)
+
+    def place_snippet(self, path: str, size: int, used: int) -> int:
+        """Map what a tool inserts, since nothing that can be written is executed: the pages of the room it takes."""
+        pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        if used + pages <= SNIPPET_ROOM:
+            at = int(self.ctx.pack) + PACK_RESERVE - SNIPPET_ROOM + used
+            Mapped(path, at, pages, mmap.PROT_READ | mmap.PROT_EXEC)
+        return pages
 
     def _load_pack(self) -> None:
         """Steps hold addresses in the file that was mapped before."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dbt.native import Ptr, addr, cast, copy, native, sizeof, u8, u32, u64
+from dbt.native import Ptr, addr, cast, copy, i64, native, sizeof, u8, u32, u64
 
 from .layout import (
     MODE_ALONE,
+    NUMBERS,
     SPECIAL_COUNT,
     SPECIAL_JUMP,
     SPECIAL_LINK,
@@ -39,6 +40,16 @@ def put_step(c: Ctx, to: Ptr[u8], handler: u32, r: Record, direct: u32) -> Ptr[u
         if step.link == 0:
             step.link = cast(u64, addr(step.unlinked))
     return to + sizeof(Step)
+
+
+@native(inline=False)
+def put_inserted_step(c: Ctx, to: Ptr[u8], handler: u32, r: Record, v: Values) -> Ptr[u8]:
+    """Write a step of a tool's: the numbers lie behind it, `link` is where it leaves (records.InsertedSource)."""
+    numbers = cast(Ptr[i64], put_step(c, to, handler, r, 0))
+    cast(Step, to).link = c.leave
+    for i in range(u32(NUMBERS)):
+        numbers[i] = v.numbers[i]
+    return to + 2 * sizeof(Step)
 
 
 @native(inline=False)

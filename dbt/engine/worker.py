@@ -254,8 +254,8 @@ def _compile_batch(guest: Guest, kind: str, batch: list[int], write_end: int) ->
         os._exit(status)
 
 
-def build_snippets(store: Store, request: str) -> None:
-    """Compile the templates in a file: code that tools insert (engine/instrumentation.py)."""
+def build_snippets(store: Store, kind: str, request: str) -> None:
+    """Compile the templates in a file: code that tools insert (engine/instrumentation.py). `kind` as in build_pack."""
     from dbt.backends.llvm.snippets import compile_snippets
 
     from .instrumentation import file_bytes, file_name
@@ -263,8 +263,8 @@ def build_snippets(store: Store, request: str) -> None:
     with open(request, encoding="ascii") as file:
         text = file.read()
     progress(0, 1, "compiling instrumentation")
-    for template, blob in compile_snippets(text).items():
-        write_aside(store.path(file_name(template)), file_bytes(blob))
+    for template, blob in compile_snippets(text, handlers=kind == "handlers").items():
+        write_aside(store.path(file_name(template, kind)), file_bytes(blob))
     progress(1, 1, "compiling instrumentation")
 
 

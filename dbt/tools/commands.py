@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dbt.errors import UsageError
-from dbt.run import RunOptions, parse, warn
+from dbt.run import ENGINES, RunOptions, parse, warn
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -47,7 +47,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             formatter_class=form,
         )  # fmt: skip
         if name != "explain":
-            found.add_argument("--engine", metavar="ENGINE", help="baseline (default) or reference")
+            found.add_argument("--engine", metavar="ENGINE", help=f"one of {', '.join(ENGINES)}; default: baseline")
         return found
 
     trace = command("trace", "show what a program does: instructions, memory accesses, system calls", TRACED)

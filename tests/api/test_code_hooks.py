@@ -10,7 +10,7 @@ import dbt.guests
 import pytest
 
 import dbt
-from dbt.engine.instrumentation import ENGINES
+from dbt.engine.cpu import ENGINES
 from dbt.errors import UserError
 
 from .conftest import CODE, DATA, SIZE

@@ -14,7 +14,7 @@ import dbt.guests
 import pytest
 
 import dbt
-from dbt.engine.instrumentation import ENGINES as INSTRUMENTED
+from dbt.engine.cpu import ENGINES as INSTRUMENTED
 from dbt.run import ENGINES
 
 if TYPE_CHECKING:

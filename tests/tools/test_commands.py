@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbt.engine.cpu import ENGINES
 from dbt.tools.commands import own_path
 
 from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS, write_guest
@@ -108,13 +109,20 @@ def test_trace_of_children(dragoman: Command, busybox: Path, tmp_path: Path) -> 
     assert min(processes.count(pid) for pid in set(processes)) > 50
 
 
-def test_trace_on_the_reference_engine(dragoman: Command, looping: Path, tmp_path: Path) -> None:
-    texts = []
-    for engine in ("baseline", "reference"):
-        out = tmp_path / engine
-        assert dragoman("trace", "-i", "-m", "--engine", engine, "-o", out, looping).returncode == STATUS
-        texts.append(re.sub(r"^\d+ ", "", out.read_text(), flags=re.MULTILINE))
-    assert re.sub(r"at 0x\w+", "", texts[0]) == re.sub(r"at 0x\w+", "", texts[1])
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "baseline"])
+def test_every_engine_shows_the_same(dragoman: Command, looping: Path, tmp_path: Path, engine: str) -> None:
+    found = {}
+    for name in ("baseline", engine):
+        out = tmp_path / name
+        assert dragoman("trace", "-i", "-m", "--engine", name, "-o", out, looping).returncode == STATUS
+        # process numbers differ, and where the stack is
+        trace = re.sub(r"at 0x\w+", "", re.sub(r"^\d+ ", "", out.read_text(), flags=re.MULTILINE))
+        assert dragoman("coverage", "--engine", name, "-o", out, looping).returncode == STATUS
+        covered = read_drcov(out)
+        profile = dragoman("profile", "--engine", name, looping)
+        assert profile.returncode == STATUS
+        found[name] = trace, covered, profile.stderr
+    assert found["baseline"] == found[engine]
 
 
 def test_coverage(dragoman: Command, looping: Path, tmp_path: Path) -> None:
