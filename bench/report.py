@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .measure import Figure
 
 HEADER = f"{'':32} {'Dragoman':>12} {'qemu':>12} {'speed':>8}  wanted"
-SCALES = {"s": (1e3, "ms"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B")}
+SCALES = {"s": (1e3, "ms"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B"), "x": (1, "x")}
 KERNELS_GOAL = 0.8  # of qemu's speed, as a geometric mean
 
 
@@ -25,7 +25,8 @@ def _amount(values: Sequence[float], unit: str) -> str:
     if not values:
         return "-"
     scale, shown = SCALES[unit]
-    return f"{statistics.median(values) * scale:,.1f} {shown}"
+    digits = 2 if unit == "x" else 1
+    return f"{statistics.median(values) * scale:,.{digits}f} {shown}"
 
 
 def line(figure: Figure) -> str:

@@ -121,6 +121,22 @@ def first(setting: Setting) -> Iterator[Figure]:
     yield Figure("the full table of forms", "s", seconds, limit=15, kind="first")
 
 
+def instrumentation(setting: Setting) -> Iterator[Figure]:
+    """How many times as long the compute-bound guests take with a counter in every block."""
+    python = setting.dragoman.with_name("python3")
+    script = Path(__file__).with_name("counting.py")
+    for guest in GUESTS:
+        if guest.kind == PLAIN:
+            continue
+        command: Command = [python, "-I", script, guest.path, str(guest.long), str(setting.rounds), "baseline"]
+        done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchError(done.stderr)
+        facts = json.loads(done.stdout.splitlines()[-1])
+        times = [counted / plain for counted, plain in zip(facts["counted"], facts["plain"], strict=True)]
+        yield Figure(f"{guest.name}, every block counted", "x", times, limit=1.3, kind="instrumentation")
+
+
 @contextmanager
 def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
     """An environment whose cache is empty, removed afterwards."""
@@ -138,4 +154,5 @@ SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "shell": shell,
     "translation": translation,
     "first": first,
+    "instrumentation": instrumentation,
 }

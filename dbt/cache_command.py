@@ -16,6 +16,7 @@ from dbt.engine.layout import (
     ENDS_DIRECT,
     FUSED_STENCIL,
     FUSED_VARIANTS,
+    HANDLERS_MAGIC,
     NO_FLAGS,
     PACK_MAGIC,
     POLL,
@@ -27,8 +28,12 @@ from dbt.engine.layout import (
 )
 
 GUEST: Final = "aarch64"
-HEADS: Final = ((".tables", TablesHead, TABLES_MAGIC), (".pack", PackHead, PACK_MAGIC))
-CHECKED: Final = (".image", ".tables", ".pack")
+HEADS: Final = (
+    (".tables", TablesHead, TABLES_MAGIC),
+    (".pack", PackHead, PACK_MAGIC),
+    (".handlers", PackHead, HANDLERS_MAGIC),
+)
+CHECKED: Final = (".image", ".tables", ".pack", ".handlers")
 PAIRED: Final = ("ADD_imm", "ADD_reg", "AND_imm", "AND_reg")  # rows of CMP, CMN, TST and their like, plain operands
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB")
 
@@ -81,14 +86,18 @@ def clear(out: TextIO) -> int:
     return 0
 
 
-def build(out: TextIO) -> int:
-    """Compile everything that programs ordinarily meet, so that nothing is left to compile when they run."""
-    start = time.perf_counter()
+def build(out: TextIO, *, interpreter: bool = False) -> int:
+    """Compile everything that programs ordinarily meet, so that nothing is left to compile when they run.
+
+    `interpreter`: its handlers as well, which then need no memory to be made executable and no compiler.
+    """
     store = Store()
-    store.prepare(GUEST)
-    stencils = every_stencil(GUEST)
-    store.compile(GUEST, stencils)
-    out.write(f"{len(stencils):,} stencils of {GUEST} in {time.perf_counter() - start:.1f} s\n")
+    for job in ("stencils", "handlers") if interpreter else ("stencils",):
+        start = time.perf_counter()
+        store.prepare(GUEST, job)
+        wanted = every_stencil(GUEST)
+        store.compile(GUEST, wanted, job)
+        out.write(f"{len(wanted):,} {job} of {GUEST} in {time.perf_counter() - start:.1f} s\n")
     return 0
 
 

@@ -53,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     actions.add_parser("info", help="where it is, what is in it, how large it is")
     actions.add_parser("clear", help="remove what is in it")
     actions.add_parser("verify", help="check every file's checksum; status 1 if one is damaged")
-    actions.add_parser("build", help="compile all forms now instead of when they are first met")
+    build = actions.add_parser("build", help="compile all forms now instead of when they are first met")
+    build.add_argument("--interpreter", action="store_true", help="the handlers of the interpreter as well")
 
     add_parsers(commands)
     demo = commands.add_parser("demo", help="run the guests that come with Dragoman on every engine")
@@ -97,6 +98,8 @@ def _command(options: argparse.Namespace, origin: Origin) -> int:
     if options.command == "cache":
         from dbt import cache_command
 
+        if options.action == "build":
+            return cache_command.build(sys.stdout, interpreter=options.interpreter)
         return int(getattr(cache_command, options.action)(sys.stdout))
     if options.command != "demo":
         from dbt.tools import commands

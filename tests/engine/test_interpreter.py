@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import struct
 import subprocess
 import sys
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from dbt.backends.llvm.pack import HandlerPack, read_pack
+from dbt.frontends.guest import load_guest
+from dbt.guests import GUESTS, PLAIN
 
 import dbt
+from dbt import cache_command
 from dbt.engine import layout
+from dbt.engine.cache import Store
+
+if TYPE_CHECKING:
+    from dbt.guests import Guest
 
 CODE = 0x10000
 PROGRAM = """
@@ -99,3 +113,60 @@ def test_blocks_are_forgotten_when_the_arena_is_full() -> None:
         assert isinstance(cpu.run(CODE), dbt.SystemCall)
         assert cpu.registers["pc"] == CODE + 3204
         assert engine.ctx.n_flushes > 1
+
+
+def refuse_executable_memory() -> None:
+    """In a child: from here on no memory becomes executable that is not a file's, whoever asks (seccomp(2))."""
+    load, jump_equal, jump_set, give = 0x20, 0x15, 0x45, 0x06
+    number, prot, flags = 0, 32, 40  # of struct seccomp_data: nr, the low halves of args[2] and args[3]
+    mmap, mprotect, executable, anonymous = 9, 10, 4, 0x20
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EACCES
+    filters = [
+        (load, 0, 0, number),
+        (jump_equal, 0, 4, mmap),
+        (load, 0, 0, prot),
+        (jump_set, 0, 5, executable),
+        (load, 0, 0, flags),
+        (jump_set, 4, 3, anonymous),
+        (jump_equal, 0, 2, mprotect),
+        (load, 0, 0, prot),
+        (jump_set, 1, 0, executable),
+        (give, 0, 0, allow),
+        (give, 0, 0, refuse),
+    ]
+    code = b"".join(struct.pack("=HBBI", *line) for line in filters)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(filters), ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privs, set_seccomp, by_filter = 38, 22, 2
+    if libc.prctl(no_new_privs, 1, 0, 0, 0) or libc.prctl(set_seccomp, by_filter, program, 0, 0):
+        raise OSError(ctypes.get_errno(), "no seccomp")
+
+
+@pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.kind != PLAIN], ids=lambda guest: guest.name)
+def test_guests_run_where_no_memory_may_become_executable(guest: Guest) -> None:
+    command = Path(sys.executable).with_name("dragoman")
+
+    def run(engine: str, *, denied: bool) -> subprocess.CompletedProcess[str]:
+        words: list[str | Path] = [command, "run", "--engine", engine, guest.path, str(guest.short)]
+        prepare = refuse_executable_memory if denied else None
+        return subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=prepare)
+
+    assert run("interpreter", denied=False).stdout.strip() == guest.short_line  # handlers are compiled
+    done = run("interpreter", denied=True)
+    assert (done.stdout.strip(), done.returncode) == (guest.short_line, 0), done.stderr
+    assert run("baseline", denied=True).returncode  # so it was denied
+
+
+def test_cache_build_has_the_handlers_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    wanted = cache_command.every_stencil("aarch64")[:5]
+    monkeypatch.setattr(cache_command, "every_stencil", lambda _guest: wanted)
+    said = StringIO()
+    assert cache_command.build(said, interpreter=True) == 0
+    assert "5 stencils of aarch64" in said.getvalue()
+    assert "5 handlers of aarch64" in said.getvalue()
+    (path,) = (tmp_path / "dragoman").glob("*/aarch64.handlers")
+    tables = load_guest("aarch64").tables
+    stamp = Store(quiet=True).stamp
+    assert read_pack(str(path), stamp, len(tables.forms), len(tables.fusable()), HandlerPack).numbers() == set(wanted)
