@@ -61,6 +61,7 @@ MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
 MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
+DROP_ALL = 2  # of invalidate.drop_blocks: it cannot be done one by one
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
 SNIPPET_SLACK = 64  # behind a stencil: emit.copy_code reads whole words
@@ -177,10 +178,9 @@ class Baseline:
 
     def invalidate(self, start: int, end: int) -> None:
         """Forget what was translated from guest bytes in [start, end)."""
-        if self.runtime.touches_code(self.ctx_address, start, end):
+        self.runtime.forget_pages(self.ctx_address)
+        if self.runtime.drop_blocks(self.ctx_address, start, end) == DROP_ALL:
             self.flush()
-        else:
-            self.runtime.forget_pages(self.ctx_address)
 
     def count_instructions(self, *, on: bool) -> bool:
         """Count instructions at block heads (Env.budget goes down); returns what it was before."""
@@ -453,4 +453,5 @@ class Baseline:
             "entries": ctx.n_entries,
             "native system calls": ctx.n_syscalls,
             "flushes": ctx.n_flushes,
+            "blocks dropped": ctx.n_dropped,
         }

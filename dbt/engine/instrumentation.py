@@ -186,7 +186,7 @@ class Instrumentation:
         if pending is None or baseline is None or int(self.cpu.env.pc) != pending.pc:
             return False
         ctx = baseline.ctx
-        if ctx.n_flushes == pending.flushes:
+        if _changes_of(ctx) == pending.flushes:
             ctx.resume = pending.site
             return False
         # The code behind the event is gone. What was inserted has run, the instruction has not.
@@ -209,7 +209,7 @@ class Instrumentation:
         baseline = self.cpu.baseline
         assert baseline is not None
         env.value = 0
-        self._pending = pending = Pending(int(env.pc), int(env.site), int(baseline.ctx.n_flushes), left)
+        self._pending = pending = Pending(int(env.pc), int(env.site), _changes_of(baseline.ctx), left)
         try:
             self._call(function, instruction)
         except BaseException:
@@ -447,6 +447,11 @@ class Instrumentation:
         except BaseException:
             self._pending = Pending(int(self.cpu.env.pc), 0, -1, left)
             raise
+
+
+def _changes_of(ctx: Any) -> int:
+    """A number that is another one when code has been forgotten."""
+    return int(ctx.n_flushes) + int(ctx.n_dropped)
 
 
 def _signed(numbers: list[int]) -> list[int]:

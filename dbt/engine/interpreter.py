@@ -56,6 +56,13 @@ class Interpreter(Baseline):
             cpu.executed += count - int(env.budget)
         return cpu.locate_fault() if reason in (EXIT_FAULT, EXIT_BUS) else reason
 
+    def invalidate(self, start: int, end: int) -> None:
+        """Steps are no code that a jump could be written to: all are forgotten."""
+        if self.runtime.touches_code(self.ctx_address, start, end):
+            self.flush()
+        else:
+            self.runtime.forget_pages(self.ctx_address)
+
     def step(self) -> int:
         """Run one instruction, also one at a stop address."""
         stops = int(self.ctx.n_stops)

@@ -395,6 +395,8 @@ class Ctx(Struct):
     n_indirect: u64
     n_entries: u64
     n_flushes: u64
+    n_dropped: u64  # blocks and regions, without a flush
+    n_dead: u64  # the same, since the last flush
     n_syscalls: u64  # made natively
     # system calls: Pass[N_PASS]; where the guest keeps number, arguments and result (byte offsets into Env.guest)
     passes: Ptr[Pass]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 THRESHOLD = 300  # entries of a block before it is promoted
 REGION_BYTES = 128 << 20  # of the arena
 NOWHERE = (1 << 64) - 1
+STUB_ROOM = 1 << 16  # bytes of the arena that dropping regions may need
 JUMP = 0xE9
 JUMP_BYTES = 5
 U64 = ctypes.c_uint64
@@ -48,10 +49,14 @@ U64 = ctypes.c_uint64
 class Placed:
     """A region that can be entered: host [start, end), and the instruction to which code belongs from each offset."""
 
-    __slots__ = ("accesses", "end", "start")
+    __slots__ = ("accesses", "end", "pc", "ranges", "start")
 
-    def __init__(self, start: int, end: int, accesses: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, pc: int, start: int, end: int, accesses: list[tuple[int, int]], ranges: list[tuple[int, int]]
+    ) -> None:
+        self.pc = pc
         self.start = start
+        self.ranges = ranges  # of guest bytes
         self.end = end
         self.accesses = accesses
 
@@ -70,7 +75,7 @@ class Optimizer(Baseline):
         self._link: Any = self.runtime.image.function("branch_target", U64, (U64,) * 3)
         self._room = int(ctx.regions)
         self._placed: list[Placed] = []
-        self._ranges: list[tuple[int, int]] = []  # guest bytes of what is placed
+        self._broken: dict[int, int] = {}  # how often the code of a region has changed, by its address
         self._known: dict[int, tuple[Any, list[tuple[int, bytes]], Key]] = {}
         self._promoter: Any = None
         self._exact = True
@@ -99,12 +104,16 @@ class Optimizer(Baseline):
     def flush(self) -> None:
         super().flush()
         self._placed.clear()
-        self._ranges.clear()
         self._room = int(self.ctx.regions)
 
     def invalidate(self, start: int, end: int) -> None:
-        if any(first < end and start < last for first, last in self._ranges):
-            self.flush()
+        for placed in list(self._placed):
+            if any(first < end and start < last for first, last in placed.ranges):
+                if self.ctx.cold - self.ctx.hot < STUB_ROOM:
+                    self.flush()
+                    break
+                self._placed.remove(placed)
+                self.runtime.drop_code(self.ctx_address, placed.pc, placed.start)
         super().invalidate(start, end)
 
     def exact_faults(self, *, on: bool) -> None:
@@ -135,7 +144,10 @@ class Optimizer(Baseline):
             return
         key = tuple(self._stops[: int(self.ctx.n_stops)]), self._exact, bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
         found = self._known.get(pc)
-        if found is None or found[2] != key or not self._unchanged(found[1]):
+        changed = found is not None and not self._unchanged(found[1])
+        if changed and self._often(pc):
+            found = None
+        elif found is None or found[2] != key or changed:
             started = time.monotonic()
             found = self._request(pc, key)
             self.seconds += time.monotonic() - started
@@ -147,11 +159,10 @@ class Optimizer(Baseline):
             return
         self._known[pc] = found
         code, ranges, _ = found
-        start = self._place(code)
+        start = self._place(pc, code, [(first, first + len(data)) for first, data in ranges])
         if not start:
             self.flush()
             return
-        self._ranges += [(first, first + len(data)) for first, data in ranges]
         entry.code = start
         cached = JumpEntry.at(int(self.ctx.jump_cache) + (pc >> 2 & (JUMP_CACHE_ENTRIES - 1)) * JumpEntry.size)
         if cached.pc == pc:
@@ -184,7 +195,12 @@ class Optimizer(Baseline):
         except GuestFault:
             return False
 
-    def _place(self, code: Any) -> int:
+    def _often(self, pc: int) -> bool:
+        """Whether a region's code changes so often that it is not worth while: of the changes each power of two is."""
+        count = self._broken[pc] = self._broken.get(pc, 0) + 1
+        return count & (count - 1) != 0
+
+    def _place(self, pc: int, code: Any, ranges: list[tuple[int, int]]) -> int:
         """Copy code behind the arena and link it; 0 if there is no room."""
         start = self._room
         end = start + len(code.code)
@@ -197,7 +213,7 @@ class Optimizer(Baseline):
             _displace(start + offset, int(self._link(self.ctx_address, target, start + offset)))
         for offset in code.leaves:
             _displace(start + offset, int(ctx.leave))
-        self._placed.append(Placed(start, end, code.accesses))
+        self._placed.append(Placed(pc, start, end, code.accesses, ranges))
         return start
 
     def _instruction_at(self, host: int) -> int:

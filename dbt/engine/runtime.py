@@ -32,8 +32,9 @@ class Runtime:
     """The native functions, loaded once for a process."""
 
     __slots__ = (
-        "area", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run", "run_exactly", "scan",
-        "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait", "walk",
+        "area", "drop_blocks", "drop_code", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run",
+        "run_exactly", "scan", "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait",
+        "walk",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -43,6 +44,8 @@ class Runtime:
         self.run_exactly: Any = get("run_exactly", U64, (U64,))
         self.translate_at: Any = get("translate_at", U64, (U64, U64))
         self.flush: Any = get("flush", None, (U64,))
+        self.drop_blocks: Any = get("drop_blocks", ctypes.c_uint32, (U64, U64, U64))
+        self.drop_code: Any = get("drop_code", None, (U64, U64, U64))
         self.forget_pages: Any = get("forget_pages", None, (U64,))
         self.still_valid: Any = get("still_valid", ctypes.c_uint32, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))

@@ -65,6 +65,7 @@ def flush(c: Ctx) -> None:
     forget_pages(c)
     c.table_used = 0
     c.n_blocks = 0
+    c.n_dead = 0
     c.n_offsets = 0
     c.hot = c.hot_start
     c.cold = c.arena_end

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbt.engine import table
+from dbt.engine import invalidate, table
 from dbt.engine.cpu import Cpu
 
 if TYPE_CHECKING:
@@ -41,6 +41,32 @@ def test_insert_and_look_up(cpu: Cpu, seed: int) -> None:
     assert ctx.table_used == len(model)
     for pc in {*places, *(pc + 4 for pc in places)}:
         assert table.look_up(ctx, pc) == model.get(pc, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_entries_are_removed(cpu: Cpu, seed: int) -> None:
+    """Also in runs of colliding entries that go round the end of the table."""
+    assert cpu.baseline is not None
+    ctx: Any = cpu.baseline.ctx
+    random = Random(seed)
+    size = ctx.table_mask + 1
+    model: dict[int, int] = {}
+    for _ in range(200):
+        pc = 4 * ((random.randrange(-24, 24) + 4 * size * random.randrange(4)) % (1 << 40))
+        if pc not in model:
+            model[pc] = 0x1000 + pc
+            table.insert(ctx, pc, model[pc])
+        elif random.random() < 0.3:
+            invalidate.remove(ctx, pc, 1)  # other code: it stays
+        else:
+            invalidate.remove(ctx, pc, model.pop(pc))
+        assert ctx.table_used == len(model)
+        assert all(table.look_up(ctx, known) == code for known, code in model.items())
+        assert table.look_up(ctx, pc) == model.get(pc, 0)
+    for pc, code in model.items():
+        invalidate.remove(ctx, pc, code)
+    assert ctx.table_used == 0
+    assert not any(table.look_up(ctx, pc) for pc in model)
 
 
 @pytest.mark.parametrize("seed", range(3))
