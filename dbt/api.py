@@ -155,7 +155,7 @@ class Memory:
 
     def _pages(self, address: int, size: int) -> tuple[int, int]:
         """(start, length) of the whole pages that hold a range."""
-        check.number(address, "an address", 0, self.limit)
+        check.number(address, "an address", 0)
         end = address + check.number(size, "a size", 1)
         if end > self.limit:
             raise UserError(

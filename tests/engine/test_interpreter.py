@@ -97,7 +97,7 @@ def test_an_instruction_that_needs_the_register_of_the_step_faults_like_others()
         cpu.registers.update({"x0": 1, "x1": 2, "x2": 3, "x3": 4})
         for address in (0x50000, 0x60000):
             cpu.registers["x4"] = address
-            assert cpu.run(CODE) == dbt.MemoryFault(CODE + 4, address, "write")
+            assert cpu.run(CODE) == dbt.MemoryFault(CODE + 4, address, "read")  # ESR_EL1.WnR
             assert [cpu.registers[f"x{n}"] for n in range(4)] == [1, 2, 3, 4]
         cpu.memory.map(0x60000, 0x1000)
         assert isinstance(cpu.run(CODE), dbt.SystemCall)
