@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbt.machine.block import host
-from dbt.machine.block.buffers import aligned, fill, scatter, transfer
+from dbt.machine.block.buffers import IOV_MAX, aligned, fill, scatter, transfer
 from dbt.machine.block.errors import BadOption, HostError, ImageLocked, ImageUnsupported
 from dbt.machine.block.node import Extent, Protocol
 from dbt.machine.block.options import Option
@@ -48,6 +48,7 @@ class File(Protocol):
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
+        self._lost: OSError | None = None
         self._flush = not self.options["no-flush"]
         self._direct = bool(self.options["direct"])
         self._ranges = Ranges()
@@ -112,7 +113,7 @@ class File(Protocol):
         try:
             return os.preadv(self.fd, vectors, offset, self._nowait) == length
         except OSError as error:
-            if error.errno != errno.EAGAIN:
+            if error.errno in host.UNSUPPORTED and len(vectors) <= IOV_MAX:
                 self._nowait = 0
             return False
 
@@ -181,9 +182,12 @@ class File(Protocol):
     def flush(self) -> None:
         if not self._flush:
             return
+        if self._lost is not None:
+            raise HostError(self.name, self._lost, doing="an earlier flush failed, and what it lost is lost")
         try:
             os.fdatasync(self.fd)
         except OSError as error:
+            self._lost = error  # the kernel forgets after saying it once: the next flush would succeed for nothing
             raise HostError(self.name, error, doing="flush") from None
 
     def _fallocate(self, mode: int, offset: int, length: int) -> bool:

@@ -335,6 +335,24 @@ def test_host_errors_name_the_file(tmp_path: Path) -> None:
         create_image(str(tmp_path / "full"), "raw", 1 << 50, {"preallocation": "falloc"})
 
 
+def test_a_failed_flush_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(4096))
+    disk = Disk(open_image(str(path), "raw", writable=True))
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(HostError, match="flush: Input/output error"):
+            disk.flush()
+    with pytest.raises(HostError, match="an earlier flush failed"):
+        disk.flush()
+    with pytest.raises(HostError, match="an earlier flush failed"):
+        disk.close()
+
+
 def test_a_full_memory_is_enospc() -> None:
     with Disk(open_image({"driver": "memory", "size": MIB, "limit": 65536}, "raw", writable=True)) as disk:
         disk.write(0, b"x")

@@ -19,7 +19,9 @@ from dbt.machine.block import (
     describe,
     open_image,
 )  # fmt: skip
+from dbt.machine.block.formats.qcow2 import Qcow2
 from dbt.machine.block.formats.qcow2.layout import HeaderV3
+from dbt.machine.block.options import check_options
 
 from .qcow2_cases import BACKED, CASES, NAMES, Trial, make_backing, our_map, qemu_content, qemu_map, tool
 
@@ -326,6 +328,41 @@ def test_repair(tmp_path: Path, damage: str) -> None:
     node.close()
     tool(tmp_path, "qemu-img", "check", "a.qcow2")
     assert qemu_content(tmp_path, "a.qcow2")[:MIB] == b"\1" * MIB
+
+
+@pytest.mark.parametrize("options", [{}, {"cluster_size": 4096}, {"extended_l2": True}, {"refcount_bits": 64}], ids=str)
+def test_measure_says_what_qemu_says(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "a.raw"
+    with path.open("wb") as file:
+        for at in (0, 3 * MIB, 700 * MIB):
+            file.seek(at)
+            file.write(b"x" * 100_000)
+        file.truncate(1 << 30)
+    words = [f"{key}={'on' if value is True else value}" for key, value in options.items()]
+    chosen = ["-o", ",".join(words)] if words else []
+    measure = ["qemu-img", "measure", "--output=json", "-f", "raw", "-O", "qcow2"]
+    theirs = json.loads(tool(tmp_path, *measure, *chosen, "a.raw"))
+    with Disk(open_image(str(path), "raw")) as disk:
+        data, at = [], 0
+        while at < disk.size:
+            extent = disk.status(at, disk.size - at)
+            if extent.data:
+                data.append((at, extent.length))
+            at += extent.length
+    checked = check_options(Qcow2.CREATE_OPTIONS, options, "qcow2")
+    ours = Qcow2.measure(1 << 30, checked, data)
+    assert (ours.required, ours.fully_allocated) == (theirs["required"], theirs["fully-allocated"])
+
+
+def test_two_entries_for_one_table_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.qcow2"
+    create_image(str(path), "qcow2", 1 << 30)
+    tool(tmp_path, "qemu-io", "-c", "write 0 64k", "a.qcow2")
+    header = HeaderV3.parse(path.read_bytes()[:4096], "")
+    patched(path, header.l1_table_offset + 8, path.read_bytes()[header.l1_table_offset :][:8])
+    node: Any = open_image(str(path), "qcow2")
+    assert "L1 entry 1 has the L2 table of another" in [text for _, text in node.check().problems]
+    node.close()
 
 
 def test_metadata_is_not_overwritten(tmp_path: Path) -> None:

@@ -210,7 +210,10 @@ class Qcow2(Format):
             return
         bitmaps.refuse_recording(self)
         if self.incompatible & DIRTY:
-            self.check("all")
+            found = self.check("all")
+            if not found.clean:
+                offset, what = found.problems[0]
+                raise ImageCorrupt(self.name, f"was not closed, and cannot be repaired: {what}", offset=offset)
         known = sum(1 << bit for bit in AUTOCLEAR)
         if self.autoclear & ~known:
             self.autoclear &= known

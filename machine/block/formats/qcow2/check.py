@@ -29,7 +29,40 @@ from dbt.machine.block.node import CheckResult
 if TYPE_CHECKING:
     from dbt.machine.block.formats.qcow2 import Qcow2
 
-MAX_CLUSTERS = 1 << 30  # of a file that is checked: 4 bytes each
+MAX_COUNTS = 512 << 20  # bytes of memory for the counts of references, 4 for each cluster near one that is used
+
+
+class Counts(dict[int, "array[int]"]):
+    """References to clusters, in pages of as many as a refcount block describes; a page is made when it is needed."""
+
+    def __init__(self, node: Qcow2) -> None:
+        super().__init__()
+        self.name = node.name
+        self.shift = node.meta.refcounts.block_shift
+        self.per_page = 1 << self.shift
+
+    def add(self, cluster: int) -> int:
+        """One more reference to a cluster; how many there are now."""
+        page = self.get(cluster >> self.shift)
+        if page is None:
+            if (len(self) + 1) * self.per_page * 4 > MAX_COUNTS:
+                raise ImageCorrupt(self.name, f"to check it takes more than {MAX_COUNTS} bytes of memory")
+            page = self[cluster >> self.shift] = array("I", bytes(4 * self.per_page))
+        page[cluster & self.per_page - 1] += 1
+        return page[cluster & self.per_page - 1]
+
+    def of(self, cluster: int) -> int:
+        """The references to a cluster."""
+        page = self.get(cluster >> self.shift)
+        return 0 if page is None else page[cluster & self.per_page - 1]
+
+    def last(self) -> int:
+        """The last cluster that is referred to."""
+        for index in sorted(self, reverse=True):
+            for i in range(self.per_page - 1, -1, -1):
+                if self[index][i]:
+                    return (index << self.shift) + i
+        return 0
 
 
 class Check:
@@ -40,9 +73,7 @@ class Check:
         self.result = CheckResult()
         self.bits = node.geometry.cluster_bits
         self.clusters = -(-node.file.size >> self.bits)
-        if self.clusters > MAX_CLUSTERS:
-            raise ImageCorrupt(node.name, f"the file has {self.clusters} clusters, more than can be checked")
-        self.counts = array("I", bytes(4 * self.clusters))
+        self.counts = Counts(node)
         self.broken_structure = False
         self.tables = dict[int, Table | None]()
 
@@ -58,9 +89,8 @@ class Check:
         if last >= self.clusters:
             self.corrupt(f"{what} lies behind the end of the file", offset)
             last = self.clusters - 1
-        counts = self.counts
         for cluster in range(first, last + 1):
-            counts[cluster] += 1
+            self.counts.add(cluster)
 
     def count(self, *, refcounts: bool = True) -> None:
         """Walk everything."""
@@ -104,13 +134,14 @@ class Check:
                 self.broken_structure = True
                 continue
             self.refer(offset, size, "a refcount block")
-            if self.counts[offset >> self.bits] > 1:
+            if self.counts.of(offset >> self.bits) > 1:
                 self.corrupt(f"refcount block {index} lies on something else", offset)
                 self.broken_structure = True
 
     def l1(self, name: str, l1: array[int], at: int, *, active: bool) -> None:
         """What an L1 table reaches."""
         size = self.node.geometry.cluster_size
+        seen = set[int]()
         for index, entry in enumerate(l1):
             if not entry & OFFSET:
                 continue
@@ -119,6 +150,10 @@ class Check:
                 self.corrupt(f"{name} entry {index} is {entry:#x}", at + 8 * index)
                 continue
             self.refer(offset, size, "an L2 table")
+            if offset in seen:
+                self.corrupt(f"{name} entry {index} has the L2 table of another", at + 8 * index)
+                continue
+            seen.add(offset)
             table = self.load(offset)
             if table is not None:
                 self.l2(table, active=active)
@@ -194,15 +229,8 @@ def check(node: Qcow2, repair: str) -> CheckResult:
             node.incompatible &= ~(CORRUPT | (DIRTY if repair == "all" else 0))
             node.update_header()
             node.file.flush()
-    result.image_end = _last(found) + 1 << found.bits
+    result.image_end = found.counts.last() + 1 << found.bits
     return result
-
-
-def _last(found: Check) -> int:
-    last = found.clusters - 1
-    while last > 0 and not found.counts[last]:
-        last -= 1
-    return last
 
 
 def _compare(node: Qcow2, found: Check, repair: str) -> None:
@@ -211,9 +239,10 @@ def _compare(node: Qcow2, found: Check, repair: str) -> None:
     per_block = refcounts.per_block
     try:
         table = refcounts.table
-        for index in range(max(len(table), -(-found.clusters // per_block))):
+        blocks = {index for index, entry in enumerate(table) if entry}
+        for index in sorted(blocks | found.counts.keys()):
             first = index * per_block
-            want = found.counts[first : first + per_block]
+            want: array[int] | list[int] = found.counts.get(index, [])
             block = refcounts.block(index)
             if block is None:
                 have: array[int] | list[int] = []
@@ -222,8 +251,6 @@ def _compare(node: Qcow2, found: Check, repair: str) -> None:
             else:
                 have = [refcounts.get(first + i) for i in range(per_block)]
             count = max(len(want), len(have))
-            if block is None and not any(want):
-                continue
             for i in range(count):
                 wanted = want[i] if i < len(want) else 0
                 if (there := have[i] if i < len(have) else 0) != wanted:
@@ -259,7 +286,7 @@ def _flags(node: Qcow2, found: Check, repair: str) -> None:
         offset = entry & OFFSET
         if not offset or offset >> bits >= found.clusters or offset & node.geometry.cluster_size - 1:
             continue
-        if (counts[offset >> bits] == 1) != bool(entry & COPIED):
+        if (counts.of(offset >> bits) == 1) != bool(entry & COPIED):
             result.corruptions += 1
             result.note(f"L1 entry {index} has COPIED wrong", meta.l1_offset + 8 * index)
             if repair == "all":
@@ -278,7 +305,7 @@ def _flags(node: Qcow2, found: Check, repair: str) -> None:
             host = entry & OFFSET
             if not host or entry & COMPRESSED or host >> bits >= found.clusters:
                 continue
-            if (counts[host >> bits] == 1) != bool(entry & COPIED):
+            if (counts.of(host >> bits) == 1) != bool(entry & COPIED):
                 result.corruptions += 1
                 result.note(f"L2 entry {i} has COPIED wrong", table.offset + 8 * words * i)
                 if repair == "all":
@@ -297,7 +324,8 @@ def _rebuild(node: Qcow2, found: Check) -> None:
     table_clusters, blocks = refcount_layout(geometry, node.refcount_order, again.clusters)
     first = again.clusters
     total = first + table_clusters + blocks
-    again.counts.extend([1] * (total - first))
+    for cluster in range(first, total):
+        again.counts.add(cluster)
     table_at = first << again.bits
     table = zeroes(table_clusters * geometry.cluster_size // 8)
     refcounts.blocks.clear()
@@ -310,9 +338,10 @@ def _rebuild(node: Qcow2, found: Check) -> None:
             offset, zeroes(geometry.cluster_size * 8 // refcounts.unit, refcounts.unit), new=True
         )
     refcounts.table = table
-    for cluster, count in enumerate(again.counts):
-        if count:
-            refcounts.set(cluster, count)
+    for index, page in again.counts.items():
+        for i, count in enumerate(page):
+            if count:
+                refcounts.set((index << again.counts.shift) + i, count)
     for block in refcounts.blocks.values():
         block.write(node.file)
     store(node.file, table_at, table)

@@ -200,7 +200,7 @@ def _preallocate(driver: type[Qcow2], file: Node, size: int, mode: str) -> None:
 
 
 def measure(size: int, options: dict[str, Any], data: Iterable[tuple[int, int]]) -> Measure:
-    """Bytes of an image with `data` in it, and of one with everything allocated."""
+    """Bytes of an image with `data` in it, tables as if it were full, and of one with everything allocated."""
     _, cluster_bits, order = _check(options, "measure")
     geometry = Geometry.of(cluster_bits, extended=options["extended_l2"])
     cluster = geometry.cluster_size
@@ -221,4 +221,6 @@ def measure(size: int, options: dict[str, Any], data: Iterable[tuple[int, int]])
         table, blocks = refcount_layout(geometry, order, used)
         return (used + table + blocks) * cluster
 
-    return Measure(total(stored), total(-(-size >> cluster_bits)))
+    everything = -(-size >> cluster_bits)
+    full = total(everything)
+    return Measure(full - (0 if options["data_file"] else everything - stored) * cluster, full)

@@ -60,8 +60,12 @@ def load_table(node: Qcow2) -> None:
     node.snapshot_list = []
     header = node.header
     at = header.snapshots_offset
+    tables = 0
     for _ in range(header.nb_snapshots):
         entry = SnapshotEntry.parse(node.file.pread(at, SnapshotEntry.SIZE), node.name, at)
+        tables += entry.l1_size * 8
+        if tables > node.file.size:
+            raise ImageCorrupt(node.name, "the snapshots' L1 tables are larger than the file", offset=at)
         sizes = (entry.extra_data_size, entry.id_str_size, entry.name_size)
         if entry.l1_table_offset & node.geometry.cluster_size - 1 or entry.l1_table_offset >= 1 << 56:
             raise ImageCorrupt(node.name, f"a snapshot's L1 table is at {entry.l1_table_offset:#x}", offset=at)
