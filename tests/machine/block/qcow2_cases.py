@@ -88,7 +88,7 @@ class Trial:
         elif operation == "reopen":
             disk.close()
             self.disk = self.open()
-        elif operation == "snap" and len(self.snapshots) < 3 and self.options.get("refcount_bits") != 1:
+        elif operation == "snap" and len(self.snapshots) < min(3, (1 << self.options.get("refcount_bits", 16)) - 2):
             name = f"s{self.count}"
             disk.node.snapshot_create(name)  # type: ignore[attr-defined]
             self.snapshots[name] = bytes(model)

@@ -298,6 +298,24 @@ def test_qemus_snapshots_are_ours(tmp_path: Path) -> None:
     tool(tmp_path, "qemu-img", "check", "a.qcow2")
 
 
+@pytest.mark.parametrize("bits", [1, 2])
+def test_more_references_than_refcounts_can_say(tmp_path: Path, bits: int) -> None:
+    path = str(tmp_path / "a.qcow2")
+    create_image(path, "qcow2", MIB, {"cluster_size": 1024, "refcount_bits": bits})
+    with Disk(open_image(path, "qcow2", writable=True)) as disk:
+        node: Any = disk.node
+        disk.write(0, b"x" * 200_000)
+        for k in range((1 << bits) - 2):
+            node.snapshot_create(str(k))
+        with pytest.raises(ImageUnsupported, match=f"refcounts of {bits} bits cannot say that"):
+            node.snapshot_create("one more")
+        assert node.check().clean
+        assert not node.info()["dirty"]
+        disk.write(100, b"y")
+        assert bytes(disk.read(0, 102)) == b"x" * 100 + b"yx"
+    tool(tmp_path, "qemu-img", "check", "a.qcow2")
+
+
 @pytest.mark.parametrize("damage", ["leak", "low", "copied", "block", "table"])
 def test_repair(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.qcow2"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.block.errors import HostError, ImageCorrupt
+from dbt.machine.block.errors import HostError, ImageCorrupt, ImageUnsupported
 from dbt.machine.block.formats.qcow2.layout import MAX_REFCOUNT_TABLE, OFFSET
 from dbt.machine.block.formats.qcow2.tables import Cache, Table, load, store, zeroes
 
@@ -95,14 +95,20 @@ class Refcounts:
         return 0 if block is None else self._get(block, cluster & self.per_block - 1)
 
     def change(self, cluster: int, count: int, by: int) -> None:
-        """Add `by` to the refcounts of `count` clusters."""
+        """Add `by` to the refcounts of `count` clusters, or to none of them."""
         for c in range(cluster, cluster + count):
             block = self.block(c >> self.block_shift) or self._new_block(c >> self.block_shift)
             i = c & self.per_block - 1
             value = self._get(block, i) + by
             if not 0 <= value <= self.maximum:
+                for changed in range(cluster, c):
+                    self.set(changed, self.get(changed) - by)
                 at = block.offset + i * self.bits // 8
-                what = f"cluster {c << self.cluster_bits:#x} would get refcount {value} of {self.bits} bits"
+                what = f"cluster {c << self.cluster_bits:#x} would have {value} references"
+                if value > 0:
+                    raise ImageUnsupported(
+                        self.meta.name, f"{what}, refcounts of {self.bits} bits cannot say that", offset=at
+                    )
                 raise ImageCorrupt(self.meta.name, what, offset=at)
             self._set(block, i, value)
 

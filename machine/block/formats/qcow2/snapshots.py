@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.block.errors import BadOption, ImageCorrupt
+from dbt.machine.block.errors import BadOption, BlockError, ImageCorrupt
 from dbt.machine.block.formats.qcow2.layout import (
     COMPRESSED,
     COPIED,
@@ -117,7 +117,7 @@ def create(node: Qcow2, name: str) -> None:
     node.set_dirty()
     meta.flush()
     numbers = [int(s.ident) for s in node.snapshot_list if s.ident.isdigit() and len(s.ident) < 20]
-    _count(node, meta.l1, 1)
+    _refer(node, meta.l1)
     _mark_copied(node)
     size = max(-(-len(meta.l1) * 8 >> node.geometry.cluster_bits), 1)
     offset = meta.refcounts.contiguous(size)
@@ -178,9 +178,30 @@ def _table(node: Qcow2, index: int, entry: int) -> Table:
     return Table(offset, load(node.file, offset, node.geometry.cluster_size))
 
 
-def _count(node: Qcow2, l1: array[int], by: int) -> None:
-    """Add `by` references to everything that `l1` reaches."""
-    refcounts, bits = node.meta.refcounts, node.geometry.cluster_bits
+def _refer(node: Qcow2, l1: array[int]) -> None:
+    """One reference more to everything that `l1` reaches, or to nothing, if a refcount cannot say it."""
+    done: list[tuple[int, int]] = []
+    change = node.meta.refcounts.change
+    try:
+        for first, count in _reached(node, l1):
+            change(first, count, 1)
+            done.append((first, count))
+    except BlockError:
+        for first, count in done:
+            change(first, count, -1)
+        _finish(node)
+        raise
+
+
+def _unrefer(node: Qcow2, l1: array[int]) -> None:
+    """One reference less."""
+    for first, count in _reached(node, l1):
+        node.meta.refcounts.release(first, count)
+
+
+def _reached(node: Qcow2, l1: array[int]) -> Iterator[tuple[int, int]]:
+    """(first cluster, how many) of all that `l1` reaches: data, then the L2 table."""
+    bits = node.geometry.cluster_bits
     for index, entry in enumerate(l1):
         if not entry & OFFSET:
             continue
@@ -191,15 +212,8 @@ def _count(node: Qcow2, l1: array[int], by: int) -> None:
             offset, length = stored(node, table, i)
             if length:
                 first = offset >> bits
-                count = (offset + length - 1 >> bits) - first + 1
-                if by > 0:
-                    refcounts.change(first, count, by)
-                else:
-                    refcounts.release(first, count)
-        if by > 0:
-            refcounts.change(table.offset >> bits, 1, by)
-        else:
-            refcounts.release(table.offset >> bits)
+                yield first, (offset + length - 1 >> bits) - first + 1
+        yield table.offset >> bits, 1
 
 
 def _mark_copied(node: Qcow2) -> None:
@@ -233,7 +247,7 @@ def delete(node: Qcow2, name: str) -> None:
     node.set_dirty()
     _store_table(node, [s for s in node.snapshot_list if s.ident is not snapshot.ident])
     bits = node.geometry.cluster_bits
-    _count(node, l1, -1)
+    _unrefer(node, l1)
     clusters = -(-snapshot.entry.l1_size * 8 >> bits)
     if clusters:
         node.meta.refcounts.release(snapshot.entry.l1_table_offset >> bits, clusters)
@@ -253,11 +267,11 @@ def apply(node: Qcow2, name: str) -> None:
         active[i] = entry & ~COPIED
     node.set_dirty()
     node.meta.flush()
-    _count(node, l1, 1)
+    _refer(node, l1)
     node.meta.flush()
     old = node.meta.l1[:]
     install_l1(node, active, size=size)
-    _count(node, old, -1)
+    _unrefer(node, old)
     node.meta.flush()
     node.size = size
     _mark_copied(node)
