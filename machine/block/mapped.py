@@ -1,0 +1,409 @@
+"""Formats that map clusters one by one: the data path that qed, vhdx, vmdk, vdi and vpc share.
+
+A cluster is where an entry of the format's tables says, or nowhere: then it reads as zeroes or as the backing. A format
+says where (`place`), takes new room (`fresh`), and changes its tables (`link`); here is all that moves data. Room is
+only ever taken at the end of the file. What is new is written first, then, if anything but zeroes could be lost, a
+flush, then the tables: a crash leaves the old content or the new.
+
+`TableCache` keeps pages of tables, a bounded number of them; changes are written at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from array import array
+from typing import TYPE_CHECKING
+
+from dbt.machine.block.buffers import cut, fill, scatter
+from dbt.machine.block.errors import BadOption, ImageCorrupt, ImageUnsupported
+from dbt.machine.block.node import Extent, Format, Measure
+from dbt.machine.block.ranges import Ranges
+from dbt.machine.block.request import COMPRESSED, MAY_UNMAP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dbt.machine.block.graph import Opening
+    from dbt.machine.block.node import CheckResult, Node
+    from dbt.machine.block.request import Vectors
+
+# What an entry says. PARTIAL: some sectors are here, the others are the backing's; a bitmap tells.
+UNALLOCATED, ZERO, DATA, PACKED, PARTIAL = range(5)
+
+MOST_RUN = 1 << 14  # clusters that one lookup goes through
+COPY = 1 << 20  # bytes that are copied at a time
+MAX_CHECKED = 1 << 30  # clusters of a file that is checked, a byte each
+PAGE_WORDS = 512
+
+
+class TableCache:
+    """Tables of numbers in `file`, read a page at a time, `limit` bytes of them at most. The caller holds a mutex."""
+
+    def __init__(self, file: Node, bits: int, order: str, limit: int = 4 << 20) -> None:
+        self.file = file
+        self.code = "Q" if bits == 64 else "I"
+        self.order = "little" if order == "<" else "big"
+        self.swap = self.order != sys.byteorder
+        self.width = bits // 8
+        self.limit = max(limit // (PAGE_WORDS * self.width), 2)
+        self.pages: dict[tuple[int, int], array[int]] = {}
+
+    def _page(self, base: int, number: int) -> array[int]:
+        page = self.pages.get((base, number))
+        if page is None:
+            page = self._load(base + number * PAGE_WORDS * self.width)
+            while len(self.pages) >= self.limit:
+                del self.pages[next(iter(self.pages))]
+            self.pages[base, number] = page
+        return page
+
+    def _load(self, at: int) -> array[int]:
+        size = PAGE_WORDS * self.width
+        data = self.file.pread(at, max(min(size, self.file.size - at), self.width))
+        words = array(self.code, bytes(data.ljust(size, b"\0"))[:size])
+        if self.swap:
+            words.byteswap()
+        return words
+
+    def get(self, base: int, index: int) -> int:
+        """Entry `index` of the table at `base`."""
+        return self._page(base, index // PAGE_WORDS)[index % PAGE_WORDS]
+
+    def remember(self, base: int, index: int, value: int) -> None:
+        """Change the entry in memory only; somebody else writes it."""
+        self._page(base, index // PAGE_WORDS)[index % PAGE_WORDS] = value
+
+    def put(self, base: int, index: int, value: int) -> None:
+        """Change the entry, on the disk first."""
+        self.file.pwrite(base + index * self.width, value.to_bytes(self.width, self.order))  # type: ignore[arg-type]
+        self.remember(base, index, value)
+
+    def entries(self, base: int, count: int, nothing: int = 0) -> Iterator[tuple[int, int]]:
+        """(index, value) of all entries but those that are `nothing`, read past the cache."""
+        for start in range(0, count, PAGE_WORDS):
+            words = self._load(base + start * self.width)[: count - start]
+            if words.count(nothing) < len(words):
+                for k, value in enumerate(words):
+                    if value != nothing:
+                        yield start + k, value
+
+
+class Mapped(Format):
+    """The base of such formats. They set `cluster`, `size` and `end` (where the file ends), and define what follows."""
+
+    cluster: int
+    end: int
+    zero_entries = True  # whether the tables can say "zeroes"
+    flush_before_link = False  # always, not only if there is a backing
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self.file = opening.child("file")
+        self.ranges = Ranges()
+        self.mutex = threading.RLock()
+        self._unpacked: tuple[int, bytes] | None = None
+
+    # What a format defines. The mutex is held.
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """(kind, offset in the file, how many clusters from here on are nowhere as well, or 1) of a cluster."""
+        raise NotImplementedError
+
+    def link(self, index: int, kind: int, host: int) -> None:
+        """Make the tables say that the cluster is of `kind`, DATA or ZERO, and where it is."""
+        raise ImageUnsupported(self.name, f"{self.driver} images of this kind cannot be written")
+
+    def fresh(self, index: int) -> int:
+        """Room for a cluster, at the end of the file."""
+        host = self.end
+        self.end += self.cluster
+        return host
+
+    def prepare(self) -> None:
+        """Something is about to change: data if not tables."""
+
+    def prepare_tables(self) -> None:
+        """Tables are about to change."""
+
+    def unpack(self, host: int) -> bytes:
+        """The compressed cluster at `host`."""
+        raise NotImplementedError
+
+    def complete(self, index: int, host: int) -> None:
+        """Fill in what a PARTIAL cluster has not yet."""
+        raise NotImplementedError
+
+    # Looking up.
+
+    def locate(self, offset: int, length: int) -> tuple[int, int, int]:
+        """(kind, bytes that are alike from here on, offset in the file). The mutex is held."""
+        cluster = self.cluster
+        index, within = divmod(offset, cluster)
+        last = (offset + length - 1) // cluster
+        kind, host, run = self.place(index)
+        count = run
+        if kind != PACKED:
+            while index + count <= last and count < MOST_RUN:
+                following, at, run = self.place(index + count)
+                if following != kind or (kind == DATA and at != host + count * cluster):
+                    break
+                count += run
+        return kind, min(count * cluster - within, length), host + within if kind == DATA else host
+
+    # Reading.
+
+    def read(self, offset: int, length: int, vectors: Vectors) -> None:
+        held = self.ranges.acquire(offset, offset + length, alone=False)
+        try:
+            self._read(offset, length, vectors)
+        finally:
+            self.ranges.release(held)
+
+    def _read(self, offset: int, length: int, vectors: Vectors) -> None:
+        done = 0
+        while done < length:
+            at = offset + done
+            with self.mutex:
+                kind, count, host = self.locate(at, length - done)
+            part = vectors if count == length else cut(vectors, done, count)
+            if kind == DATA:
+                self.file.read(host, count, part)
+            elif kind == PACKED:
+                within = at % self.cluster
+                scatter(memoryview(self._unpack(host))[within : within + count], part)
+            elif kind == UNALLOCATED:
+                self.read_backing(at, count, part)
+            else:
+                fill(part, 0, count)
+            done += count
+
+    def read_backing(self, offset: int, length: int, vectors: Vectors) -> None:
+        """What is below, and zeroes beyond its end."""
+        backing = self.backing
+        inside = 0 if backing is None else min(length, max(backing.size - offset, 0))
+        if backing is not None and inside:
+            backing.read(offset, inside, cut(vectors, 0, inside))
+        if inside < length:
+            fill(vectors, inside, length - inside)
+
+    def _unpack(self, host: int) -> bytes:
+        kept = self._unpacked
+        if kept is None or kept[0] != host:
+            kept = self._unpacked = (host, self.unpack(host))
+        return kept[1]
+
+    def status(self, offset: int, length: int) -> Extent:
+        with self.mutex:
+            kind, count, host = self.locate(offset, length)
+        if kind == UNALLOCATED:
+            return Extent(count, data=False, zero=self.backing is None, allocated=False)
+        if kind == ZERO:
+            return Extent(count, data=False, zero=True)
+        if kind == PACKED:
+            return Extent(count, data=True, zero=False, compressed=True)
+        return Extent(count, data=True, zero=False, offset=host)
+
+    # Writing.
+
+    def _span(self, offset: int, length: int) -> tuple[int, int]:
+        cluster = self.cluster
+        return offset // cluster * cluster, -(-(offset + length) // cluster) * cluster
+
+    def _in_place(self, offset: int, length: int) -> list[tuple[int, int]] | None:
+        """(offset in the file, bytes) if all of it is there. The mutex is held."""
+        pieces = []
+        while length > 0:
+            kind, count, host = self.locate(offset, length)
+            if kind != DATA or self.place(offset // self.cluster)[0] != DATA:
+                return None
+            pieces.append((host, count))
+            offset += count
+            length -= count
+        return pieces
+
+    def write(self, offset: int, length: int, vectors: Vectors, flags: int = 0) -> None:
+        self.check_writable()
+        if flags & COMPRESSED:
+            self.write_packed(offset, length, vectors)
+            return
+        self.prepare()
+        start, end = self._span(offset, length)
+        with self.ranges.shared(start, end):
+            with self.mutex:
+                pieces = self._in_place(offset, length)
+            if pieces is not None:
+                done = 0
+                for host, count in pieces:
+                    self.file.write(host, count, vectors if count == length else cut(vectors, done, count))
+                    done += count
+                return
+        with self.ranges.alone(start, end):
+            self._write_new(offset, length, vectors)
+
+    def write_packed(self, offset: int, length: int, vectors: Vectors) -> None:
+        """Store compressed clusters."""
+        raise ImageUnsupported(self.name, f"{self.driver} images of this kind have no compressed clusters")
+
+    def _write_new(self, offset: int, length: int, vectors: Vectors) -> None:
+        """Write where clusters are missing. The range is held alone."""
+        new: list[tuple[int, int]] = []
+        run: tuple[int, int, int] | None = None  # what lies behind each other is one write
+        precious = self.flush_before_link
+        self.prepare_tables()
+        done = 0
+        while done < length:
+            index, within = divmod(offset + done, self.cluster)
+            count = min(self.cluster - within, length - done)
+            with self.mutex:
+                kind, host, _ = self.place(index)
+                if kind not in {DATA, PARTIAL}:
+                    host = self.fresh(index)
+            if kind == PARTIAL:
+                self.complete(index, host)
+                precious = True
+            elif kind != DATA:
+                precious |= kind == PACKED or self.backing is not None
+                self._surround(kind, index, host, within, count)
+            if kind != DATA:
+                new.append((index, host))
+            if run is not None and run[1] + run[2] == host + within:
+                run = run[0], run[1], run[2] + count
+            else:
+                self._write_run(run, vectors)
+                run = done, host + within, count
+            done += count
+        self._write_run(run, vectors)
+        if new and precious:
+            self.file.flush()
+        with self.mutex:
+            for index, host in new:
+                self.link(index, DATA, host)
+
+    def _write_run(self, run: tuple[int, int, int] | None, vectors: Vectors) -> None:
+        if run is not None:
+            done, host, count = run
+            self.file.write(host, count, cut(vectors, done, count))
+
+    def _surround(self, kind: int, index: int, host: int, within: int, count: int) -> None:
+        """What a new cluster has before and behind the part that is written."""
+        start, tail = index * self.cluster, within + count
+        for at, length in ((0, within), (tail, self.cluster - tail)):
+            below = 0
+            if kind == PACKED:
+                below = length
+            elif kind == UNALLOCATED and self.backing is not None:
+                below = min(length, max(min(self.backing.size, self.size) - start - at, 0))
+            for piece in range(at, at + below, COPY):
+                size = min(COPY, at + below - piece)
+                buffer = memoryview(bytearray(size))
+                if kind == PACKED:
+                    buffer[:] = self._unpack(self.place(index)[1])[piece : piece + size]
+                else:
+                    self.read_backing(start + piece, size, [buffer])
+                self.file.write(host + piece, size, [buffer])
+            if below < length:
+                self.file.write_zeroes(host + at + below, length - below, MAY_UNMAP)
+
+    def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
+        self.check_writable()
+        self.prepare()
+        with self.ranges.alone(*self._span(offset, length)):
+            while length > 0:
+                with self.mutex:
+                    kind, count, host = self.locate(offset, length)
+                    whole = self.place(offset // self.cluster)[0]
+                if kind == DATA:
+                    self.file.write_zeroes(host, count, flags)
+                elif kind != ZERO and not (kind == UNALLOCATED and self._nothing_below(offset)):
+                    count = self._zero_cluster(whole, offset, count)
+                offset += count
+                length -= count
+
+    def _nothing_below(self, offset: int) -> bool:
+        return self.backing is None or offset >= self.backing.size
+
+    def _zero_cluster(self, kind: int, offset: int, length: int) -> int:
+        """Zero what the backing or a compressed cluster has; the bytes that are zero then."""
+        index, within = divmod(offset, self.cluster)
+        whole = min(self.cluster, self.size - index * self.cluster)
+        if within == 0 and length >= whole and self.zero_entries and kind != PARTIAL:
+            self.prepare_tables()
+            with self.mutex:
+                self.link(index, ZERO, 0)
+            return whole
+        count = min(self.cluster - within, length, COPY)
+        self._write_new(offset, count, [memoryview(bytes(count))])
+        return count
+
+    def discard(self, offset: int, length: int) -> None:
+        self.check_writable()
+        self.prepare()
+        with self.ranges.alone(*self._span(offset, length)):
+            while length > 0:
+                with self.mutex:
+                    kind, count, host = self.locate(offset, length)
+                if kind == DATA:
+                    self.file.discard(host, count)
+                offset += count
+                length -= count
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+class Usage:
+    """Which units of a file are used, for checks: who uses one twice, who lies behind the end, what nobody uses."""
+
+    def __init__(self, node: Format, unit: int, result: CheckResult) -> None:
+        self.unit = unit
+        self.result = result
+        self.limit = node.file.size
+        self.units = -(-self.limit // unit)
+        if self.units > MAX_CHECKED:
+            raise ImageCorrupt(node.name, f"the file has {self.units} clusters, more than can be checked")
+        self.used = bytearray(self.units)
+
+    def take(self, offset: int, length: int, what: str) -> bool:
+        """Note that `what` is there; False, and a corruption, if it cannot be."""
+        if offset + length > self.limit:
+            self.corrupt(f"{what} lies behind the end of the file", offset)
+            return False
+        first, last = offset // self.unit, -(-(offset + length) // self.unit)
+        if any(self.used[first:last]):
+            self.corrupt(f"{what} overlaps with something else", offset)
+            return False
+        self.used[first:last] = b"\1" * (last - first)
+        return True
+
+    def corrupt(self, text: str, offset: int | None = None) -> None:
+        """One more corruption."""
+        self.result.corruptions += 1
+        self.result.note(text, offset)
+
+    def count_leaks(self) -> int:
+        """Note what nobody uses; the number of units at the end that are such."""
+        used_end = self.used.rfind(1) + 1
+        self.result.leaks = self.used.count(0)
+        self.result.image_end = used_end * self.unit
+        if self.result.leaks:
+            self.result.note(f"{self.result.leaks} clusters are not used by anything", self.used.find(0) * self.unit)
+        return self.units - used_end
+
+
+def measured(size: int, cluster: int, data: Iterable[tuple[int, int]], tables: int, extra: int = 0) -> Measure:
+    """The size of an image with `tables` bytes that are always there, and `extra` for each cluster."""
+    last, stored = -1, 0
+    for offset, length in data:
+        first, end = max(offset // cluster, last + 1), -(-(offset + length) // cluster)
+        if end > first:
+            stored += end - first
+            last = end - 1
+    each = cluster + extra
+    return Measure(tables + stored * each, tables + -(-size // cluster) * each)
+
+
+def power_of_two(value: int, low: int, high: int, what: str, name: str) -> None:
+    """BadOption unless `value` is a power of two from `low` to `high`."""
+    if value & value - 1 or not low <= value <= high:
+        raise BadOption(name, f"{what} {value} is no power of two between {low} and {high}")
