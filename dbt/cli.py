@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("run", help="run a program (dragoman run --help)", add_help=False)
     commands.add_parser("img", help="disk images: create, info, convert … (dragoman img --help)", add_help=False)
+    commands.add_parser("nbd", help="export a disk image by NBD (dragoman nbd --help)", add_help=False)
 
     features = commands.add_parser("features", help="guests, engines and instruction-set features implemented")
     features.add_argument("--json", action="store_true", help="print JSON")
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str], origin: Origin) -> int:
         from dbt.machine.block.tool.parser import main as img
 
         return img(words[1:])
+    if words[:1] == ["nbd"]:
+        from dbt.machine.block.tool.serving import main as nbd
+
+        return nbd(words[1:])
     if words in (["help"], []):
         words = ["--help"]
     if words[:2] == ["help", "run"]:

@@ -30,6 +30,12 @@ TOOLS = {
     "gdb-multiarch": "apt-get install gdb-multiarch",
     "qemu-io": "apt-get install qemu-utils",
     "qemu-img": "apt-get install qemu-utils",
+    "nbdinfo": "apt-get install libnbd-bin",
+    "nbdcopy": "apt-get install libnbd-bin",
+    "nbdkit": "apt-get install nbdkit",
+    "nbd-server": "apt-get install nbd-server",
+    "qemu-nbd": "apt-get install qemu-utils",
+    "openssl": "apt-get install openssl",
     USER: "run the tests as one",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }
