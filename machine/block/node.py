@@ -200,6 +200,8 @@ class Protocol(Node):
     SCHEMES: ClassVar[tuple[str, ...]] = ()
     CREATE_OPTIONS: ClassVar[tuple[Option, ...]] = ()
 
+    NEW_IS_ZERO: ClassVar[bool] = False  # what `create` has made reads as zeroes: a device that was there need not
+
     identity: object = None  # equal for two nodes that are the same storage: finds loops in backing chains
 
     @classmethod

@@ -46,6 +46,8 @@ class File(Protocol):
         Option("preallocation", PREALLOCATION, "off", help="take the space now: falloc, or full (zeroes)"),
     )
 
+    NEW_IS_ZERO = True
+
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
         self._lost: OSError | None = None

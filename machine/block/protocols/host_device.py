@@ -26,6 +26,7 @@ class HostDevice(File):
     driver = "host-device"
     OPTIONS = File.OPTIONS
     CREATE_OPTIONS = ()
+    NEW_IS_ZERO = False
 
     def _settle(self) -> None:
         found = os.fstat(self.fd)

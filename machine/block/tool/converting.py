@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dbt.machine.block.errors import BadOption
 from dbt.machine.block.graph import create_image
-from dbt.machine.block.node import Format, Protocol
 from dbt.machine.block.registry import is_format, protocol_class
 from dbt.machine.block.request import MAY_UNMAP
 from dbt.machine.block.tool import images
@@ -19,6 +18,7 @@ from dbt.machine.block.tool.progress import Progress
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
+    from dbt.machine.block.node import Format
     from dbt.machine.block.spec import Spec
 
 
@@ -64,7 +64,7 @@ def reads_zero(spec: Spec) -> bool:
     """Whether a new image reads as zeroes everywhere: its file was made for it. What existed may hold anything."""
     file = spec.children["file"]
     assert file is not None
-    return not is_format(file.driver) and protocol_class(file.driver).create is not Protocol.create
+    return not is_format(file.driver) and protocol_class(file.driver).NEW_IS_ZERO
 
 
 def _into(options: argparse.Namespace, source: Format, target: Format, *, own: bool, empty: bool = False) -> None:

@@ -216,6 +216,14 @@ def test_into_an_existing_target_zeroes_are_written(img: Img) -> None:
     assert "2097152" in errors
 
 
+def test_a_device_that_was_there_is_not_taken_for_zeroes(img: Img) -> None:
+    data = patchwork("a.raw", 3 * MIB, 3)
+    Path("b.raw").write_bytes(b"\xff" * 3 * MIB)
+    target = "driver=raw,file.driver=host-device,file.filename=b.raw"
+    assert img("convert", "-f", "raw", "-O", "raw", "a.raw", target)[0] == 0
+    assert Path("b.raw").read_bytes() == data
+
+
 def test_options_name_images_too(img: Img) -> None:
     data = patchwork("a.raw", 2 * MIB, 4)
     window = "driver=raw,offset=64K,size=1M,file.driver=file,file.filename=a.raw"
