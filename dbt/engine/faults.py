@@ -10,7 +10,10 @@ from dbt.native import Fn, Ptr, addr, cast, i32, native, new, symbol, syscall, u
 
 from .host_x86_64 import (
     SI_ADDR,
+    SYS_GETPID,
+    SYS_GETTID,
     SYS_SIGACTION,
+    SYS_TGKILL,
     SYSTEM_CALL,
     UC_ERR,
     UC_FLAGS,
@@ -82,11 +85,17 @@ def owner(area: SignalArea, host: u64, pinned: u64) -> u64:
 
 @native(inline=False)
 def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
-    """A fault that is not the guest's: to whoever handled it before us, or to its default action."""
+    """A fault that is not the guest's: to whoever handled it before us, or to its default action.
+
+    A fault comes again when this returns; a signal that was sent has to be sent again.
+    """
     old = area.previous[signo]
     if old > 1:
         handler = cast(Fn[None, i32, Ptr[u8], Ptr[u8]], old)
         handler(i32(signo), info, context)
+        return
+    sent = cast(Ptr[i32], info + SI_CODE)[0] <= 0
+    if sent and old == 1:
         return
     action = new(KernelSigaction)
     action.handler = 0
@@ -94,6 +103,8 @@ def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> No
     action.restorer = 0
     action.mask = 0
     syscall(SYS_SIGACTION, signo, cast(u64, action), 0, 8)
+    if sent:
+        syscall(SYS_TGKILL, syscall(SYS_GETPID), syscall(SYS_GETTID), signo)
 
 
 @native(export=True)
@@ -103,6 +114,9 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
     code = cast(Ptr[i32], info + SI_CODE)[0]
     number = u32(signo)
     fault = number == SIGSEGV or number == SIGBUS or number == SIGFPE or number == SIGILL or number == SIGTRAP
+    if fault and code <= 0 and area.guests == 0:
+        pass_on(area, number, info, context)
+        return
     if not fault or code <= 0:
         note(area, number, info, context)
         return

@@ -448,6 +448,7 @@ class SignalArea(Struct):
     previous: Arr[u64] = array(65)  # handlers that were there before ours: 0 default, 1 ignore
     cpus: Arr[u64] = array(MAX_CPUS)  # all Envs, one of which has made a fault; 0: no CPU
     ring: Arr[SignalRecord] = array(SIGNAL_RING)
+    guests: u64  # programs that run here: signals that somebody sends are theirs
 
 
 MODE_COUNT = 1  # a count stencil at every block head

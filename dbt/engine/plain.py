@@ -51,6 +51,9 @@ class PlainSignals:
         self._noted: list[tuple[int, bytes]] = []
         self._lent: dict[int, Any] = {}
 
+    def guest(self, *, on: bool) -> None:
+        """Nothing: there are no handlers of ours for faults."""
+
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on."""
         del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python

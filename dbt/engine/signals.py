@@ -61,6 +61,7 @@ class Signals:
         self._action = hostmem.map_anonymous(4096)
         self._env_address = 0
         self._slot = -1
+        self._guest = False
         self._lent: dict[int, tuple[bytes, int]] = {}
 
     def start(self, env_address: int) -> None:
@@ -83,6 +84,7 @@ class Signals:
 
     def stop(self) -> None:
         """The CPU goes; with the last one what was there before the first comes back."""
+        self.guest(on=False)
         with _shared.lock:
             if self._slot >= 0:
                 self._area.cpus[self._slot] = 0
@@ -97,6 +99,12 @@ class Signals:
         if self._action:
             hostmem.unmap_memory(self._action, 4096)
             self._action = 0
+
+    def guest(self, *, on: bool) -> None:
+        """Whether a program runs on this CPU, to which signals of the kinds that faults have may be sent."""
+        with _shared.lock:
+            self._area.guests += (on and not self._guest) - (self._guest and not on)
+            self._guest = on
 
     def _give_stack(self) -> None:
         """An alternate stack for the first thread, if it has none; it stays. Translated code needs none."""

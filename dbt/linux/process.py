@@ -132,6 +132,7 @@ class Process:
         self.listings: set[int] = set()  # descriptors open on /proc/self/fd
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.fd_limit = max(soft - _RESERVED_DESCRIPTORS, 64) if soft > 0 else 1 << 30
+        cpu.signals.guest(on=True)
         if ignored is not None:
             self.signals.start()
         if not strace:

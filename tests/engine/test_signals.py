@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -57,6 +59,36 @@ def test_cpus_close_in_any_order(order: tuple[int, ...]) -> None:
     now = actions()
     before.pop(0), now.pop(0)
     assert now == before
+
+
+CHILD = """
+import ctypes, faulthandler, signal, sys
+import dbt
+faulthandler.enable()
+cpu = dbt.open_cpu(engine=sys.argv[1])
+cpu.memory.map(0x10000, 4096, "rwx")
+cpu.memory.write(0x10000, (0xF9400020).to_bytes(4, "little"))
+cpu.registers["x1"] = 0x50000
+for _ in range(3):
+    assert cpu.run(0x10000) == dbt.MemoryFault(0x10000, 0x50000, "read")
+if sys.argv[2] == "late":
+    faulthandler.disable()
+    faulthandler.enable()
+    assert cpu.run(0x10000) == dbt.MemoryFault(0x10000, 0x50000, "read")
+print("fine", flush=True)
+signal.raise_signal(signal.SIGFPE) if sys.argv[3] == "raise" else ctypes.string_at(8)
+"""
+
+
+@pytest.mark.parametrize("engine", ["baseline", "optimizer", "interpreter"])
+@pytest.mark.parametrize(("how", "signo"), [("raise", signal.SIGFPE), ("touch", signal.SIGSEGV)])
+def test_a_bug_of_the_host_s_is_still_told(engine: str, how: str, signo: int) -> None:
+    """The handler from before ours, faulthandler's, gets what is not the guest's; the process dies of the signal."""
+    done = subprocess.run([sys.executable, "-c", CHILD, engine, "early", how], capture_output=True, check=False)
+    assert done.stdout == b"fine\n", done.stderr
+    assert done.returncode == -signo
+    assert b"Fatal Python error" in done.stderr
+    assert b'File "<string>", line' in done.stderr
 
 
 def test_a_handler_of_python_s_comes_back() -> None:

@@ -27,6 +27,10 @@ class FakeSignals:
         self.env = env
         self.arrived: list[tuple[int, bytes]] = []
         self.dispositions: dict[int, object] = {}
+        self.guests = False
+
+    def guest(self, *, on: bool) -> None:
+        self.guests = on
 
     def install(self, signo: int, flags: int = 0) -> None:
         self.dispositions[signo] = ("handler", flags)

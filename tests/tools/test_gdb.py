@@ -46,6 +46,7 @@ int main(int argc, char **argv)
     return got == SIGUSR1 ? r : 99;
 }
 """
+ENGINES = ("baseline", "interpreter", "optimizer")
 NEEDS = pytest.mark.needs("gdb-multiarch", "aarch64-linux-gnu-gcc")
 START = ("set pagination off", "set confirm off", "target remote {socket}")
 QUIET = "handle SIGUSR1 nostop noprint pass"
@@ -101,7 +102,7 @@ def debug(tmp_path: Path, guest: Path) -> Iterator[Callable[..., tuple[str, int]
 
 
 @NEEDS
-@pytest.mark.parametrize("engine", ["baseline", "interpreter", "optimizer"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_breakpoints_steps_and_registers(debug: Callable[..., tuple[str, int]], engine: str) -> None:
     said, status = debug(
         QUIET, "break work", "continue", "bt", "stepi", "stepi", "p $pc == $x30", "finish", "p counter",
@@ -118,8 +119,11 @@ def test_breakpoints_steps_and_registers(debug: Callable[..., tuple[str, int]], 
 
 
 @NEEDS
-def test_watchpoints(debug: Callable[..., tuple[str, int]]) -> None:
-    said, status = debug(QUIET, "watch counter", "continue", "continue", "delete", "rwatch got", "continue", "continue")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_watchpoints(debug: Callable[..., tuple[str, int]], engine: str) -> None:
+    said, status = debug(
+        QUIET, "watch counter", "continue", "continue", "delete", "rwatch got", "continue", "continue", engine=engine
+    )
     assert "Old value = 0\nNew value = 1" in said
     assert "Old value = 1\nNew value = 3" in said
     assert "Hardware read watchpoint 2: got\n\nValue = 10" in said
@@ -141,9 +145,12 @@ def test_signals_are_shown_and_passed_or_not(debug: Callable[..., tuple[str, int
 
 
 @NEEDS
-@pytest.mark.parametrize("argument", ["spin", "read"])
-def test_ctrl_c(debug: Callable[..., tuple[str, int]], argument: str) -> None:
-    said, status = debug(QUIET, "echo now running\\n", "continue", "bt", "kill", argument=argument, interrupt=2.5)
+@pytest.mark.parametrize(("argument", "engine"), [("read", "baseline"), *(("spin", engine) for engine in ENGINES)])
+def test_ctrl_c(debug: Callable[..., tuple[str, int]], argument: str, engine: str) -> None:
+    said, status = debug(
+        QUIET, "break work", "continue", "delete", "echo now running\\n", "continue", "bt", "kill",
+        argument=argument, interrupt=1.5, engine=engine,
+    )  # fmt: skip
     assert "received signal SIGINT" in said
     assert "in main" in said
     assert status == -signal.SIGKILL
@@ -250,6 +257,32 @@ def test_nonsense_does_no_harm(bare: tuple[dbt.CPU, Client, threading.Thread]) -
             break
     assert client.ask(b"?") == b"T05thread:1;"
     client.socket.sendall(b"$" + b"0" * 100000 + b"#")
+
+
+@pytest.mark.parametrize("sent", [b"", b"$", b"$g", packet(b"m10000,1000"), packet(b"k"), packet(b"s")])
+def test_a_client_that_goes_at_any_time(bare: tuple[dbt.CPU, Client, threading.Thread], sent: bytes) -> None:
+    """It is let go, and the next one is served."""
+    cpu, client, thread = bare
+    client.socket.sendall(sent)
+    client.socket.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    cpu.registers["pc"] = CODE
+    assert cpu.run() == dbt.SystemCall(CODE + 8, 0, (5, 0, 0, 0, 0, 0))
+
+
+def test_another_client_after_the_first(bare: tuple[dbt.CPU, Client, threading.Thread], tmp_path: Path) -> None:
+    cpu, client, thread = bare
+    assert client.ask(b"D") == b"OK"
+    thread.join(20)
+    again = threading.Thread(target=cpu.serve_gdb, args=(str(tmp_path / "again"),))
+    again.start()
+    second = Client(str(tmp_path / "again"))
+    assert second.ask(b"s") == b"T05thread:1;"
+    assert second.ask(b"D") == b"OK"
+    second.socket.close()
+    again.join(20)
+    assert cpu.registers["x0"] == 5
 
 
 def test_escapes_and_signals() -> None:
