@@ -284,33 +284,31 @@ class Qcow2(Format):
             done += count
 
     def try_read(self, offset: int, length: int, vectors: Vectors) -> bool:
+        """Without the mutex, which a worker may hold for long: what was found in the table must be there after it.
+
+        Had the cluster become another's meanwhile, the entry would have changed first.
+        """
         geometry = self.geometry
         within = offset & geometry.cluster_size - 1
         if within + length > geometry.cluster_size or geometry.words == 2 or self.external:
             return False
-        mutex = self.meta.mutex
-        if not mutex.acquire(blocking=False):
+        tables, index = self.meta.l2, offset >> geometry.l1_shift
+        table = tables.get(index)
+        if table is None:
             return False
-        try:  # held while data moves: the cluster cannot become another's
-            table = self.meta.l2.get(offset >> geometry.l1_shift)
-            if table is None:
-                return False
-            entry = table.words[(offset >> geometry.cluster_bits) & geometry.l2_entries - 1]
-            host = entry & OFFSET
-            if host and not entry & (COMPRESSED | ZERO) and not host & geometry.cluster_size - 1:
-                return self.file.try_read(host + within, length, vectors)
-            if entry == ZERO and self.header.version >= 3:
-                fill(vectors, 0, length)
-                return True
-            if not entry:
-                if self.backing is None:
-                    fill(vectors, 0, length)
-                    return True
-                if offset + length <= self.backing.size:
-                    return self.backing.try_read(offset, length, vectors)
+        i = (offset >> geometry.cluster_bits) & geometry.l2_entries - 1
+        entry = table.words[i]
+        host = entry & OFFSET
+        if host and not entry & (COMPRESSED | ZERO) and not host & geometry.cluster_size - 1:
+            done = self.file.try_read(host + within, length, vectors)
+        elif (entry == ZERO and self.header.version >= 3) or (not entry and self.backing is None):
+            fill(vectors, 0, length)
+            done = True
+        elif not entry and self.backing is not None and offset + length <= self.backing.size:
+            done = self.backing.try_read(offset, length, vectors)
+        else:
             return False
-        finally:
-            mutex.release()
+        return done and tables.get(index) is table and table.words[i] == entry
 
     def _unpack(self, entry: int) -> bytes:
         kept = self._unpacked

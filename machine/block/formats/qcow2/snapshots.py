@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.block.errors import BadOption, BlockError, ImageCorrupt
+from dbt.machine.block.errors import BadOption, BlockError, ImageCorrupt, ImageUnsupported
 from dbt.machine.block.formats.qcow2.layout import (
     COMPRESSED,
     COPIED,
@@ -267,11 +267,19 @@ def apply(node: Qcow2, name: str) -> None:
         active[i] = entry & ~COPIED
     node.set_dirty()
     node.meta.flush()
-    _refer(node, l1)
+    try:
+        _refer(node, l1)
+        counted = True
+    except ImageUnsupported:  # narrow refcounts: there is room when the old state's references are gone
+        counted = False
+        node.set_dirty()
     node.meta.flush()
     old = node.meta.l1[:]
     install_l1(node, active, size=size)
     _unrefer(node, old)
+    node.meta.flush()
+    if not counted:
+        _refer(node, l1)
     node.meta.flush()
     node.size = size
     _mark_copied(node)
