@@ -138,7 +138,8 @@ def _run_worker(store: Store, jobs: list[str]) -> None:
         if not before and signal.SIGCHLD not in blocked:
             signal.sigtimedwait([signal.SIGCHLD], 0)  # of the middle process, which the guest knows nothing of
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        # Not SIG_SETMASK: a guest may have blocked signals that Python says are none (32 and 33).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - blocked)
     if trouble is not None:
         worker.close()
         _workers.clear()

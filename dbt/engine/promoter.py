@@ -116,6 +116,7 @@ class Promoter:
                 if not before and signal.SIGCHLD not in blocked:
                     signal.sigtimedwait([signal.SIGCHLD], 0)  # of the middle process
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                # Not SIG_SETMASK: see build.py
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - blocked)
             self._connection.settimeout(PATIENCE)
         return self._connection
