@@ -114,6 +114,11 @@ class Mapped(Format):
         """Make the tables say that the cluster is of `kind`, DATA or ZERO, and where it is."""
         raise ImageUnsupported(self.name, f"{self.driver} images of this kind cannot be written")
 
+    def link_all(self, kind: int, new: list[tuple[int, int]]) -> None:
+        """`link` of many."""
+        for index, host in new:
+            self.link(index, kind, host)
+
     def fresh(self, index: int) -> int:
         """Room for a cluster, at the end of the file."""
         host = self.end
@@ -276,9 +281,9 @@ class Mapped(Format):
         self._write_run(run, vectors)
         if new and precious:
             self.file.flush()
-        with self.mutex:
-            for index, host in new:
-                self.link(index, DATA, host)
+        if new:
+            with self.mutex:
+                self.link_all(DATA, new)
 
     def _write_run(self, run: tuple[int, int, int] | None, vectors: Vectors) -> None:
         if run is not None:

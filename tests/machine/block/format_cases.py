@@ -17,6 +17,8 @@ BACKED = {"backing_file": "below.raw", "backing_fmt": "raw"}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("qed", {}), ("qed", {"cluster_size": 4096, "table_size": 2}), ("qed", {"cluster_size": 1 << 20, "table_size": 16}),
     ("qed", BACKED), ("qed", {"cluster_size": 8192, **BACKED}),
+    ("vhdx", {}), ("vhdx", {"block_size": MIB, "block_state_zero": False}), ("vhdx", {"log_size": 2 * MIB}),
+    ("vhdx", {"subformat": "fixed"}),
 ]  # fmt: skip
 CHECKED = {"qed", "vhdx", "vmdk", "vdi"}  # what qemu-img check can check
 
@@ -35,7 +37,9 @@ def tool(folder: Path, *words: str) -> str:
 
 
 def qemu_options(options: dict[str, Any]) -> list[str]:
-    words = [f"{key}={'on' if value is True else value}" for key, value in options.items()]
+    words = [
+        f"{key}={value if not isinstance(value, bool) else 'on' if value else 'off'}" for key, value in options.items()
+    ]
     return ["-o", ",".join(words)] if words else []
 
 
