@@ -18,7 +18,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qed", {}), ("qed", {"cluster_size": 4096, "table_size": 2}), ("qed", {"cluster_size": 1 << 20, "table_size": 16}),
     ("qed", BACKED), ("qed", {"cluster_size": 8192, **BACKED}),
     ("vhdx", {}), ("vhdx", {"block_size": MIB, "block_state_zero": False}), ("vhdx", {"log_size": 2 * MIB}),
-    ("vhdx", {"subformat": "fixed"}),
+    ("vhdx", {"subformat": "fixed"}), ("vdi", {}), ("vdi", {"static": True}),
+    ("vpc", {"force_size": True}), ("vpc", {"subformat": "fixed", "force_size": True}),
 ]  # fmt: skip
 CHECKED = {"qed", "vhdx", "vmdk", "vdi"}  # what qemu-img check can check
 
