@@ -20,6 +20,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vhdx", {}), ("vhdx", {"block_size": MIB, "block_state_zero": False}), ("vhdx", {"log_size": 2 * MIB}),
     ("vhdx", {"subformat": "fixed"}), ("vdi", {}), ("vdi", {"static": True}),
     ("vpc", {"force_size": True}), ("vpc", {"subformat": "fixed", "force_size": True}),
+    ("vmdk", {}), ("vmdk", {"zeroed_grain": True, "adapter_type": "lsilogic"}), ("vmdk", {"compat6": True}),
 ]  # fmt: skip
 CHECKED = {"qed", "vhdx", "vmdk", "vdi"}  # what qemu-img check can check
 

@@ -296,3 +296,31 @@ def test_vhdx_log_wraps(tmp_path: Path) -> None:
         for block in range(200):
             assert bytes(whole.read(block << 20, 1024)) == bytes([block + 1]) * 512 + bytes(512)
             assert bytes(replayed.read(block << 20, 1024)) == bytes([block + 1]) * 512 + bytes(512)
+
+
+def test_vmdk_streams_both_ways(tmp_path: Path) -> None:
+    content = b"".join(bytes([k]) * 50_000 + random.Random(k).randbytes(30_000) for k in range(30)) + bytes(SIZE)
+    content = content[:SIZE]
+    (tmp_path / "r").write_bytes(content)
+    words = ("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", "r", "q")
+    tool(tmp_path, *words)
+    create_image(str(tmp_path / "a"), "vmdk", SIZE, {"subformat": "streamOptimized"})
+    with opened(tmp_path, "a", "vmdk", writable=True) as disk:
+        for at in range(0, 2_400_000, 65536):
+            disk.write(at, content[at : at + 65536])
+        with pytest.raises(BlockError, match="written once"):
+            disk.write(0, b"x")
+    for name in "aq":
+        with opened(tmp_path, name, "vmdk") as disk:
+            assert bytes(disk.read(0, SIZE)) == content
+            assert bytes(disk.read(100_001, 10)) == content[100_001:100_011]
+            assert disk.status(0, 1).compressed
+            assert disk.node.check().clean  # type: ignore[attr-defined]
+        assert qemu_content(tmp_path, "vmdk", name) == content
+
+
+@pytest.mark.parametrize("kind", ["monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_vmdk_of_several_files_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    tool(tmp_path, "qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={kind}", "q.vmdk", "4M")
+    with pytest.raises(BlockError, match=kind):
+        open_image(str(tmp_path / "q.vmdk"), "vmdk")
