@@ -75,6 +75,8 @@ class Opening:
     def named(self, name: str, driver: str | None, what: str) -> Spec:
         """The Spec for a name that stands inside this image, after the policy has been asked."""
         hint = "if you trust the image, allow it (--allow-backing), or describe the child yourself"
+        if "\0" in name:
+            raise ImageCorrupt(self.name, f"the name of its {what} has a byte of zero in it: {name!r}")
         folder = os.path.dirname(self.name)
         if not is_filename(name):
             if not self.allow_backing:

@@ -324,3 +324,9 @@ def test_vmdk_of_several_files_is_refused_by_name(tmp_path: Path, kind: str) -> 
     tool(tmp_path, "qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={kind}", "q.vmdk", "4M")
     with pytest.raises(BlockError, match=kind):
         open_image(str(tmp_path / "q.vmdk"), "vmdk")
+
+
+def test_a_backing_name_that_no_file_can_have(tmp_path: Path) -> None:
+    create_image(str(tmp_path / "a"), "qed", 1 << 20, {"backing_file": "be\0low", "backing_fmt": "raw"})
+    with pytest.raises(BlockError, match="has a byte of zero in it"):
+        open_image(str(tmp_path / "a"), "qed")
