@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .guests import GUESTS, PLAIN
 from .measure import BenchError, Command, Figure, check, pairs, peak_mebibytes, wall_seconds
+from .storage import storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,5 +155,6 @@ SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "shell": shell,
     "translation": translation,
     "first": first,
+    "storage": storage,
     "instrumentation": instrumentation,
 }
