@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIZE = 1 << 30
 MIB = 1 << 20
+SHELL = "/bin/sh"
 
 
 def storage(setting: Setting) -> Iterator[Figure]:
@@ -58,12 +59,17 @@ def _convert(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
     )
     for name, image, made, more in cases:
         words_ = ["convert", "-q", "-f", image.suffix[1:], "-O", made, *more, str(image)]
-        ours: Command = [setting.dragoman, "img", *words_, folder / "ours"]
-        theirs: Command = [tool, *words_, folder / "theirs"]
+        ours = _afresh(folder / "ours", [setting.dragoman, "img", *words_])
+        theirs = _afresh(folder / "theirs", [tool, *words_])
         times = pairs(ours, theirs, setting.environ, setting.rounds)
         compared = [tool, "compare", "-q", "-f", made, "-F", made, folder / "ours", folder / "theirs"]
         check(compared, setting.environ)
         yield Figure(name, "s", *times, goal=0.7, kind="storage")
+
+
+def _afresh(target: Path, command: Command) -> Command:
+    """The command, with a target that is not there: an old one costs us its space until the new one is whole."""
+    return [SHELL, "-c", 'rm -f "$0" && exec "$@" "$0"', target, *command]
 
 
 def _requests(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
