@@ -1,111 +1,100 @@
-"""Disks against qemu-img: converting, reading, writing, describing, in pairs on the same files of one folder."""
+"""Storage figures in pairs against qemu: `python -m bench.storage [FOLDER]` (DESIGN: ratios of one run).
+
+Sequential reads and writes of an allocated qcow2 image, by 1 MiB, against qemu-io; 4 KiB random reads 32 deep against
+qemu-img bench (which reads in strides); info of a 64 TiB image. Everything is in the page cache.
+"""
 
 from __future__ import annotations
 
-import json
 import random
-import re
-import shutil
+import resource
 import subprocess
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable  # noqa: TC003 - costs nothing here
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .measure import BenchError, Command, Figure, check, pairs
+from dbt.machine.block import READ, WRITE, Disk, Request, open_image
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .suites import Setting
-
-SIZE = 1 << 30
-MIB = 1 << 20
-SHELL = "/bin/sh"
+SIZE, STEP, READS, DEPTH = 1 << 30, 1 << 20, 100_000, 32
+QEMU_BENCH = ["qemu-img", "bench", "-q", "-c", str(READS), "-d", str(DEPTH), "-s", "4096", "-S", str(1 << 20)]
+INFO = "from dbt.machine.block import describe, open_image; describe(open_image('big.qcow2'))"
 
 
-def storage(setting: Setting) -> Iterator[Figure]:
-    """All figures of disks."""
-    tool = shutil.which("qemu-img")
-    if tool is None:
-        raise BenchError("qemu-img is missing: apt-get install qemu-utils")
-    folder = Path(tempfile.mkdtemp(prefix="disks-", dir=setting.cache))
-    try:
-        yield from _convert(setting, tool, folder)
-        yield from _requests(setting, tool, folder)
-        yield from _info(setting, tool, folder)
-    finally:
-        shutil.rmtree(folder)
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
-def _convert(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
-    """Each side writes a file of its own, again and again, as a user's command does."""
-    full, sparse, text = (folder / f"{name}.raw" for name in ("full", "sparse", "text"))
-    noise = random.Random(1)
-    blocks = [noise.randbytes(MIB) for _ in range(16)]
-    with full.open("wb") as data, sparse.open("wb") as zeroes, text.open("wb") as words:
-        for n in range(SIZE // MIB):
-            block = blocks[n % 16]
-            data.write(block)
-            zeroes.write(block if n % 4 == 0 else bytes(MIB))
-            if n % 4 == 0:
-                words.write(block[: MIB // 4].hex().encode() + bytes(MIB // 2))  # halves, and zeroes
-    source = folder / "full.qcow2"
-    check([tool, "convert", "-q", "-f", "raw", "-O", "qcow2", full, source], setting.environ)
-    cases: tuple[tuple[str, Path, str, list[str]], ...] = (
-        ("convert raw to qcow2", full, "qcow2", []),
-        ("convert qcow2 to raw", source, "raw", []),
-        ("convert, three quarters written zeroes", sparse, "qcow2", []),
-        ("convert to zstd clusters", text, "qcow2", ["-c", "-o", "compression_type=zstd"]),
-    )
-    for name, image, made, more in cases:
-        words_ = ["convert", "-q", "-f", image.suffix[1:], "-O", made, *more, str(image)]
-        ours = _afresh(folder / "ours", [setting.dragoman, "img", *words_])
-        theirs = _afresh(folder / "theirs", [tool, *words_])
-        times = pairs(ours, theirs, setting.environ, setting.rounds)
-        compared = [tool, "compare", "-q", "-f", made, "-F", made, folder / "ours", folder / "theirs"]
-        check(compared, setting.environ)
-        yield Figure(name, "s", *times, goal=0.7, kind="storage")
+def run(disk: Disk, operation: int, offsets: list[int], length: int, depth: int) -> None:
+    """Requests at `offsets`, `depth` of them in flight."""
+    buffers = [memoryview(bytearray(length)) for _ in range(depth)]
+    room = threading.Semaphore(depth)
+
+    def done(request: Request) -> None:
+        assert request.error is None
+        buffers.append(request.vectors[0])
+        room.release()
+
+    for at in offsets:
+        room.acquire()
+        request = Request(operation, at, [buffers.pop()], done)
+        if disk.submit(request):
+            done(request)
+    disk.drain()
 
 
-def _afresh(target: Path, command: Command) -> Command:
-    """The command, with a target that is not there: an old one costs us its space until the new one is whole."""
-    return [SHELL, "-c", 'rm -f "$0" && exec "$@" "$0"', target, *command]
+def qemu_io(folder: Path, word: str) -> float:
+    """Seconds of qemu-io for the whole image by steps, without its start."""
+    tool = ["qemu-io", "-t", "unsafe", "-f", "qcow2"]
+    commands = [part for at in range(0, SIZE, STEP) for part in ("-c", f"{word} {at} {STEP}")]
+
+    def call(words: list[str]) -> Callable[[], object]:
+        return lambda: subprocess.run([*tool, *words, "a.qcow2"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    return timed(call(commands)) - timed(call(["-c", "read 0 512"]))
 
 
-def _requests(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
-    """Requests on an allocated qcow2, timed by both sides themselves, without the start of the process."""
-    image = folder / "full.qcow2"
-    scattered = 4096 * 25_999  # a step that goes round the disk and comes by everywhere
-    cases: tuple[tuple[str, list[str], float], ...] = (
-        ("sequential reads of 1 MiB", ["-c", "1000", "-d", "8", "-s", "1M"], 0.6),
-        ("sequential writes of 1 MiB", ["-w", "-c", "1000", "-d", "8", "-s", "1M"], 0.6),
-        ("scattered reads of 4 KiB, depth 32", ["-c", "50000", "-d", "32", "-s", "4096", "-S", str(scattered)], 0.3),
-    )
-    for name, words, goal in cases:
-        ours: list[float] = []
-        theirs: list[float] = []
-        for _ in range(setting.rounds):
-            said = _output([setting.dragoman, "img", "bench", "--json", "-f", "qcow2", *words, image], setting)
-            ours.append(float(json.loads(said)["seconds"]))
-            said = _output([tool, "bench", "-q", "-t", "writeback", "-f", "qcow2", *words, image], setting)
-            found = re.search(r"completed in ([\d.]+) seconds", said)
-            if found is None:
-                raise BenchError(f"qemu-img bench says {said!r}")
-            theirs.append(float(found[1]))
-        yield Figure(name, "s", ours, theirs, goal=goal, kind="storage")
+def main() -> None:
+    """Print the table."""
+    folder = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+
+    def quiet(*words: str) -> None:
+        subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    quiet("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", str(SIZE))
+    quiet("qemu-img", "create", "-q", "-f", "qcow2", "big.qcow2", "64T")
+    quiet("qemu-io", "-f", "qcow2", "-c", f"write -P 5 0 {SIZE}", "a.qcow2")
+    spec = {"driver": "qcow2", "file": {"driver": "file", "filename": str(folder / "a.qcow2"), "no-flush": True}}
+    steps = list(range(0, SIZE, STEP))
+    places = [random.Random(1).randrange(SIZE // 4096) * 4096 for _ in range(READS)]
+    print("figure               qemu      ours     ratio")
+    for _ in range(2):
+        rows = [
+            ("sequential read", qemu_io(folder, "read"), READ),
+            ("sequential write", qemu_io(folder, "write"), WRITE),
+        ]
+        for name, theirs, operation in rows:
+            with Disk(open_image(spec, writable=operation == WRITE)) as disk:
+                ours = timed(lambda d=disk, o=operation: run(d, o, steps, STEP, 8))  # type: ignore[misc]
+            print(f"{name:18} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:7.2f}")
+        theirs = timed(lambda: quiet(*QEMU_BENCH, "-f", "qcow2", "a.qcow2"))
+        with Disk(open_image(spec)) as disk:
+            ours = timed(lambda d=disk: run(d, READ, places, 4096, DEPTH))  # type: ignore[misc]
+        print(f"{'random 4 KiB reads':18} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:7.2f}")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        quiet(sys.executable, "-c", INFO)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{'info, 64 TiB':18}           {used * 1000:5.0f} ms")
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
 
 
-def _output(command: Command, setting: Setting) -> str:
-    done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchError(f"{' '.join(map(str, command))}: {done.stderr}")
-    return done.stdout
-
-
-def _info(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
-    """The whole command on an image of 64 TiB."""
-    image = folder / "large.qcow2"
-    check([tool, "create", "-q", "-f", "qcow2", image, "64T"], setting.environ)
-    ours: Command = [setting.dragoman, "img", "info", image]
-    times = pairs(ours, [tool, "info", image], setting.environ, setting.rounds * 2)
-    yield Figure("info on 64 TiB", "s", *times, limit=0.06, kind="storage")
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .guests import GUESTS, PLAIN
+from .images import storage
 from .measure import BenchError, Command, Figure, check, pairs, peak_mebibytes, wall_seconds
-from .storage import storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
