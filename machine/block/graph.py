@@ -65,6 +65,8 @@ class Opening:
                 return None
         elif name:
             spec = self.named(name, driver, "backing file")
+            if not is_format(spec.driver):  # the image does not say: by the first bytes
+                spec = Spec(probe(spec), {}, {"file": spec})
         else:
             return None
         above = (*self.above, *identities(self.children.get("file")))

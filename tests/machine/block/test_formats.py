@@ -330,3 +330,61 @@ def test_a_backing_name_that_no_file_can_have(tmp_path: Path) -> None:
     create_image(str(tmp_path / "a"), "qed", 1 << 20, {"backing_file": "be\0low", "backing_fmt": "raw"})
     with pytest.raises(BlockError, match="has a byte of zero in it"):
         open_image(str(tmp_path / "a"), "qed")
+
+
+def test_a_backing_file_whose_format_is_not_said(tmp_path: Path) -> None:
+    create_image(str(tmp_path / "below"), "qcow2", 1 << 20)
+    with Disk(open_image(str(tmp_path / "below"), "qcow2", writable=True)) as disk:
+        disk.write(0, b"b" * 70_000)
+    create_image(str(tmp_path / "a"), "qed", 1 << 20, {"backing_file": "below"})
+    with opened(tmp_path, "a", "qed") as disk:
+        assert bytes(disk.read(0, 1 << 20)) == (b"b" * 70_000).ljust(1 << 20, b"\0")
+    assert qemu_content(tmp_path, "qed", "a") == (b"b" * 70_000).ljust(1 << 20, b"\0")
+    (tmp_path / "below").write_bytes(bytes(1 << 20))
+    with pytest.raises(BlockError, match="no format that is known"):
+        open_image(str(tmp_path / "a"), "qed")
+
+
+CRASHED: list[Case] = [
+    ("qed", {"cluster_size": 4096}), ("qed", {"cluster_size": 4096, "backing_file": "below.raw", "backing_fmt": "raw"}),
+    ("vhdx", {"block_size": 1 << 20}), ("vhdx", {"block_size": 1 << 20, "block_state_zero": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CRASHED, ids=name_of)
+def test_what_was_flushed_survives_a_crash(tmp_path: Path, case: Case) -> None:
+    driver, options = case
+    before, pick = make(tmp_path, driver, options), random.Random(11)
+    below = {"driver": "file", "filename": str(tmp_path / "a"), "no-flush": True}
+    disk = Disk(open_image({"driver": driver, "file": {"driver": "record", "file": below}}, writable=True))
+    record: Any = disk.node.children["file"]
+    sectors = [{bytes(before[at : at + 512])} for at in range(0, SIZE, 512)]
+    now, trace = bytearray(before), [(0, [set(s) for s in sectors])]
+    for step in range(25):
+        offset = pick.randrange(SIZE // 512) * 512
+        length = min(pick.choice([512, 4096, 12288, 65536]), SIZE - offset)
+        data = bytes([step + 1]) * length
+        now[offset : offset + length] = data
+        for sector in range(offset // 512, (offset + length) // 512):
+            sectors[sector] = sectors[sector] | {data[:512]}
+        disk.write(offset, data)
+        trace.append((len(record.log), list(sectors)))
+        if step % 4 == 3:
+            disk.flush()
+            sectors = [{bytes(now[at : at + 512])} for at in range(0, SIZE, 512)]
+            trace.append((len(record.log), list(sectors)))
+    disk.close()
+    for k in range(24):
+        point = pick.randint(0, len(record.log))
+        (tmp_path / "c").write_bytes(record.crash(point, pick))
+        may = next((allowed for length, allowed in trace if length >= point), trace[-1][1])
+        durable = max((length for length, _ in trace if length < point), default=0)
+        allowed_then = next(allowed for length, allowed in reversed(trace) if length <= durable)
+        with opened(tmp_path, "c", driver, writable=True) as after:
+            found = after.node.check()  # type: ignore[attr-defined]
+            assert not found.corruptions, (k, point, found.problems[:3])
+            content = bytes(after.read(0, SIZE))
+        for i, allowed in enumerate(may):
+            assert content[i * 512 : i * 512 + 512] in allowed | allowed_then[i], (k, point, i)
+        if k % 8 == 0 and driver == "vhdx":
+            tool(tmp_path, "qemu-img", "check", "-f", driver, "c")

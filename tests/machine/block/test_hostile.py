@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dbt.machine.block import COMPRESSED, WRITE, BlockError, Disk, ImageCorrupt, Request, create_image, open_image
+from dbt.machine.block import (
+    COMPRESSED,
+    WRITE,
+    BlockError,
+    Disk,
+    ImageCorrupt,
+    Request,
+    create_image,
+    open_image,
+    open_node,
+    parse_spec,
+)
 from dbt.machine.block.registry import format_class, names
 
 MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "400"))
@@ -148,7 +159,9 @@ def test_noise_is_no_image(tmp_path: Path, driver: str) -> None:
         with pytest.raises(BlockError) as caught:
             open_image(str(path), driver)
         assert str(path) in str(caught.value)
-        assert not format_class(driver).probe(path.read_bytes(), None)  # type: ignore[arg-type]
+        file = open_node(parse_spec(str(path)), writable=False)
+        assert not format_class(driver).probe(path.read_bytes(), file)
+        file.close()
 
 
 def test_a_compressed_bomb_is_an_error(tmp_path: Path) -> None:

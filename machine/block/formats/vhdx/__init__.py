@@ -272,8 +272,10 @@ class Vhdx(Mapped):
             with self.mutex:
                 if self.log is None:
                     guids = {name: uuid4().bytes_le for name in ("FileWriteGuid", "DataWriteGuid", "LogGuid")}
+                    log = LogWriter(self.file, self.header, guids["LogGuid"])
+                    log.write([(self.bat_at, bytes(self.file.pread(self.bat_at, SECTOR)))])  # changes nothing
                     self._write_header(**guids)
-                    self.log = LogWriter(self.file, self.header)
+                    self.log = log
 
     def complete(self, index: int, host: int) -> None:
         """The parent's sectors of a partially present block."""

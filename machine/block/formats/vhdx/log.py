@@ -184,10 +184,13 @@ def pending(file: Node, header: Header, name: str) -> list[Entry]:
 
 
 class LogWriter:
-    """Writes entries from the start of the log on, with numbers from 1; the header's LogGuid is new."""
+    """Writes entries from the start of the log on, with numbers from 1; `guid` is new.
 
-    def __init__(self, file: Node, header: Header) -> None:
-        self.file, self.guid = file, header.LogGuid
+    The first entry is written before the header names the log: a log that is named and empty is corrupt (2.3.3).
+    """
+
+    def __init__(self, file: Node, header: Header, guid: bytes) -> None:
+        self.file, self.guid = file, guid
         self.offset, self.length = header.LogOffset, header.LogLength
         self.number = 0
         self.head = 0  # where the next goes
