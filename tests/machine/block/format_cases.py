@@ -122,4 +122,4 @@ def exercise(image: dict[str, Any], pick: random.Random) -> str:
     return wrong
 
 
-MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "150"))  # about, of each format; 100000 on demand
+MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "150"))  # of each format; 100000 on demand

@@ -121,7 +121,7 @@ def test_mutated_images_end_in_success_or_in_our_error(tmp_path: Path, case: Cas
     tables = interesting(good)
     spec = {"driver": driver, "file": {"driver": "file", "filename": str(tmp_path / "m"), "no-flush": True}}
     failures = 0
-    for _ in range(max(MUTANTS // 5, 5)):
+    for _ in range(-(-MUTANTS // sum(kind == driver for kind, _ in CASES))):
         data = bytearray(good)
         for _ in range(pick.choice([1, 1, 2, 5])):
             if places and pick.random() < 0.5:
