@@ -16,6 +16,8 @@ CODE, DATA, SIZE = 0x10000, 0x40000, 0x10000
 WORDS: Final = 1024
 BUDGET: Final = 1500  # instructions of one page
 STARTS: Final = 16  # places of it to begin at
+ONWARD: Final = 0.7  # how often the next place is behind where the last run stopped
+MASK64: Final = (1 << 64) - 1
 SAMPLES: Final = ("hello", "matrix", "sort", "string")
 
 
@@ -68,7 +70,9 @@ class Attempts:
         left = BUDGET
         for _ in range(STARTS):
             before = cpu.executed
-            start = cpu.registers["pc"] + 4 if found and random.random() < 0.7 else CODE + 4 * random.randrange(WORDS)
+            start = CODE + 4 * random.randrange(WORDS)
+            if found and random.random() < ONWARD:
+                start = cpu.registers["pc"] + 4 & MASK64
             try:
                 stopped = cpu.run(start, budget=left)
                 found.append(type(stopped).__name__)
