@@ -192,6 +192,9 @@ def _rmw(low: Lowering, op: Op) -> Operand:
     if big and op.attrs["op"] not in ("and", "or", "xor", "xchg"):
         raise IRError(f"{op!r}: no big-endian arithmetic in memory")
     given = _swapped(low, op, low.use(value), value.type)
+    # In a region the value may be a constant. An `or` with 0 LLVM would make a load, which does not fault where the
+    # memory is read-only: it must not know.
+    given = low.emit(f'call {text} asm "", "=r,0"({text} {given})')
     pointer = host_pointer(low, address)
     name = _RMW[str(op.attrs["op"])]
     old = low.emit(f"atomicrmw volatile {name} ptr {pointer}, {text} {given} seq_cst, align {value.type.width // 8}")

@@ -148,7 +148,7 @@ def form_region(
     blocks = _blocks(steps, leaders)
     blocks = _ordered(blocks, entry, sites)
     sites = [site for site in sites if site in blocks]
-    live = _live(tables, fetch, blocks, sites, all_flags=all_flags)
+    live = _live(tables, fetch, blocks, sites, stops, all_flags=all_flags)
     return Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words))
 
 
@@ -196,14 +196,20 @@ def successors(block: Block, sites: list[int]) -> list[int]:
 
 
 def _live(
-    tables: Tables, fetch: Fetch, blocks: dict[int, Block], sites: list[int], *, all_flags: bool
+    tables: Tables,
+    fetch: Fetch,
+    blocks: dict[int, Block],
+    sites: list[int],
+    stops: Collection[int],
+    *,
+    all_flags: bool,
 ) -> dict[int, int]:
     """Flags live on entry of blocks and exits; Step.live on the way."""
     live = dict.fromkeys(blocks, 0)
     for block in blocks.values():
         for target in block.targets:
             if target not in live:
-                live[target] = flags_ahead(tables, fetch, target)
+                live[target] = flags_ahead(tables, fetch, target, stops)
     changed = not all_flags
     if all_flags:
         live = dict.fromkeys(live, ALL_FLAGS)
@@ -227,11 +233,11 @@ def _live(
     return live
 
 
-def flags_ahead(tables: Tables, fetch: Fetch, pc: int) -> int:
+def flags_ahead(tables: Tables, fetch: Fetch, pc: int, stops: Collection[int] = ()) -> int:
     """The flags that code at `pc` may read before it writes them, as translate.live_flags."""
     read = killed = 0
     for _ in range(LOOK_AHEAD):
-        word = fetch(pc)
+        word = None if pc in stops else fetch(pc)  # whoever stops there may look at all of them
         if word is None:
             break
         decoded = tables.decode(word, pc)

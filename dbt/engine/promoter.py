@@ -1,7 +1,10 @@
 """The supervisor's side of region compilation: a connection to a process that lives as long as this one.
 
-Messages are pickles behind their length, both ways between processes of our own. A request names the hot block; the
-worker asks for the guest pages that it wants to see, then sends the region or why there is none.
+Messages are pickles behind a mark and their length, both ways between processes of our own. A request names the hot
+block; the worker asks for the guest pages that it wants to see, then sends the region or why there is none.
+
+The worker's standard error is the same socket, so what LLVM has to say before it aborts stands between messages: the
+mark, which no text has in it, tells them apart.
 """
 
 from __future__ import annotations
@@ -23,17 +26,26 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 120.0  # seconds that the worker may take for one region
 DEATHS: Final = 3  # after so many, nothing is promoted any more
+MARK: Final = b"\xffregion\0"
 LENGTH_BYTES: Final = 8
+MOST_TEXT: Final = 4096  # bytes of what is said between messages that are kept, the last ones
 
 
 def send(connection: socket.socket, message: object) -> None:
     """Send a message."""
     data = pickle.dumps(message)
-    connection.sendall(len(data).to_bytes(LENGTH_BYTES, "little") + data)
+    connection.sendall(MARK + len(data).to_bytes(LENGTH_BYTES, "little") + data)
 
 
 def receive(connection: socket.socket) -> Any:
-    """Wait for a message. Raises EOFError where the other side has ended."""
+    """Wait for a message. Raises EOFError where the other side has ended, with what it has said before."""
+    said = bytearray()
+    while not said.endswith(MARK):
+        part = connection.recv(1 if said else len(MARK))
+        if not part:
+            raise EOFError(said.decode("utf-8", "replace").strip())
+        said += part
+        del said[:-MOST_TEXT]
     size = int.from_bytes(_exactly(connection, LENGTH_BYTES), "little")
     return pickle.loads(_exactly(connection, size))  # noqa: S301 - from a process of our own
 
@@ -91,10 +103,12 @@ class Promoter:
                     return value  # type: ignore[no-any-return]
                 self._say(f"no region at {entry:#x}: {value}")
                 return None
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
             self._deaths += 1
             if self._deaths == 1:
                 self._say("the compiler process ended; hot code goes on in the baseline engine")
+                if str(error):
+                    self._say(f"it said: {error}")
             return None
         finally:
             if not finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import subprocess
 import sys
@@ -12,6 +14,10 @@ import pytest
 from dbt.guests import GUESTS
 
 import dbt
+from dbt.engine.cache import open_store
+from dbt.engine.cpu import Cpu
+from dbt.engine.layout import EXIT_UNTIL
+from dbt.engine.promoter import Promoter, send
 from dbt.errors import Unimplemented
 
 if TYPE_CHECKING:
@@ -105,6 +111,53 @@ def test_the_worker_may_die(cpu: dbt.CPU, capfd: pytest.CaptureFixture[str]) -> 
     start(cpu, 5000)
     assert cpu.registers["x3"] == (-5000) % (1 << 64)
     assert capfd.readouterr().err.count("the compiler process ended") == 1
+
+
+def test_all_flags_are_there_at_a_stop_address() -> None:
+    """A region must not think that what stands at a stop, which nobody has run, has the last word on flags."""
+    code = struct.pack("<4I", 0xEB02003F, 0xD503201F, 0xEB04007F, SVC)  # cmp x1, x2; nop; cmp x3, x4; svc
+    cpu = Cpu(engine="optimizer", store=open_store(quiet=True))
+    try:
+        cpu.memory.map(CODE, 0x1000, 7)
+        cpu.memory.write(CODE, code)
+        assert cpu.baseline is not None
+        cpu.baseline.ctx.threshold = 0
+        cpu.set_stops({CODE + 8})
+        cpu.set_reg("x2", 1)
+        cpu.set_reg("pc", CODE)
+        assert (cpu.run(), cpu.reg("pc")) == (EXIT_UNTIL, CODE + 8)
+        assert cpu.baseline.statistics()["regions compiled"] == 1
+        assert cpu.reg("nzcv") == 0x8000_0000
+    finally:
+        cpu.close()
+
+
+# ldclr xzr, x2, [x1]; ldset wzr, w2, [x1]; ldadd xzr; ldeor xzr; ldclrh wzr; stumaxb wzr: with 0, which changes nothing
+@pytest.mark.parametrize("word", [0xF83F1022, 0xB83F3022, 0xF83F0022, 0xF83F2022, 0x783F103F, 0x383F603F])
+def test_an_atomic_that_changes_nothing_faults_on_read_only_memory(cpu: dbt.CPU, word: int) -> None:
+    engine(cpu).ctx.threshold = 0
+    load(cpu, word, SVC)
+    cpu.memory.protect(DATA, 0x1000, "r")
+    assert start(cpu, 0) == dbt.MemoryFault(CODE, DATA, "write")
+    assert engine(cpu).compiled == 1
+
+
+def test_what_the_worker_says_when_it_aborts_is_no_message(capfd: pytest.CaptureFixture[str]) -> None:
+    """LLVM's last words come on the same socket: their first bytes are not the length of an answer."""
+    ours, theirs = socket.socketpair()
+    promoter = Promoter(open_store(), "aarch64")
+    promoter._connection, promoter._owner = ours, os.getpid()
+    with theirs:
+        send(theirs, ("page", 3))
+        theirs.sendall(b"a warning\n")
+        send(theirs, ("failed", "no instruction"))
+        assert promoter.region(CODE, ((), True, True), lambda _address: b"") is None
+        theirs.sendall(b"LLVM ERROR: Cannot select: t1: i8 = something\n")
+        theirs.shutdown(socket.SHUT_WR)
+        assert promoter.region(CODE, ((), True, True), lambda _address: b"") is None
+    said = capfd.readouterr().err
+    assert "no region at 0x10000: no instruction" in said
+    assert "it said: LLVM ERROR: Cannot select" in said
 
 
 @pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.ordinary], ids=lambda guest: guest.name)
