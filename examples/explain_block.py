@@ -9,7 +9,7 @@ from dbt.guests import GUESTS
 
 from dbt.run import RunOptions
 from dbt.tools.commands import load
-from dbt.tools.explain import make, text
+from dbt.tools.explain import explain_block, text
 
 BLOCK = 0x400230
 
@@ -18,8 +18,8 @@ def main() -> None:
     """Explain the hottest block of the guest `hash`."""
     guest = next(guest for guest in GUESTS if guest.name == "hash")
     process = load(RunOptions(str(guest.path), [b"hash"], []))
-    found = make(process, BLOCK, ["baseline"])
-    print(text(found, 150), end="")
+    found = explain_block(process, BLOCK, ["baseline"])
+    print(text([found.table()], 150), end="")
     ops, left = (sum(map(len, column)) for column in (found.ir, found.optimised))
     print(f"{ops} operations, {left} after the passes; {found.size} bytes became {found.columns[0].size}")
     process.cpu.close()

@@ -53,6 +53,12 @@ def compile_region(region: Region, places: Places) -> RegionCode:
 
 def compile_text(text: str, pipeline: str = "default", codegen: int = 1) -> bytes:
     """The object file of a region."""
+    machine, module = optimise(text, pipeline, codegen)
+    return bytes(machine.emit_object(module))
+
+
+def optimise(text: str, pipeline: str = "default", codegen: int = 1) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
+    """LLVM's machine and the module of a region after LLVM's passes."""
     _set_up()
     machine = target_machine("pic", codegen, "small")
     try:
@@ -75,7 +81,7 @@ def compile_text(text: str, pipeline: str = "default", codegen: int = 1) -> byte
             passes.add_new_gvn_pass()
             passes.add_instruction_combine_pass()
     passes.run(module, builder)
-    return bytes(machine.emit_object(module))
+    return machine, module
 
 
 def extract(data: bytes) -> RegionCode:

@@ -30,7 +30,7 @@ from .source import IMM, NPC, PC, TARGET, Flags, Immediate
 from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, UNLIKELY, Body, Declarations, attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dbt.frontends.forms import Form
 
@@ -221,6 +221,7 @@ class RegionLowering(Lowering):
         source = self.source
         source.step = step
         source.body.pc = step.pc  # type: ignore[attr-defined]
+        self.line(f"; {step.pc:x}")  # for tools that show the text: see dbt/tools/explain/lines.py
         self._held.clear()
         self.uses.clear()
         self._numeric.clear()
@@ -262,6 +263,20 @@ class RegionLowering(Lowering):
 def prepared(form: Form, *, flags: bool) -> Template:
     """A form's template as regions use it, with or without the flags that it writes."""
     return forward(dead_code(fold(form.template if flags else drop_flags(form.template))))
+
+
+def block_templates(block: Block, region: Region) -> Iterator[tuple[Step, Template, int]]:
+    """The instructions of a block with the templates that the region has of them, and the flags live behind them."""
+    lives: Sequence[int] = [step.live for step in block.steps[1:]]
+    out = 0
+    for target in successors(block, region.return_sites):
+        out |= region.live[target]
+    last = block.steps[-1].decoded.form.template
+    if last.ops and last.ops[-1].name in ("exit", "goto_indirect"):
+        out = 15
+    for step, live in zip(block.steps, [*lives, out], strict=True):
+        writes = step.metadata.flags_written
+        yield step, prepared(step.decoded.form, flags=not writes or bool(writes & live)), live
 
 
 def region_text(region: Region, places: Places) -> str:
@@ -309,19 +324,9 @@ def _entry(source: RegionSource) -> None:
 def _lower_block(low: RegionLowering, block: Block, region: Region) -> object:
     """Lower a block; returns the flags at its end."""
     flags: object = low.flags
-    lives: Sequence[int] = [step.live for step in block.steps[1:]]
-    out = 0
-    for target in successors(block, region.return_sites):
-        out |= region.live[target]
-    last = block.steps[-1]
-    name = last.decoded.form.template.ops[-1].name if last.decoded.form.template.ops else ""
-    if name in ("exit", "goto_indirect"):
-        out = 15
-    for step, live in zip(block.steps, [*lives, out], strict=True):
-        form = step.decoded.form
-        writes = step.metadata.flags_written
-        template = prepared(form, flags=not writes or bool(writes & live))
-        flags = low.flags
+    last, out = block.steps[-1], 0
+    for step, template, live in block_templates(block, region):
+        flags, out = low.flags, live
         low.instruction(step, template, live)
         if not template.ops or not OPS[template.ops[-1].name].effects & END:
             flags = low.flags

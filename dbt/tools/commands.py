@@ -64,12 +64,15 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     profile.add_argument("--html", metavar="FILE", help="write a page for a browser")
     profile.add_argument("-n", "--top", type=int, default=20, metavar="N", help="functions and blocks of the text")
 
-    explain = command("explain", "show a block as guest code, IR and host code, side by side")
+    explain = command("explain", "show a block or region as guest code, IR and host code, side by side")
     explain.epilog = (
         "The program is loaded and does not run. ADDRESS is a number or a symbol; default: the entry point."
     )
     explain.add_argument("--at", metavar="ADDRESS", help="address or symbol, also with an offset: main+0x10")
-    explain.add_argument("--engine", dest="engines", metavar="ENGINE", help="baseline (default), reference, or both")
+    explain.add_argument(
+        "--engine", dest="engines", metavar="ENGINE",
+        help="baseline (default), reference, interpreter, optimizer (the region), or several with commas between",
+    )  # fmt: skip
     explain.add_argument("--html", metavar="FILE", help="write a page for a browser instead")
     explain.add_argument("--width", type=int, default=0, help="columns of the text (default: the terminal's)")
 

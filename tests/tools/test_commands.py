@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import pytest
 from dbt.engine.cpu import ENGINES
 from dbt.tools.commands import own_path
 
-from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS, write_guest
+from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS
+from .pages import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,36 +22,6 @@ Command = Any  # of tests/conftest.py
 ROOT = Path(__file__).parents[2]
 HELLO = ROOT / "bench" / "guests" / "bin" / "hello"
 FORKS = "(echo child; exit 4); echo $?"
-VOID = {"meta", "br", "link"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are closed in order, and collects text; nothing may come from elsewhere."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        content = path.read_text(encoding="utf-8")
-        assert not re.search(r"https?:|<script|<link|@import|url\(", content)
-        self.feed(content)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert not {name for name, _ in attrs} & {"src", "onclick"}
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def read_drcov(path: Path) -> tuple[list[tuple[int, int, str]], list[tuple[int, int, int]]]:
@@ -203,41 +173,12 @@ def test_mistakes_are_explained(dragoman: Command, words: tuple[Any, ...], loopi
     assert done.stderr.startswith(b"dragoman: ")
 
 
-def test_explain_as_text(dragoman: Command, looping: Path) -> None:
-    text = dragoman("explain", "--at", "loop+4", "--width", "140", looping).stdout.decode()
-    head, *lines = text.splitlines()
-    assert head.startswith(f"loop+0x4 in {looping}: 2 instructions, 8 bytes, ")
-    assert max(map(len, lines)) <= 140
-    assert re.search(r"0x401014  f1000400  subs x0, x0, #1 +\d+ bytes; fused with the next one", text)
-    assert "fused with the one above" in text
-    assert re.search(r"flags \[sub\] %0, %1, %2", text)
-    assert "; x0" in text
-    assert re.search(r"decode: \d+\.\d\d µs", text)
-
-
-def test_explain_the_entry_of_a_stripped_program(dragoman: Command, tmp_path: Path) -> None:
-    path = write_guest(tmp_path / "stripped", symbols=False)
-    text = dragoman("explain", "--engine", "baseline,reference", path).stdout.decode()
-    assert text.startswith("[stripped]+0x1000 in ")
-    assert "G64[" in text
-
-
-def test_explain_as_a_page(dragoman: Command, looping: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.html"
-    done = dragoman("explain", "--at", "loop", "--engine", "baseline,reference", "--html", out, looping)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    text = Page(out).text
-    for part in ("loop", "str x0, [sp, #-0x10]!", "baseline: x86-64", "reference: Python", "put [x0]", "guest code"):
-        assert part in text
-
-
 @pytest.mark.needs("chromium")
-@pytest.mark.parametrize("command", ["explain", "profile"])
-def test_a_browser_shows_the_pages(
-    dragoman: Command, looping: Path, tmp_path: Path, browser: Callable[[Path], tuple[int, int, int]], command: str
+def test_a_browser_shows_the_page(
+    dragoman: Command, looping: Path, tmp_path: Path, browser: Callable[[Path], tuple[int, int, int]]
 ) -> None:
     out = tmp_path / "out.html"
-    dragoman(command, "--html", out, looping)
+    dragoman("profile", "--html", out, looping)
     width, height, colours = browser(out)
     assert (width, height) == (1200, 900)
     assert colours > 20  # text is smoothed: many shades
