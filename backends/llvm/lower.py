@@ -105,6 +105,19 @@ class Lowering:
         """Type and operand, as instructions list them."""
         return f"{llvm_type(value.type)} {self.use(value)}"
 
+    def read(self, pointer: str, type_: str, *, ordered: bool = False) -> str:
+        """Load a value of an LLVM type from guest memory. `ordered`: acquire."""
+        if ordered and type_.startswith("i"):
+            return self.emit(f"load atomic volatile {type_}, ptr {pointer} acquire, align {int(type_[1:]) // 8}")
+        value = self.emit(f"load volatile {type_}, ptr {pointer}, align 1")
+        if ordered:
+            self.line("fence acquire")
+        return value
+
+    def write(self, pointer: str, type_: str, value: str) -> None:
+        """Store a value of an LLVM type to guest memory, in no order."""
+        self.line(f"store volatile {type_} {value}, ptr {pointer}, align 1")
+
     def is_moved(self, value: Value) -> bool:
         """Whether an i128 is only moved or combined bitwise: then it is better held in a vector register."""
         return value.type is I128 and value.index not in self._numeric

@@ -148,19 +148,8 @@ def _load(low: Lowering, op: Op) -> Operand:
     assert op.result is not None
     pointer, ordered = host_pointer(low, op.args[0]), op.attrs["order"] == "acquire"
     if low.is_moved(op.result) and not ordered and op.attrs["endian"] == "little":
-        return low.body.unpaired(low.emit(f"load volatile {PAIR}, ptr {pointer}, align 1"))
-    value = _read(low, pointer, op.type, ordered=ordered)
-    return _swapped(low, op, value, op.type)
-
-
-def _read(low: Lowering, pointer: str, type_: Type, *, ordered: bool) -> str:
-    text = llvm_type(type_)
-    if ordered and type_.is_int:
-        return low.emit(f"load atomic volatile {text}, ptr {pointer} acquire, align {type_.width // 8}")
-    value = low.emit(f"load volatile {text}, ptr {pointer}, align 1")
-    if ordered:
-        low.line("fence acquire")
-    return value
+        return low.body.unpaired(low.read(pointer, PAIR))
+    return _swapped(low, op, low.read(pointer, llvm_type(op.type), ordered=ordered), op.type)
 
 
 def _store(low: Lowering, op: Op) -> Operand:
@@ -172,14 +161,14 @@ def _store(low: Lowering, op: Op) -> Operand:
     given = low.fold(value) if value.type.is_int and op.attrs["endian"] == "little" else low.use(value)
     given = _swapped(low, op, given, value.type)
     if low.is_moved(value) and op.attrs["order"] == "relaxed" and op.attrs["endian"] == "little":
-        low.line(f"store volatile {PAIR} {low.body.paired(given)}, ptr {pointer}, align 1")
+        low.write(pointer, PAIR, low.body.paired(given))
     elif op.attrs["order"] == "relaxed":
-        low.line(f"store volatile {text} {given}, ptr {pointer}, align 1")
+        low.write(pointer, text, given)
     elif value.type.is_int:
         low.line(f"store atomic volatile {text} {given}, ptr {pointer} seq_cst, align {value.type.width // 8}")
     else:
         low.line("fence release")
-        low.line(f"store volatile {text} {given}, ptr {pointer}, align 1")
+        low.write(pointer, text, given)
         low.line("fence seq_cst")
     return None
 
@@ -228,7 +217,7 @@ def _load_exclusive(low: Lowering, op: Op) -> Operand:
     type_ = op.type
     assert type_ is not None
     pointer = host_pointer(low, op.args[0])
-    value = _read(low, pointer, type_, ordered=True)
+    value = low.read(pointer, llvm_type(type_), ordered=True)
     offsets, wide = low.offsets, value
     if type_ is not I128:
         wide = low.emit(f"zext {llvm_type(type_)} {value} to i128")

@@ -1,14 +1,13 @@
-"""Regions through LLVM: position-independent code, what it refers to outside, and where its accesses are."""
+"""Regions through LLVM: position-independent code, what it refers to outside, and where its accesses land."""
 
 from __future__ import annotations
 
-import struct
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import llvmlite.binding as llvm
 
-from . import elf
+from . import elf, landings
 from .compile import CompileError, target_machine
 from .regions import ENTRY, LEAVE, LINK, region_text
 
@@ -18,25 +17,19 @@ if TYPE_CHECKING:
 
 ALIGNMENT: Final = 16  # of the code, at least
 _RELATIVE: Final = (elf.R_X86_64_PC32, elf.R_X86_64_PLT32)
-# LLVM's stackmap section, version 3: header, functions, records.
-_MAP_HEAD: Final = struct.Struct("<BBHIII")
-_MAP_FUNCTION: Final = struct.Struct("<QQQ")
-_MAP_RECORD: Final = struct.Struct("<QIHH")
-_MAP_LOCATION_BYTES: Final = 12
-_MAP_LIVE_BYTES: Final = 4
 
 
 class RegionCode(NamedTuple):
     """Code and constants in one piece; displacements have 32 bits and count from behind themselves.
 
     `links`: (offset of a displacement, guest address that it leads to); `leaves`: offsets of those that lead to the
-    leave stencil; `accesses`: (offset, guest PC), sorted: code from there on belongs to that instruction.
+    leave stencil; `landings`: (offset of an access, offset of where its fault goes on, guest PC), sorted.
     """
 
     code: bytes
     links: list[tuple[int, int]]
     leaves: list[int]
-    accesses: list[tuple[int, int]]
+    landings: list[tuple[int, int, int]]
 
 
 @cache
@@ -115,23 +108,14 @@ def extract(data: bytes) -> RegionCode:
             raise elf.ElfError(f"a region refers to {r.symbol.name!r}")
     if obj.symbol(ENTRY).value:
         raise elf.ElfError("a region does not start at the start of its code")
-    return RegionCode(bytes(code), links, leaves, _accesses(obj))
+    return RegionCode(bytes(code), links, leaves, _landings(obj))
 
 
-def _accesses(obj: elf.ObjectFile) -> list[tuple[int, int]]:
-    sections = [section for section in obj.sections if section.name == ".llvm_stackmaps"]
-    if not sections:
-        return []
-    data = sections[0].data
-    _, _, _, functions, constants, records = _MAP_HEAD.unpack_from(data)
-    at = _MAP_HEAD.size + functions * _MAP_FUNCTION.size + 8 * constants
-    found = []
-    for _ in range(records):
-        pc, offset, _, locations = _MAP_RECORD.unpack_from(data, at)
-        at += _MAP_RECORD.size + locations * _MAP_LOCATION_BYTES
-        at += -at % 8
-        _, live = struct.unpack_from("<HH", data, at)
-        at += 4 + live * _MAP_LIVE_BYTES
-        at += -at % 8
-        found.append((offset, pc))
-    return sorted(found)
+def _landings(obj: elf.ObjectFile) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
+    for section in obj.sections:
+        if section.name == landings.SECTION:
+            if section.relocations:
+                raise elf.ElfError(f"{section.name}: offsets with relocations")
+            found += landings.notes(section.data)
+    return found

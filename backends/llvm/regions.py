@@ -1,16 +1,16 @@
 """Regions to LLVM text: one function with the calling convention of all translated code.
 
 Registers are stack slots, which LLVM turns into SSA values; they are read out of Env on entry. They are written back
-where that can be seen: on exits, and before accesses to guest memory, which may fault. In front of each access stands
-an empty stackmap with the guest's PC: its place in the machine code tells where a fault was, and for LLVM it reads and
-writes memory, so that what was written back stays in front of it.
+where that can be seen: on exits, at the landings of loads and stores (landings.py), which only run when those fault,
+and before accesses of other kinds.
 
 Flags stay operands of what set them (lower_flags.Pending) within a block and into blocks with one predecessor;
-otherwise their words are slots as well. They are written to Env before an access only where they are live.
+otherwise their words are slots as well. Where an access faults they are written only if they are live.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +20,10 @@ from dbt.engine.layout import EXIT_POLL, Env
 from dbt.ir.ops import END, LOAD, OPS, STORE
 from dbt.ir.passes import dead_code, drop_flags, fold, forward
 from dbt.ir.state import StateOffsets
+from dbt.ir.types import I8, I16, I32, I64
 from dbt.ir.values import IRError
 
+from . import landings
 from .compile import host_cpu
 from .edges import TailCalls
 from .lower import BITWISE, Lowering, lowering_table
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
-    from dbt.ir.values import Place, Template
+    from dbt.ir.values import Op, Place, Template
 
 ENTRY: Final = "region"
 LINK: Final = "L_"  # the symbol of a guest address outside: L_<hexadecimal>
@@ -49,23 +51,19 @@ _TYPES: Final = {8: "i64", 16: "<2 x i64>"}
 
 
 class RegionBody(Body):
-    """A body that marks accesses: everything volatile."""
+    """A body with a part that hardly ever runs, to be put behind the rest."""
 
-    pc = 0
+    def __init__(self, declarations: Declarations) -> None:
+        super().__init__(declarations)
+        self.cold: list[str] = []  # its lines
 
-    def line(self, text: str) -> None:
-        if "volatile" in text:
-            self.mark()
-        super().line(text)
-
-    def emit(self, text: str) -> str:
-        if "volatile" in text:
-            self.mark()
-        return super().emit(text)
-
-    def mark(self) -> None:
-        """Note the guest instruction to which the next access belongs."""
-        self.lines.append(f"  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 {self.pc}, i32 0) nounwind")
+    @contextmanager
+    def out_of_line(self) -> Iterator[None]:
+        """What is written inside, whole blocks, belongs to the cold part."""
+        start = len(self.lines)
+        yield
+        self.cold += self.lines[start:]
+        del self.lines[start:]
 
 
 class RegionSource(TailCalls):
@@ -145,7 +143,7 @@ class RegionSource(TailCalls):
             return
         self.polls[target] = self.polls.get(target, 0) | dirty
         pointer = self.env(Env.offset("poll"))
-        word = Body.emit(self.body, f"load volatile i32, ptr {pointer}")
+        word = self.body.emit(f"load volatile i32, ptr {pointer}")
         asked = self.body.emit(f"icmp ne i32 {word}, 0")
         self.body.line(f"br i1 {asked}, label %p{target:x}, label %{label}, {UNLIKELY}")
 
@@ -209,6 +207,9 @@ class RegionLowering(Lowering):
     """Lowers instruction after instruction into one function."""
 
     source: RegionSource  # type: ignore[misc]
+    body: RegionBody  # type: ignore[misc]
+    _landing = ""  # the label of this instruction's landing, once it has one
+    _extension: landings.Extension | None = None  # of what the load in hand loads
 
     def begin(self, pc: int, flags: object) -> None:
         """Start a block. `flags`: those of its only predecessor, if it has one."""
@@ -220,8 +221,8 @@ class RegionLowering(Lowering):
         """Lower one. `live`: flags live behind it; its words are only made if there are any."""
         source = self.source
         source.step = step
-        source.body.pc = step.pc  # type: ignore[attr-defined]
         self.line(f"; {step.pc:x}")  # for tools that show the text: see dbt/tools/explain/lines.py
+        self._landing = ""
         self._held.clear()
         self.uses.clear()
         self._numeric.clear()
@@ -233,24 +234,77 @@ class RegionLowering(Lowering):
                 if op.result is not None:
                     self._numeric.add(op.result.index)
         synchronised = False
+        extensions = {} if step.synchronises else self._extensions(template)
+        done: set[int] = set()
         for op in template.ops:
             effects = OPS[op.name].effects
-            if step.accesses and not synchronised and (effects & (LOAD | STORE) or op.name == "helper"):
+            if step.synchronises and not synchronised and (effects & (LOAD | STORE) or op.name == "helper"):
                 synchronised = True
                 self._synchronise(step)
+            if op.result is not None and op.result.index in done:
+                continue
             if effects & END:
                 source.dirty = after(step, source.dirty)
                 if not live:
                     self.flags = DEAD
+            extends = extensions.get(op.result.index) if op.result is not None else None
+            if extends is not None:
+                assert extends.type is not None
+                self._extension = landings.Extension(extends.name, extends.type.bits)
             result = table[op.name](self, op)
             if op.result is not None:
                 assert result is not None
+                if extends is not None:
+                    assert extends.result is not None
+                    self._extension = None
+                    done.add(extends.result.index)
+                    self._values[extends.result.index] = result
                 self._values[op.result.index] = result
         if not template.ops or not OPS[template.ops[-1].name].effects & END:
             source.dirty = after(step, source.dirty)
 
+    def _extensions(self, template: Template) -> dict[int, Op]:
+        """By what a load gives: the op that extends it, if that is all that is done with it."""
+        found = {}
+        for op in template.ops:
+            if op.name in {"zext", "sext"} and op.type in (I32, I64):
+                load = op.args[0].op
+                plain = load.name == "load" and load.attrs["endian"] == "little" and load.type in (I8, I16, I32)
+                if plain and self.uses[op.args[0].index] == 1:
+                    found[op.args[0].index] = op
+        return found
+
+    def read(self, pointer: str, type_: str, *, ordered: bool = False) -> str:
+        if self.source.step.synchronises:
+            return super().read(pointer, type_, ordered=ordered)
+        value = landings.read(self.body, pointer, type_, self.source.step.pc, self._land(), self._extension)
+        if ordered:
+            self.line("fence acquire")
+        return value
+
+    def write(self, pointer: str, type_: str, value: str) -> None:
+        if self.source.step.synchronises:
+            super().write(pointer, type_, value)
+        else:
+            landings.write(self.body, pointer, type_, value, self.source.step.pc, self._land())
+
+    def _land(self) -> str:
+        """The label of the code that leaves as this instruction finds the state."""
+        if not self._landing:
+            source, flags = self.source, self.flags
+            self._landing = self.body.label("landing")
+            with self.body.out_of_line(), self.side_block():
+                self.body.place(self._landing)
+                self.line(f"; {source.step.pc:x}")  # as above
+                source.put("pc", str(source.step.pc))
+                source.write_back(source.dirty)
+                source.jump("@" + LEAVE, words(self) if source.step.live else DEAD)
+            self.flags = flags  # as they were: what has been computed here is known here only
+        return self._landing
+
     def _synchronise(self, step: Step) -> None:
         source = self.source
+        source.put("pc", str(step.pc))
         source.write_back(source.dirty)
         if step.live and source.dirty & FLAGS:
             start = Env.offset("flags")
@@ -301,8 +355,7 @@ def region_text(region: Region, places: Places) -> str:
     links = [f"declare dso_local {CONVENTION} void @{LINK}{target:x}({SIGNATURE_TYPES})" for target in source.exits]
     return "\n".join([
         *links, f"declare dso_local {CONVENTION} void @{LEAVE}({SIGNATURE_TYPES})",
-        "declare void @llvm.experimental.stackmap(i64, i32, ...)", declared.text(),
-        f"define {CONVENTION} void @{ENTRY}({SIGNATURE}) #0 {{", *body.lines, "}",
+        declared.text(), f"define {CONVENTION} void @{ENTRY}({SIGNATURE}) #0 {{", *body.lines, *body.cold, "}",
         attributes(host_cpu()[1]).replace("nounwind", 'nounwind "no-jump-tables"="true"'), METADATA, "",
     ])  # fmt: skip
 

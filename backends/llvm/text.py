@@ -18,9 +18,10 @@ SIGNATURE_TYPES: Final = ", ".join(type_ for type_, _ in PARAMETERS)
 # Metadata numbers of a module made here; holes.py goes on from FIRST_FREE_METADATA.
 UNLIKELY: Final = "!prof !0"
 UNPREDICTABLE: Final = "!unpredictable !1"
+LIKELY: Final = "!prof !2"  # of two ways the first
 INVARIANT: Final = "!invariant.load !1"
-METADATA: Final = '!0 = !{!"branch_weights", i32 1, i32 2000}\n!1 = !{}'
-FIRST_FREE_METADATA: Final = 2
+METADATA: Final = '!0 = !{!"branch_weights", i32 1, i32 2000}\n!1 = !{}\n!2 = !{!"branch_weights", i32 2000, i32 1}'
+FIRST_FREE_METADATA: Final = 3
 
 # Not for stencils: EVEX encodings are longer, and capstone, which checks the code, does not know the others.
 _UNWANTED: Final = ("avx10", "avx512", "evex512", "gfni", "avxvnni", "avxifma", "avxneconvert", "amx", "apx")

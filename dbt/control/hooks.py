@@ -115,7 +115,6 @@ class ProcessTools:
         self.stopped = layout.EXIT_NONE  # the last reason that was the caller's
         self._wanted = False  # the caller wants it to stop
         self._native = True
-        process.cpu.exact_faults(on=True)  # whoever uses tools looks
 
     def changed(self) -> None:
         """Have system calls come through Python while somebody wants to see them, or pages are trapped."""

@@ -190,11 +190,6 @@ class Baseline:
             self.flush()
         return before
 
-    inexact = False  # the registers are not those of the fault that `run` returned: see exact_faults
-
-    def exact_faults(self, *, on: bool) -> None:
-        """Nothing: blocks keep all registers in Env. For the optimizer."""
-
     def keep_flags(self, *, on: bool) -> None:
         """Whether every flag write is kept that anybody could see at a stop."""
         mode = int(self.ctx.mode)

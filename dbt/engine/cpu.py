@@ -294,9 +294,8 @@ class Cpu:
         env = self.env
         address = env.fault_address - self.memory.base
         inside = 0 <= address < self.memory.limit
-        inexact = self.baseline is not None and self.baseline.inexact
-        if inexact or (inside and self.memory.limit == LARGEST):
-            env.value = address if inside else 0
+        if inside and self.memory.limit == LARGEST:
+            env.value = address
             return int(env.exit)
         # The host does not tell: a non-canonical address, a guard zone, or one that a smaller range has cut to size.
         # The instruction has not changed anything, so the reference engine meets the same fault again and knows.
@@ -327,11 +326,6 @@ class Cpu:
             return True
         area = self.memory.area_at(self.memory.untagged(int(self.env.value)))
         return (area is not None and bool(area.prot)) or not self.baseline.updates(int(self.env.pc))
-
-    def exact_faults(self, *, on: bool) -> None:
-        """Whether somebody may look at registers after a fault or go on behind it; the optimizer is faster if not."""
-        if self.baseline is not None:
-            self.baseline.exact_faults(on=on)
 
     def set_stops(self, addresses: Iterable[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL), but for the first one that runs."""

@@ -124,7 +124,8 @@ def run(env: Env) -> u64:
             if not pass_through(env, c):
                 return EXIT_SYSCALL
         elif reason == EXIT_FAULT or reason == EXIT_BUS:
-            env.pc = find_instruction(c, env.fault_pc)
+            if env.fault_pc < c.regions or env.fault_pc >= c.regions_end:  # regions set it
+                env.pc = find_instruction(c, env.fault_pc)
             break
         else:
             break

@@ -1,7 +1,8 @@
 """Signal handlers of the host, native: faults of translated code become exits, other signals are noted for the guest.
 
-A fault resumes at the leave stencil, as if the translated code had left by itself: the pinned registers are as they
-were at the access (the stencil builder has verified that), and only the stack pointer has to be put back.
+A fault of a block resumes at the leave stencil, as if the translated code had left by itself: the pinned registers are
+as they were at the access (the stencil builder has verified that), and only the stack pointer has to be put back. One
+of a region resumes where LLVM was told that it would (backends/llvm/landings.py).
 """
 
 from __future__ import annotations
@@ -84,6 +85,23 @@ def owner(area: SignalArea, host: u64, pinned: u64) -> u64:
 
 
 @native(inline=False)
+def find_landing(c: Ctx, host: u64) -> u64:
+    """Where the access of a region at a host address goes on when it has faulted; 0: at the leave stencil."""
+    at = u32(host - c.regions)
+    low: u64 = 0
+    high = c.n_landings
+    while low < high:
+        middle = (low + high) >> 1
+        if c.landings[middle].access < at:
+            low = middle + 1
+        else:
+            high = middle
+    if low < c.n_landings and c.landings[low].access == at:
+        return c.regions + u64(c.landings[low].landing)
+    return 0
+
+
+@native(inline=False)
 def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
     """A fault that is not the guest's: to whoever handled it before us, or to its default action.
 
@@ -133,6 +151,10 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
             if number == SIGBUS and code == BUS_ADRERR:
                 env.exit = EXIT_BUS
             if rip[0] >= c.regions and rip[0] < c.regions_end:
+                landing = find_landing(c, rip[0])
+                if landing:  # the stack and all registers are what that code expects
+                    rip[0] = landing
+                    return
                 # Everything is in env, as far as it is live; the leave stencil spills flag words out of registers.
                 field(context, UC_RDI)[0] = found
                 for i in range(u32(4)):

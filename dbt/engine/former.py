@@ -2,7 +2,8 @@
 
 Calls are followed like other branches, after everything else, and the place behind a call becomes a *return site*: a
 return in the region compares its address with these before it leaves. Flags are live as in baseline blocks. A register
-is *dirty* where it may differ from Env: accesses, which may fault, write it back before.
+is *dirty* where it may differ from Env. Plain loads and stores *land*: where they fault, code that leaves writes back
+what is dirty (backends/llvm/landings.py). Other accesses, and calls of helpers, write it back before.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dbt.ir.ops import GET, LOAD, OPS, STORE
+from dbt.ir.ops import LOAD, OPS, STORE
 
 from .layout import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, LOOK_AHEAD
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from dbt.frontends.metadata import Metadata
     from dbt.frontends.tables import Decoded, Tables
-    from dbt.ir.values import Template
+    from dbt.ir.values import Op, Template
 
     from .places import Places
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LIMIT: Final = 500  # instructions of a region
 ALL_FLAGS: Final = 15
 MASK64: Final = (1 << 64) - 1
+WORD: Final = 64  # bits
 FLAGS: Final = 1 << 127  # the bit of the flag words in sets of registers; the others are Places'
 _ENDS: Final = ENDS_ALWAYS | ENDS_CONDITIONAL
 
@@ -35,13 +37,13 @@ _ENDS: Final = ENDS_ALWAYS | ENDS_CONDITIONAL
 class Step:
     """One instruction of a region. `live`: flags that are live before it; `reads` and `writes`: sets of registers."""
 
-    __slots__ = ("accesses", "decoded", "live", "metadata", "reads", "writes")
+    __slots__ = ("decoded", "live", "metadata", "reads", "synchronises", "writes")
 
-    def __init__(self, decoded: Decoded, metadata: Metadata, places: Places, *, exact: bool) -> None:
+    def __init__(self, decoded: Decoded, metadata: Metadata, places: Places) -> None:
         self.decoded = decoded
         self.metadata = metadata
         self.reads, self.writes = places.of(decoded)
-        self.accesses = synchronises(decoded.form.template, exact=exact)
+        self.synchronises = synchronises(decoded.form.template)
         self.live = 0
 
     @property
@@ -98,9 +100,17 @@ class Region(NamedTuple):
         return sum(len(block.steps) for block in self.blocks.values())
 
 
-def synchronises(template: Template, *, exact: bool) -> bool:
-    """Whether registers must be in Env: at calls of helpers and, for exact faults, at accesses to memory."""
-    return any((exact and OPS[op.name].effects & (LOAD | STORE)) or op.name == "helper" for op in template.ops)
+def lands(op: Op) -> bool:
+    """Whether an access to memory is a plain move on the host."""
+    if op.name == "load" and op.attrs["order"] == "acquire":
+        assert op.type is not None
+        return op.type.is_int and op.type.width <= WORD  # which the host's moves are as well
+    return op.name in {"load", "store"} and op.attrs["order"] == "relaxed"
+
+
+def synchronises(template: Template) -> bool:
+    """Whether registers must be in Env: at calls of helpers, and at accesses to memory that do not land."""
+    return any(op.name == "helper" or (OPS[op.name].effects & (LOAD | STORE) and not lands(op)) for op in template.ops)
 
 
 def form_region(
@@ -111,12 +121,11 @@ def form_region(
     stops: Collection[int] = (),
     limit: int = LIMIT,
     *,
-    exact: bool = True,
     all_flags: bool = False,
 ) -> Region | None:
     """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside.
 
-    `exact`: registers are those of the fault wherever an access may fault. `all_flags`: no flags are dead.
+    `all_flags`: no flags are dead.
     """
     words: dict[int, int] = {}
     steps: dict[int, Step] = {}
@@ -130,7 +139,7 @@ def form_region(
             if word is None or decoded is None or not decoded.form.id:
                 break
             words[pc] = word
-            step = steps[pc] = Step(decoded, tables.metadata(decoded.form), places, exact=exact)
+            step = steps[pc] = Step(decoded, tables.metadata(decoded.form), places)
             if not step.metadata.ends & _ENDS:
                 pc = step.npc
                 continue
@@ -259,7 +268,7 @@ def flags_ahead(tables: Tables, fetch: Fetch, pc: int, stops: Collection[int] = 
 
 def after(step: Step, dirty: int) -> int:
     """What is dirty behind a step."""
-    if step.accesses:
+    if step.synchronises:
         dirty = 0 if step.live else dirty & FLAGS
     return dirty | step.writes | (FLAGS if step.metadata.flags_written else 0)
 
@@ -267,15 +276,15 @@ def after(step: Step, dirty: int) -> int:
 def _dirty(blocks: dict[int, Block], sites: list[int], entry: int) -> dict[int, int]:
     """What is dirty on entry of blocks and exits.
 
-    Into a loop with accesses only comes what the loop itself makes dirty: the rest is written back on the edge that
+    Into a loop that synchronises only comes what the loop itself makes dirty: the rest is written back on the edge that
     enters it (regions.py), once, and not in every round.
     """
     order = {pc: number for number, pc in enumerate(blocks)}
-    accesses = [any(step.accesses for step in block.steps) for block in blocks.values()]
+    writes_back = [any(step.synchronises for step in block.steps) for block in blocks.values()]
     heads: set[int] = set()
     for pc, block in blocks.items():
         for target in successors(block, sites):
-            if target in order and order[target] <= order[pc] and any(accesses[order[target] : order[pc] + 1]):
+            if target in order and order[target] <= order[pc] and any(writes_back[order[target] : order[pc] + 1]):
                 heads.add(target)
     dirty = dict.fromkeys(blocks, 0)
     dirty[entry] = FLAGS
@@ -323,4 +332,4 @@ def members(registers: int) -> Iterable[int]:
         registers ^= lowest
 
 
-__all__: Final = ["FLAGS", "GET", "Block", "Region", "Step", "after", "form_region", "members", "successors"]
+__all__: Final = ["FLAGS", "Block", "Region", "Step", "after", "form_region", "members", "successors"]

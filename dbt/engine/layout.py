@@ -335,6 +335,14 @@ SYSCALL_PERFORM, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED = 0, 4, 512  # Env.val
 
 
 @struct
+class Landing(Struct):
+    """An access in a region that may fault, and the code that writes the guest's state to Env then and leaves."""
+
+    access: u32  # offsets from Ctx.regions
+    landing: u32
+
+
+@struct
 class Ctx(Struct):
     """What translation needs: tables, stencils, the code arena, blocks. One for each address space."""
 
@@ -418,6 +426,8 @@ class Ctx(Struct):
     threshold: u64  # what they start from
     regions: u64
     regions_end: u64
+    landings: Ptr[Landing]  # by access
+    n_landings: u64
 
 
 SIGNAL_RING = 64

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import time
-from bisect import bisect_right
 
-from dbt.errors import GuestFault, Unimplemented
+from dbt.errors import GuestFault
 
 from .baseline import MAX_BLOCKS, Baseline
 from .layout import (
-    EXIT_BUS,
-    EXIT_FAULT,
     EXIT_HOT,
     JUMP_CACHE_ENTRIES,
     MODE_EXACT_FLAGS,
@@ -24,6 +21,7 @@ from .layout import (
     PAGE_SIZE,
     SPECIAL_HOT,
     JumpEntry,
+    Landing,
     StencilHead,
 )
 from .table import HASH_SHIFT
@@ -35,11 +33,11 @@ if TYPE_CHECKING:
     from .cache import Store
     from .cpu import Cpu
 
-    Key = tuple[tuple[int, ...], bool, bool]  # what a region depends on beside its bytes: see Promoter.region
+    Key = tuple[tuple[int, ...], bool]  # what a region depends on beside its bytes: see Promoter.region
 
 THRESHOLD = 300  # entries of a block before it is promoted
 REGION_BYTES = 128 << 20  # of the arena
-NOWHERE = (1 << 64) - 1
+MAX_LANDINGS = 1 << 22
 STUB_ROOM = 1 << 16  # bytes of the arena that dropping regions may need
 JUMP = 0xE9
 JUMP_BYTES = 5
@@ -47,18 +45,14 @@ U64 = ctypes.c_uint64
 
 
 class Placed:
-    """A region that can be entered: host [start, end), and the instruction to which code belongs from each offset."""
+    """A region that can be entered, at the host address `start`, made from ranges of guest bytes."""
 
-    __slots__ = ("accesses", "end", "pc", "ranges", "start")
+    __slots__ = ("pc", "ranges", "start")
 
-    def __init__(
-        self, pc: int, start: int, end: int, accesses: list[tuple[int, int]], ranges: list[tuple[int, int]]
-    ) -> None:
+    def __init__(self, pc: int, start: int, ranges: list[tuple[int, int]]) -> None:
         self.pc = pc
         self.start = start
-        self.ranges = ranges  # of guest bytes
-        self.end = end
-        self.accesses = accesses
+        self.ranges = ranges
 
 
 class Optimizer(Baseline):
@@ -70,6 +64,7 @@ class Optimizer(Baseline):
         ctx.regions_end = ctx.arena_end
         ctx.arena_end = ctx.cold = ctx.regions = ctx.arena_end - REGION_BYTES
         ctx.counters = self._anonymous(4 * MAX_BLOCKS)
+        ctx.landings = self._anonymous(Landing.size * MAX_LANDINGS)
         ctx.threshold = THRESHOLD
         ctx.mode = ctx.mode | MODE_HOT
         self._link: Any = self.runtime.image.function("branch_target", U64, (U64,) * 3)
@@ -78,7 +73,6 @@ class Optimizer(Baseline):
         self._broken: dict[int, int] = {}  # how often the code of a region has changed, by its address
         self._known: dict[int, tuple[Any, list[tuple[int, bytes]], Key]] = {}
         self._promoter: Any = None
-        self._exact = True
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
 
@@ -88,22 +82,16 @@ class Optimizer(Baseline):
         super().close()
 
     def run(self) -> int:
-        env = self.cpu.env
-        if self.inexact:
-            raise Unimplemented(f"going on behind the fault at {env.pc:#x}, whose registers the region did not keep")
         while True:
             reason = super().run()
-            if reason == EXIT_HOT:
-                self._promote(int(env.pc))
-                continue
-            if reason in (EXIT_FAULT, EXIT_BUS) and env.pc == NOWHERE:
-                env.pc = self._instruction_at(int(env.fault_pc))
-                self.inexact = not self._exact
-            return reason
+            if reason != EXIT_HOT:
+                return reason
+            self._promote(int(self.cpu.env.pc))
 
     def flush(self) -> None:
         super().flush()
         self._placed.clear()
+        self.ctx.n_landings = 0
         self._room = int(self.ctx.regions)
 
     def invalidate(self, start: int, end: int) -> None:
@@ -116,15 +104,8 @@ class Optimizer(Baseline):
                 self.runtime.drop_code(self.ctx_address, placed.pc, placed.start)
         super().invalidate(start, end)
 
-    def exact_faults(self, *, on: bool) -> None:
-        """Whether regions write registers back before accesses. Without it a fault has the exact PC only."""
-        if on != self._exact:
-            self._exact = on
-            self.flush()
-
     def expect_exec(self) -> None:
-        self.inexact = False
-        self.flush()
+        self.flush()  # regions, other than blocks, are not compared with what comes
         super().expect_exec()
 
     def statistics(self) -> dict[str, int]:
@@ -142,7 +123,7 @@ class Optimizer(Baseline):
         entry = self._table_entry(pc)
         if entry is None:
             return
-        key = tuple(self._stops[: int(self.ctx.n_stops)]), self._exact, bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
+        key = tuple(self._stops[: int(self.ctx.n_stops)]), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
         found = self._known.get(pc)
         changed = found is not None and not self._unchanged(found[1])
         if changed and self._often(pc):
@@ -205,7 +186,9 @@ class Optimizer(Baseline):
         start = self._room
         end = start + len(code.code)
         ctx = self.ctx
-        if end + PAGE_SIZE > ctx.regions_end or ctx.cold - ctx.hot < (1 << 20):
+        known = int(ctx.n_landings)
+        full = end + PAGE_SIZE > ctx.regions_end or known + len(code.landings) > MAX_LANDINGS
+        if full or ctx.cold - ctx.hot < (1 << 20):
             return 0
         self._room = (end + 63) & -64
         ctypes.memmove(start, code.code, len(code.code))
@@ -213,17 +196,13 @@ class Optimizer(Baseline):
             _displace(start + offset, int(self._link(self.ctx_address, target, start + offset)))
         for offset in code.leaves:
             _displace(start + offset, int(ctx.leave))
-        self._placed.append(Placed(pc, start, end, code.accesses, ranges))
+        offset = start - int(ctx.regions)
+        for number, (access, landing, _) in enumerate(code.landings, known):
+            entry = Landing.at(int(ctx.landings) + number * Landing.size)
+            entry.access, entry.landing = offset + access, offset + landing
+        ctx.n_landings = known + len(code.landings)
+        self._placed.append(Placed(pc, start, ranges))
         return start
-
-    def _instruction_at(self, host: int) -> int:
-        """The guest instruction that an access in a region belongs to."""
-        for placed in self._placed:
-            if placed.start <= host < placed.end:
-                at = bisect_right(placed.accesses, (host - placed.start, NOWHERE))
-                if at:
-                    return placed.accesses[at - 1][1]
-        return NOWHERE
 
     def _table_entry(self, pc: int) -> Any:
         """The entry of the block table for `pc`."""

@@ -80,11 +80,11 @@ class Promoter:
             self._connection = None
 
     def region(
-        self, entry: int, key: tuple[tuple[int, ...], bool, bool], page: Callable[[int], bytes]
+        self, entry: int, key: tuple[tuple[int, ...], bool], page: Callable[[int], bytes]
     ) -> tuple[Any, Any] | None:
         """(RegionCode, guest ranges) for the block at `entry`; None if there is none.
 
-        `key`: stop addresses, whether faults are exact, whether all flags are kept.
+        `key`: stop addresses, whether all flags are kept.
         `page`: gives the bytes of a guest page.
         """
         if self._deaths >= DEATHS:

@@ -39,7 +39,6 @@ def _serve(
     name: str,
     entry: int,
     stops: tuple[int, ...],
-    exact: bool,
     all_flags: bool,
 ) -> tuple[str, Any]:
     from dbt.backends.llvm.region_code import compile_region
@@ -62,7 +61,7 @@ def _serve(
         word = pages[number][offset : offset + 4]
         return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
 
-    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), exact=exact, all_flags=all_flags)
+    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags)
     if region is None:
         return "failed", "no instruction"
     return "region", (compile_region(region, places), region.ranges)

@@ -108,7 +108,6 @@ class Process:
         self.scratch = Scratch()
         self.signals = Signals(self, ignored or 0)
         self.native_calls = cpu.baseline is not None
-        cpu.exact_faults(on=False)  # until the guest has a handler that could look
         self.handlers: dict[int, Handler] = {}
         self.missing: set[str] = set()
         self.log = log

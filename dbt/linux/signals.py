@@ -93,8 +93,6 @@ class Signals:
     def set_action(self, signal: int, action: tuple[int, int, int, int]) -> None:
         """Set a disposition here and at the host."""
         self.actions[signal] = action
-        if signal in {SIGSEGV, SIGBUS} and action[0] not in {SIG_DFL, SIG_IGN}:
-            self.process.cpu.exact_faults(on=True)
         handler, flags = action[0], action[1] & (SA_NOCLDSTOP | SA_NOCLDWAIT)
         if handler in {SIG_DFL, SIG_IGN} and not (handler == SIG_DFL and signal in self.caught):
             self.process.cpu.signals.restore(signal, handler, flags)
@@ -104,7 +102,6 @@ class Signals:
     def catch(self, signals: tuple[int, ...]) -> None:
         """Have these signals come to us also where their action is the default: a tool reports before the end."""
         self.caught = frozenset(signals)
-        self.process.cpu.exact_faults(on=True)
         for signal in signals:
             self.set_action(signal, self.action(signal))
 

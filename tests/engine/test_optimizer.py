@@ -18,7 +18,6 @@ from dbt.engine.cache import open_store
 from dbt.engine.cpu import Cpu
 from dbt.engine.layout import EXIT_UNTIL
 from dbt.engine.promoter import Promoter, send
-from dbt.errors import Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,14 +72,6 @@ def test_registers_and_pc_at_a_fault_in_a_loop(cpu: dbt.CPU) -> None:
     assert cpu.registers["nzcv"] == 0x20000000
     cpu.memory.map(DATA + 0x4000, 0x1000)
     assert cpu.run() == dbt.MemoryFault(CODE, DATA + 0x5000, "read")
-
-
-def test_without_exact_faults_nothing_goes_on_behind_one(cpu: dbt.CPU) -> None:
-    engine(cpu).exact_faults(on=False)
-    load(cpu, *WALK)
-    assert start(cpu, 1 << 20) == dbt.MemoryFault(CODE, DATA + 0x4000, "read")
-    with pytest.raises(Unimplemented):
-        cpu.run()
 
 
 def test_new_code_takes_the_place_of_a_region(cpu: dbt.CPU) -> None:
@@ -151,10 +142,10 @@ def test_what_the_worker_says_when_it_aborts_is_no_message(capfd: pytest.Capture
         send(theirs, ("page", 3))
         theirs.sendall(b"a warning\n")
         send(theirs, ("failed", "no instruction"))
-        assert promoter.region(CODE, ((), True, True), lambda _address: b"") is None
+        assert promoter.region(CODE, ((), True), lambda _address: b"") is None
         theirs.sendall(b"LLVM ERROR: Cannot select: t1: i8 = something\n")
         theirs.shutdown(socket.SHUT_WR)
-        assert promoter.region(CODE, ((), True, True), lambda _address: b"") is None
+        assert promoter.region(CODE, ((), True), lambda _address: b"") is None
     said = capfd.readouterr().err
     assert "no region at 0x10000: no instruction" in said
     assert "it said: LLVM ERROR: Cannot select" in said

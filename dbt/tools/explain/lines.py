@@ -116,12 +116,12 @@ def optimised_lines(text: str, parts: list[Part]) -> dict[Part, list[str]]:
 
 
 def _joined(body: list[str]) -> Iterator[str]:
-    """Instructions and labels, a line each."""
+    """Instructions and labels, a line each; `switch` and `callbr` are printed on several."""
     held = ""
     for line in body:
-        if held or line.endswith("["):
+        if held or line.endswith("[") or re.match(r"\s+(%\S+ = )?callbr ", line):
             held = f"{held} {line.strip()}".strip()
-            if not line.lstrip().startswith("]"):
+            if not line.lstrip().startswith(("]", "to label ")):
                 continue
             line, held = held, ""  # noqa: PLW2901 - whole now
         if line.strip():
