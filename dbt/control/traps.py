@@ -238,6 +238,13 @@ class Traps:
 
     def run(self, budget: int | None) -> int:
         """Run the CPU as Cpu.run does; EXIT_WATCH if a watchpoint was met."""
+        return self._drive(budget, self.cpu.run_engine)
+
+    def step(self) -> int:
+        """The same for Cpu.step."""
+        return self._drive(1, lambda _left: self.cpu.step_engine())
+
+    def _drive(self, budget: int | None, run: Callable[[int | None], int]) -> int:
         cpu = self.cpu
         env = cpu.env
         self.hit = self.refused = None
@@ -252,7 +259,7 @@ class Traps:
             if left == 0:
                 env.exit = EXIT_BUDGET
                 return EXIT_BUDGET
-            reason = cpu.run_engine(left)
+            reason = run(left)
             if not self._ours(reason):
                 return reason
             reason = self._step()

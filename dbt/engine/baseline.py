@@ -24,6 +24,7 @@ from .layout import (
     LOOK_AHEAD,
     MAX_BLOCK,
     MAX_INSERTIONS,
+    MAX_STOPS,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
     MODE_NO_LIVENESS,
@@ -59,7 +60,6 @@ TABLE_ENTRIES = 1 << 19
 MAX_BLOCKS = TABLE_ENTRIES // 2
 MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
-MAX_STOPS = 4096
 NOTHING = (1 << 32) - 1
 DROP_ALL = 2  # of invalidate.drop_blocks: it cannot be done one by one
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS

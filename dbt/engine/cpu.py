@@ -17,6 +17,7 @@ from .layout import (
     EXIT_FAULT,
     EXIT_ICACHE,
     EXIT_NAMES,
+    EXIT_UNTIL,
     GUEST_BYTES,
     Env,
 )
@@ -190,6 +191,9 @@ class Cpu:
     def run_engine(self, budget: int | None = None) -> int:
         """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
+            if int(self.env.pc) in self.reference().stops:
+                self.env.exit = EXIT_UNTIL
+                return EXIT_UNTIL
             return self.interpret(budget)
         while True:
             before = self.executed
@@ -226,10 +230,13 @@ class Cpu:
         return reason
 
     def step(self) -> int:
-        """Run exactly one instruction; EXIT_BUDGET if nothing else happened."""
-        if self.traps is not None:
-            return int(self.traps.run(1))
-        return self.interpret(1) if self.baseline is None else self.baseline.step()
+        """Run exactly one instruction, also one at a stop address; EXIT_BUDGET if nothing else happened."""
+        return int(self.traps.step()) if self.traps is not None else self.step_engine()
+
+    def step_engine(self) -> int:
+        """As `step`, also stopping for what `traps` would deal with."""
+        reason = self.interpret(1) if self.baseline is None else self.baseline.step()
+        return EXIT_BUDGET if reason == EXIT_UNTIL else reason
 
     def step_reference(self) -> int:
         """As `step`, on the reference engine whatever else there is: loads and stores go to `bus`."""
@@ -328,7 +335,7 @@ class Cpu:
         return (area is not None and bool(area.prot)) or not self.baseline.updates(int(self.env.pc))
 
     def set_stops(self, addresses: Iterable[int]) -> None:
-        """Stop before instructions at these addresses (EXIT_UNTIL), but for the first one that runs."""
+        """Have `run` stop before instructions at these addresses (EXIT_UNTIL), also before the first one."""
         stops = sorted(set(addresses))
         if self.baseline is not None:
             self.baseline.set_stops(stops)

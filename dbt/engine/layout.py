@@ -24,6 +24,7 @@ LOOKS = 4  # stretches of code that liveness may look at for one block
 LOOK_AHEAD = 8  # instructions looked at behind a block for liveness
 PAGE_SIZE = 4096  # of the guest
 PAGE_CACHE = 256
+MAX_STOPS = 4096  # addresses at which to stop
 
 # Why translated code returned to the runtime, or the runtime to Python (Env.exit).
 EXIT_NONE = 0

@@ -114,12 +114,12 @@ def not_run(env: Env, c: Ctx) -> u64:
 def run_exactly(env: Env) -> u64:
     """Run env.budget instructions from env.pc, natively one by one as far as anyone can see; the exit reason.
 
-    Stops count, but for the first instruction. env.budget is what is left.
+    Stops count, also for the first instruction. env.budget is what is left.
     """
     c = cast(Ctx, env.ctx)
     first: u32 = 1
     while True:
-        if first == 0 and is_stop(c, env.pc):
+        if is_stop(c, env.pc):
             env.exit = EXIT_UNTIL
             return EXIT_UNTIL
         if env.budget <= 0:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import socket
+import socket
+from typing import Final
 
 PACKET_SIZE: Final = 0x4000  # bytes of payload that either side may send
 INTERRUPT: Final = b"\x03"
 _ESCAPED: Final = b"#$}*"
+_MOST: Final = 4 * PACKET_SIZE  # bytes that are kept without a packet in them
 
 
 def escape(data: bytes) -> bytes:
@@ -61,6 +60,8 @@ class Connection:
         if INTERRUPT in self._buffer:
             del self._buffer[: self._buffer.index(INTERRUPT) + 1]
             return True
+        if len(self._buffer) > _MOST:
+            self._buffer.clear()
         return False
 
     def close(self) -> None:
@@ -69,7 +70,7 @@ class Connection:
 
     def _put(self, data: bytes) -> None:
         try:
-            self.socket.sendall(data)
+            self.socket.sendall(data, socket.MSG_NOSIGNAL)  # SIGPIPE would be the guest's
         except OSError:
             return
 
@@ -98,7 +99,7 @@ class Connection:
                 continue
             end = buffer.find(b"#")
             if end < 0 or end + 3 > len(buffer):
-                if len(buffer) > 4 * PACKET_SIZE:
+                if len(buffer) > _MOST:
                     buffer.clear()  # nobody who keeps to the rules sends that
                 return None
             payload, check = bytes(buffer[1:end]), bytes(buffer[end + 1 : end + 3])

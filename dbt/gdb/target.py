@@ -7,13 +7,12 @@ of their delivery, so the commands that follow run in there as well (`Target.sto
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dbt.control import arguments
 from dbt.control.hooks import Hooks, ProcessTools
 from dbt.control.traps import EXIT_WATCH, READ, WRITE, Traps, Watch
 from dbt.engine import hostmem, layout
@@ -21,6 +20,8 @@ from dbt.engine.layout import PAGE_SIZE
 from dbt.engine.memory import host_prot
 from dbt.errors import GuestFault, UserError
 from dbt.exits import Exit
+
+from .kicks import KICK, LEFT_ALONE, KickedSignals, Watcher, send_kicks, send_no_kicks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,7 @@ if TYPE_CHECKING:
 
     from .packets import Connection
 
-KICK: Final = 64  # the host signal by which the connection makes the guest stop: the last real-time signal
 SIGINT, SIGILL, SIGTRAP, SIGBUS, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS = 2, 4, 5, 7, 9, 11, 19, 31
-_LEFT_ALONE: Final = frozenset((4, 5, 7, 8, 11, 9, 19, 17, 18, 23, 28))  # ours, unblockable, ignored by default
-_F_SETSIG, _F_SETOWN_EX, _F_OWNER_TID = 10, 15, 0
 _BARE_SIGNALS: Final = {
     layout.EXIT_SYSCALL: SIGSYS,
     layout.EXIT_UNDEFINED: SIGILL,
@@ -54,40 +52,6 @@ class Stop(NamedTuple):
     details: bytes = b""  # of a stop reply: name:value; pairs
 
 
-class KickedSignals:
-    """The host signals of a guest that is debugged: KICK is ours, and the default actions are left to gdb."""
-
-    def __init__(self, inner: Any) -> None:  # noqa: ANN401 - Signals or PlainSignals
-        self._inner = inner
-        self._later: list[tuple[int, bytes]] = []
-        self.debugged = True
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - all the rest is as it was
-        return getattr(self._inner, name)
-
-    def install(self, signo: int, flags: int = 0) -> None:
-        if signo != KICK:
-            self._inner.install(signo, flags)
-
-    def restore(self, signo: int, how: int, flags: int = 0) -> None:
-        if signo == KICK:
-            return
-        if self.debugged and how == 0 and signo not in _LEFT_ALONE:
-            self._inner.install(signo, flags)
-        else:
-            self._inner.restore(signo, how, flags)
-
-    def take(self) -> list[tuple[int, bytes]]:
-        noted = self._later + [entry for entry in self._inner.take() if entry[0] != KICK]
-        self._later = []
-        return noted
-
-    def forget_kicks(self, env: Any) -> None:  # noqa: ANN401 - a view of a struct
-        """Of commands that have been answered: they must not cut a system call short."""
-        self._later = self.take()
-        env.poll = int(bool(self._later))
-
-
 class Target:
     """One guest under one debugger. `stopped` is called for a stop in the middle of something; it returns to go on."""
 
@@ -105,6 +69,7 @@ class Target:
         self.watches: dict[tuple[int, int, int], Watch] = {}
         self._stops: frozenset[int] = frozenset()
         self._own_flags = traps is None
+        self._watcher: Watcher | None = None  # where the connection cannot send KICK
 
     # ---- coming and going
 
@@ -115,8 +80,11 @@ class Target:
         cpu.keep_flags(on=True)
         signals = cpu.signals
         cpu.signals = kicked = KickedSignals(signals)
-        if self._async_input(connection):
+        if cpu.baseline is None and threading.current_thread() is not threading.main_thread():
+            self._watcher = Watcher(cpu, connection)  # Python's signal handlers serve the main thread only
+        else:
             signals.install(KICK)
+            send_kicks(connection)
         if process is None:
             return
         if process.tools is None:
@@ -124,7 +92,7 @@ class Target:
             self.traps.changed = process.tools.changed
         process.signals.observer = self._observe
         for signo in range(1, 32):
-            if signo not in _LEFT_ALONE and process.signals.action(signo)[0] == 0:
+            if signo not in LEFT_ALONE and process.signals.action(signo)[0] == 0:
                 kicked.restore(signo, 0)
 
     def detach(self) -> None:
@@ -139,11 +107,13 @@ class Target:
             kicked = cpu.signals
             kicked.debugged = False
             cpu.signals = kicked._inner  # noqa: SLF001 - one module
-            if self.connection is not None:
-                fd = self.connection.socket.fileno()
-                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
-            cpu.signals.restore(KICK, 1)  # forget one that is pending
-            cpu.signals.restore(KICK, 0)
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+            elif self.connection is not None:
+                send_no_kicks(self.connection)
+                cpu.signals.restore(KICK, 1)  # forget one that is pending
+                cpu.signals.restore(KICK, 0)
             noted = kicked.take()  # of ours there may be one that was not asked for yet
             if process is not None:
                 process.signals.deferred += noted
@@ -153,23 +123,13 @@ class Target:
             if process is not None and process.signals.observer is not None:
                 process.signals.observer = None
                 for signo in range(1, 32):
-                    if signo not in _LEFT_ALONE and process.signals.action(signo)[0] == 0:
+                    if signo not in LEFT_ALONE and process.signals.action(signo)[0] == 0:
                         cpu.signals.restore(signo, 0)
         if self.connection is not None:
             self.connection.close()
             self.connection = None
             if self._own_flags:
                 cpu.keep_flags(on=False)
-
-    def _async_input(self, connection: Connection) -> bool:
-        """Have the kernel send KICK to this thread when something arrives."""
-        if self.cpu.baseline is None and threading.current_thread() is not threading.main_thread():
-            return False  # Python's handlers serve the main thread only
-        fd = connection.socket.fileno()
-        fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
-        fcntl.fcntl(fd, _F_SETSIG, KICK)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-        return True
 
     # ---- running
 
@@ -183,6 +143,8 @@ class Target:
             process.signals.apply_mask()
         else:
             cpu.signals.unblock()
+        if self._watcher is not None:
+            self._watcher.arm()
         if self._interrupted():
             return Stop("signal", SIGINT)
         while True:
@@ -215,6 +177,8 @@ class Target:
         if reason == layout.EXIT_POLL:
             noted = self.cpu.signals.take()
             self.cpu.signals.unblock()
+            if self._watcher is not None:
+                self._watcher.arm()
             if self._interrupted() or any(signo == SIGINT for signo, _ in noted):
                 return Stop("signal", SIGINT)
             return None
@@ -277,6 +241,9 @@ class Target:
     def insert(self, kind: int, address: int, size: int) -> None:
         """Z packets: 0 and 1 are breakpoints, 2 write, 3 read, 4 access watchpoints. Raises UserError."""
         if kind <= 1:
+            arguments.address(address, "the address of a breakpoint")
+            if len(self.breakpoints) >= layout.MAX_STOPS:
+                raise UserError(f"there are {len(self.breakpoints)} breakpoints", "Remove some of them.")
             self.breakpoints[kind, address] = None
         elif (kind, address, size) not in self.watches:
             access = ("write", "read", "access")[kind - 2]

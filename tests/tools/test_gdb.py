@@ -1,15 +1,10 @@
-"""The gdb stub: Debian's gdb drives it, and what is no protocol does it no harm."""
+"""The gdb stub, driven by Debian's gdb. Packets by hand: test_gdb_packets.py."""
 
 from __future__ import annotations
 
-import os
-import random
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +12,9 @@ from typing import TYPE_CHECKING
 import dbt.guests
 import pytest
 
-import dbt
-from dbt.gdb.packets import Connection, escape, unescape
-from dbt.gdb.registers import REGISTERS, from_gdb, to_gdb
+from dbt.gdb.packets import escape, unescape
+from dbt.gdb.registers import from_gdb, to_gdb
+from dbt.run import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,12 +26,16 @@ SOURCE = """
 #include <unistd.h>
 volatile long counter;
 volatile int got;
+volatile double sum;
 static void handler(int n) { got = n; }
 int __attribute__((noinline)) work(int n) { for (int i = 0; i < n; i++) counter += i; return (int)counter; }
+double __attribute__((noinline)) add(double a, double b) { return a + b; }
 int main(int argc, char **argv)
 {
     char c;
     signal(SIGUSR1, handler);
+    signal(SIGUSR2, handler);
+    sum = add(1, 0x1p-60);
     int r = work(5);
     raise(SIGUSR1);
     if (argc > 1 && !strcmp(argv[1], "spin")) for (;;) counter++;
@@ -46,7 +45,6 @@ int main(int argc, char **argv)
     return got == SIGUSR1 ? r : 99;
 }
 """
-ENGINES = ("baseline", "interpreter", "optimizer")
 NEEDS = pytest.mark.needs("gdb-multiarch", "aarch64-linux-gnu-gcc")
 START = ("set pagination off", "set confirm off", "target remote {socket}")
 QUIET = "handle SIGUSR1 nostop noprint pass"
@@ -131,21 +129,58 @@ def test_watchpoints(debug: Callable[..., tuple[str, int]], engine: str) -> None
 
 
 @NEEDS
-def test_signals_are_shown_and_passed_or_not(debug: Callable[..., tuple[str, int]]) -> None:
-    said, status = debug("continue", "p $_siginfo.si_signo", "continue")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_access_watchpoints(debug: Callable[..., tuple[str, int]], engine: str) -> None:
+    said, status = debug(
+        QUIET, "break work", "continue", "awatch counter", "continue", "continue", "delete", "continue", engine=engine
+    )
+    assert "Hardware access (read/write) watchpoint 2: counter\n\nValue = 0" in said
+    assert "Old value = 0\nNew value = 1" in said or said.count("Hardware access (read/write) watchpoint 2") == 3
+    assert status == 10
+
+
+@NEEDS
+@pytest.mark.parametrize("engine", ENGINES)
+def test_vectors_and_floating_point_control(debug: Callable[..., tuple[str, int]], engine: str) -> None:
+    """What gdb writes is what the guest computes with, and the other way round."""
+    said, status = debug(
+        QUIET, "break add", "continue", "p $v0.d.f[0] == 1.0", "p/x $v1.d.u", "set $fpcr = 0x400000",
+        "p/x $fpsr & 0x10", "finish", "p/x $v0.d.u[0]", "p/x $fpsr & 0x10", "set $v31.d.u[0] = 0xfedcba9876543210",
+        "set $v31.d.u[1] = 0x123456789abcdef0", "p/x $v31.b.u[15]", "p/x $v31.s.u", "p/x $fpcr", "continue",
+        engine=engine,
+    )  # fmt: skip
+    values = [line.partition(" = ")[2] for line in said.splitlines() if line.startswith("$")]
+    assert values[:2] == ["1", "{0x3c30000000000000, 0x0}"], said
+    assert values[2] == "0x0"
+    assert values[3:] == ["0x3ff0000000000001", "0x10", "0x12", "{0x76543210, 0xfedcba98, 0x9abcdef0, 0x12345678}",
+                          "0x400000"]  # fmt: skip
+    assert "Value returned is $4 = 1.0000000000000002" in said
+    assert status == 10
+
+
+@NEEDS
+@pytest.mark.parametrize("engine", ENGINES)
+def test_signals_are_shown_and_passed_or_not(debug: Callable[..., tuple[str, int]], engine: str) -> None:
+    said, status = debug("continue", "p $_siginfo.si_signo", "continue", engine=engine)
     assert "received signal SIGUSR1" in said
     assert "$1 = 10" in said
     assert status == 10
-    said, status = debug("continue", "signal 0")
+    said, status = debug("continue", "signal 0", engine=engine)
     assert status == 99
-    said, status = debug(QUIET, "continue", "info registers pc", "continue", argument="crash")
+    said, status = debug("continue", "signal SIGUSR2", engine=engine)
+    assert status == 99
+    said, status = debug(QUIET, "break work", "continue", "signal SIGUSR2", "p got", "continue", engine=engine)
+    assert said.count("Breakpoint 1, work") == 2  # once more when the handler has returned
+    assert "$1 = 12" in said
+    assert status == 10
+    said, status = debug(QUIET, "continue", "info registers pc", "continue", argument="crash", engine=engine)
     assert "received signal SIGSEGV" in said
     assert "terminated with signal SIGSEGV" in said
     assert status == -signal.SIGSEGV
 
 
 @NEEDS
-@pytest.mark.parametrize(("argument", "engine"), [("read", "baseline"), *(("spin", engine) for engine in ENGINES)])
+@pytest.mark.parametrize(("argument", "engine"), [(how, engine) for how in ("read", "spin") for engine in ENGINES])
 def test_ctrl_c(debug: Callable[..., tuple[str, int]], argument: str, engine: str) -> None:
     said, status = debug(
         QUIET, "break work", "continue", "delete", "echo now running\\n", "continue", "bt", "kill",
@@ -157,132 +192,14 @@ def test_ctrl_c(debug: Callable[..., tuple[str, int]], argument: str, engine: st
 
 
 @NEEDS
-def test_exec_and_detach(debug: Callable[..., tuple[str, int]]) -> None:
-    said, status = debug(QUIET, "catch exec", "continue", "break work", "continue", "detach", argument="exec")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_exec_and_detach(debug: Callable[..., tuple[str, int]], engine: str) -> None:
+    said, status = debug(
+        QUIET, "catch exec", "continue", "break work", "continue", "detach", argument="exec", engine=engine
+    )
     assert "is executing new program" in said
     assert "Breakpoint 2, work" in said
     assert status == 10
-
-
-def packet(payload: bytes) -> bytes:
-    return b"$" + payload + b"#%02x" % (sum(payload) & 0xFF)
-
-
-class Client:
-    """The other side, by hand."""
-
-    def __init__(self, where: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        for _ in range(500):
-            try:
-                self.socket.connect(where)
-                break
-            except OSError:
-                time.sleep(0.01)
-        self.socket.settimeout(20)
-        self.connection = Connection(self.socket)
-
-    def ask(self, payload: bytes) -> bytes:
-        self.socket.sendall(packet(payload))
-        answer = self.connection.receive()
-        assert answer is not None
-        return answer
-
-
-CODE = 0x10000
-SELF, SVC, MOV0_5 = 0x14000000, 0xD4000001, 0xD28000A0
-
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[tuple[dbt.CPU, Client, threading.Thread]]:
-    """A CPU that is served in another thread, and a client of it."""
-    with dbt.open_cpu() as cpu:
-        cpu.memory.map(CODE, 0x1000, "rx")
-        cpu.memory.protect(CODE, 0x1000, "rwx")
-        cpu.memory.write(CODE, struct.pack("<III", MOV0_5, SVC, SELF))
-        cpu.memory.protect(CODE, 0x1000, "rx")
-        cpu.registers["pc"] = CODE
-        where = str(tmp_path / "gdb")
-        thread = threading.Thread(target=cpu.serve_gdb, args=(where,))
-        thread.start()
-        client = Client(where)
-        yield cpu, client, thread
-        client.socket.close()
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def test_a_bare_cpu(bare: tuple[dbt.CPU, Client, threading.Thread]) -> None:
-    cpu, client, _ = bare
-    assert b"PacketSize" in client.ask(b"qSupported:swbreak+")
-    assert client.ask(b"?") == b"T05thread:1;"
-    assert b"org.gnu.gdb.aarch64.fpu" in client.ask(b"qXfer:features:read:target.xml:0,3000")
-    assert len(client.ask(b"g")) == 2 * sum(register.size for register in REGISTERS)
-    assert client.ask(b"s") == b"T05thread:1;"
-    assert client.ask(b"p0") == b"0500000000000000"
-    assert client.ask(b"P0=0700000000000000") == b"OK"
-    assert cpu.registers["x0"] == 7
-    assert client.ask(b"vCont;c") == b"T0cthread:1;"  # a system call that nobody serves
-    assert client.ask(b"M%x,4:e0008052" % CODE) == b"OK"  # mov w0, #7, in memory that the guest may only read
-    assert client.ask(b"m%x,4" % CODE) == b"e0008052"
-    assert client.ask(b"m0,4") == b"E0e"
-    assert client.ask(b"P20=" + struct.pack("<Q", CODE).hex().encode()) == b"OK"
-    assert client.ask(b"Z0,%x,4" % (CODE + 4)) == b"OK"
-    assert client.ask(b"c") == b"T05swbreak:;thread:1;"
-    assert cpu.registers["x0"] == 7
-    assert client.ask(b"P20=" + struct.pack("<Q", CODE + 8).hex().encode()) == b"OK"
-    client.socket.sendall(packet(b"c"))
-    time.sleep(0.2)
-    client.socket.sendall(b"\x03")
-    assert client.connection.receive() == b"T02thread:1;"
-    assert client.ask(b"D") == b"OK"
-
-
-def test_nonsense_does_no_harm(bare: tuple[dbt.CPU, Client, threading.Thread]) -> None:
-    _, client, _ = bare
-    rng = random.Random(7)
-    heads = [b"m", b"M", b"X", b"G", b"P", b"p", b"Z", b"z", b"q", b"Q", b"v", b"H", b"T", b"qXfer:", b"vFile:", b"!"]
-    for head in heads:
-        for tail in (b"", b"-1", b",", b":", b"zz,zz", b"ffffffffffffffffffff,ffffffff", b"0,", b"\xff\0}", b"1;2;3:4"):
-            client.ask(head + tail)
-    for _ in range(300):
-        payload = rng.choice(heads) + bytes(
-            rng.choice(b"0123456789abcdef,:;=-}*\xff") for _ in range(rng.randrange(30))
-        )
-        client.ask(payload.replace(b"$", b"").replace(b"#", b""))
-    client.socket.sendall(b"+++-garbage$m0,4#00$$##zz" + os.urandom(100).replace(b"$", b"").replace(b"\x03", b""))
-    client.socket.sendall(b"#00")
-    for _ in range(20):
-        if client.ask(b"?").startswith(b"T05"):
-            break
-    assert client.ask(b"?") == b"T05thread:1;"
-    client.socket.sendall(b"$" + b"0" * 100000 + b"#")
-
-
-@pytest.mark.parametrize("sent", [b"", b"$", b"$g", packet(b"m10000,1000"), packet(b"k"), packet(b"s")])
-def test_a_client_that_goes_at_any_time(bare: tuple[dbt.CPU, Client, threading.Thread], sent: bytes) -> None:
-    """It is let go, and the next one is served."""
-    cpu, client, thread = bare
-    client.socket.sendall(sent)
-    client.socket.close()
-    thread.join(20)
-    assert not thread.is_alive()
-    cpu.registers["pc"] = CODE
-    assert cpu.run() == dbt.SystemCall(CODE + 8, 0, (5, 0, 0, 0, 0, 0))
-
-
-def test_another_client_after_the_first(bare: tuple[dbt.CPU, Client, threading.Thread], tmp_path: Path) -> None:
-    cpu, client, thread = bare
-    assert client.ask(b"D") == b"OK"
-    thread.join(20)
-    again = threading.Thread(target=cpu.serve_gdb, args=(str(tmp_path / "again"),))
-    again.start()
-    second = Client(str(tmp_path / "again"))
-    assert second.ask(b"s") == b"T05thread:1;"
-    assert second.ask(b"D") == b"OK"
-    second.socket.close()
-    again.join(20)
-    assert cpu.registers["x0"] == 5
 
 
 def test_escapes_and_signals() -> None:
