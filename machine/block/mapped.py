@@ -5,27 +5,22 @@ says where (`place`), takes new room (`fresh`), and changes its tables (`link`);
 only ever taken at the end of the file. What is new is written first, then, if anything but zeroes could be lost, a
 flush, then the tables: a crash leaves the old content or the new.
 
-`TableCache` keeps pages of tables, a bounded number of them; changes are written at once.
+Tables are kept by a TableCache (table_cache.py); checks count with a Usage (usage.py).
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-from array import array
 from typing import TYPE_CHECKING
 
 from dbt.machine.block.buffers import cut, fill, scatter
-from dbt.machine.block.errors import BadOption, ImageCorrupt, ImageUnsupported
-from dbt.machine.block.node import Extent, Format, Measure
+from dbt.machine.block.errors import ImageUnsupported
+from dbt.machine.block.node import Extent, Format
 from dbt.machine.block.ranges import Ranges
 from dbt.machine.block.request import COMPRESSED, MAY_UNMAP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from dbt.machine.block.graph import Opening
-    from dbt.machine.block.node import CheckResult, Node
     from dbt.machine.block.request import Vectors
 
 # What an entry says. PARTIAL: some sectors are here, the others are the backing's; a bitmap tells.
@@ -33,60 +28,6 @@ UNALLOCATED, ZERO, DATA, PACKED, PARTIAL = range(5)
 
 MOST_RUN = 1 << 14  # clusters that one lookup goes through
 COPY = 1 << 20  # bytes that are copied at a time
-MAX_CHECKED = 1 << 30  # clusters of a file that is checked, a byte each
-PAGE_WORDS = 512
-
-
-class TableCache:
-    """Tables of numbers in `file`, read a page at a time, `limit` bytes of them at most. The caller holds a mutex."""
-
-    def __init__(self, file: Node, bits: int, order: str, limit: int = 4 << 20) -> None:
-        self.file = file
-        self.code = "Q" if bits == 64 else "I"
-        self.order = "little" if order == "<" else "big"
-        self.swap = self.order != sys.byteorder
-        self.width = bits // 8
-        self.limit = max(limit // (PAGE_WORDS * self.width), 2)
-        self.pages: dict[tuple[int, int], array[int]] = {}
-
-    def _page(self, base: int, number: int) -> array[int]:
-        page = self.pages.get((base, number))
-        if page is None:
-            page = self._load(base + number * PAGE_WORDS * self.width)
-            while len(self.pages) >= self.limit:
-                del self.pages[next(iter(self.pages))]
-            self.pages[base, number] = page
-        return page
-
-    def _load(self, at: int) -> array[int]:
-        size = PAGE_WORDS * self.width
-        data = self.file.pread(at, max(min(size, self.file.size - at), self.width))
-        words = array(self.code, bytes(data.ljust(size, b"\0"))[:size])
-        if self.swap:
-            words.byteswap()
-        return words
-
-    def get(self, base: int, index: int) -> int:
-        """Entry `index` of the table at `base`."""
-        return self._page(base, index // PAGE_WORDS)[index % PAGE_WORDS]
-
-    def remember(self, base: int, index: int, value: int) -> None:
-        """Change the entry in memory only; somebody else writes it."""
-        self._page(base, index // PAGE_WORDS)[index % PAGE_WORDS] = value
-
-    def put(self, base: int, index: int, value: int) -> None:
-        """Change the entry, on the disk first."""
-        self.file.pwrite(base + index * self.width, value.to_bytes(self.width, self.order))  # type: ignore[arg-type]
-        self.remember(base, index, value)
-
-    def entries(self, base: int, count: int, nothing: int = 0) -> Iterator[tuple[int, int]]:
-        """(index, value) of all entries but those that are `nothing`, read past the cache."""
-        for start in range(0, count, PAGE_WORDS):
-            words = self._load(base + start * self.width)[: count - start]
-            if words.count(nothing) < len(words):
-                for k, value in enumerate(words):
-                    if value != nothing:
-                        yield start + k, value
 
 
 class Mapped(Format):
@@ -355,60 +296,3 @@ class Mapped(Format):
 
     def flush(self) -> None:
         self.file.flush()
-
-
-class Usage:
-    """Which units of a file are used, for checks: who uses one twice, who lies behind the end, what nobody uses."""
-
-    def __init__(self, node: Format, unit: int, result: CheckResult) -> None:
-        self.unit = unit
-        self.result = result
-        self.limit = node.file.size
-        self.units = -(-self.limit // unit)
-        if self.units > MAX_CHECKED:
-            raise ImageCorrupt(node.name, f"the file has {self.units} clusters, more than can be checked")
-        self.used = bytearray(self.units)
-
-    def take(self, offset: int, length: int, what: str) -> bool:
-        """Note that `what` is there; False, and a corruption, if it cannot be."""
-        if offset + length > self.limit:
-            self.corrupt(f"{what} lies behind the end of the file", offset)
-            return False
-        first, last = offset // self.unit, -(-(offset + length) // self.unit)
-        if any(self.used[first:last]):
-            self.corrupt(f"{what} overlaps with something else", offset)
-            return False
-        self.used[first:last] = b"\1" * (last - first)
-        return True
-
-    def corrupt(self, text: str, offset: int | None = None) -> None:
-        """One more corruption."""
-        self.result.corruptions += 1
-        self.result.note(text, offset)
-
-    def count_leaks(self) -> int:
-        """Note what nobody uses; the number of units at the end that are such."""
-        used_end = self.used.rfind(1) + 1
-        self.result.leaks = self.used.count(0)
-        self.result.image_end = used_end * self.unit
-        if self.result.leaks:
-            self.result.note(f"{self.result.leaks} clusters are not used by anything", self.used.find(0) * self.unit)
-        return self.units - used_end
-
-
-def measured(size: int, cluster: int, data: Iterable[tuple[int, int]], tables: int, extra: int = 0) -> Measure:
-    """The size of an image with `tables` bytes that are always there, and `extra` for each cluster."""
-    last, stored = -1, 0
-    for offset, length in data:
-        first, end = max(offset // cluster, last + 1), -(-(offset + length) // cluster)
-        if end > first:
-            stored += end - first
-            last = end - 1
-    each = cluster + extra
-    return Measure(tables + stored * each, tables + -(-size // cluster) * each)
-
-
-def power_of_two(value: int, low: int, high: int, what: str, name: str) -> None:
-    """BadOption unless `value` is a power of two from `low` to `high`."""
-    if value & value - 1 or not low <= value <= high:
-        raise BadOption(name, f"{what} {value} is no power of two between {low} and {high}")

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.block.errors import BadOption, ImageCorrupt, ImageUnsupported, RequestRefused
-from dbt.machine.block.mapped import DATA, UNALLOCATED, ZERO, Mapped, TableCache, Usage, measured, power_of_two
+from dbt.machine.block.mapped import DATA, UNALLOCATED, ZERO, Mapped
 from dbt.machine.block.node import CheckResult
 from dbt.machine.block.options import SIZE, Option
 from dbt.machine.block.structure import Structure, u32, u64
+from dbt.machine.block.table_cache import TableCache
+from dbt.machine.block.usage import Usage, measured, power_of_two
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

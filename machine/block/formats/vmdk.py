@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from dbt.machine.block.buffers import cut, gather
 from dbt.machine.block.errors import BadOption, ImageCorrupt, ImageUnsupported, RequestRefused
-from dbt.machine.block.mapped import DATA, PACKED, UNALLOCATED, ZERO, Mapped, TableCache, Usage, measured
+from dbt.machine.block.mapped import DATA, PACKED, UNALLOCATED, ZERO, Mapped
 from dbt.machine.block.node import CheckResult
 from dbt.machine.block.options import Option
 from dbt.machine.block.structure import Structure, raw, u8, u16, u32, u64
+from dbt.machine.block.table_cache import TableCache
+from dbt.machine.block.usage import Usage, measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -1,43 +1,24 @@
 """NBD as client: a disk that a server exports. `nbd://host:port/export`, `nbds://` (TLS), `nbd+unix:///export?socket=…`.
 
-When the connection is lost, it is made anew for `reconnect-delay` seconds, and whoever waits goes on waiting. Writes
-that the server has acknowledged may be in its memory only, until a flush: so they are kept here, in the order in which
-they were made, until a flush that was sent after their acknowledgement is acknowledged itself. Behind a new connection
-all that are kept are sent again, before anything else is; what was not answered is sent again after them. When
-`replay-limit` bytes are kept a flush of our own empties the list. So
-
-- a write that was acknowledged is there after a server has crashed and come back;
-- if it does not come back, or with another size or other abilities, every request fails from then on, flushes first of
-  all: what was not flushed is never taken for safe.
-
-What this cannot do: a server that has no flush tells nothing of what is safe, so its acknowledgements are taken for
-it; and a request that the old server still carries out after we have gone on with a new one is its fault and our loss.
-Two clients that write to the same export at the same time must not rely on this, for the same reason.
+The connection, and what happens when it is lost, is a Link (nbd/link.py). Here is what a node does with it.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import socket
-import threading
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.block.buffers import cut, fill, scatter
-from dbt.machine.block.errors import BadOption, BlockError, HostError, ImageUnsupported
+from dbt.machine.block.errors import BadOption, HostError, ImageUnsupported
 from dbt.machine.block.nbd import wire
-from dbt.machine.block.nbd.connection import Call, Connection, ProtocolError, negotiate
-from dbt.machine.block.nbd.stream import Stream
+from dbt.machine.block.nbd.connection import Call
+from dbt.machine.block.nbd.link import Link
 from dbt.machine.block.node import Extent, Protocol
 from dbt.machine.block.options import SIZE, Option
 from dbt.machine.block.ranges import Ranges
 from dbt.machine.block.request import FUA, MAY_UNMAP, NO_FALLBACK
 
 if TYPE_CHECKING:
-    import ssl
-
     from dbt.machine.block.graph import Opening
     from dbt.machine.block.request import Vectors
 
@@ -71,210 +52,18 @@ class Nbd(Protocol):
         options = self.options
         if bool(options["host"]) == bool(options["path"]):
             raise BadOption(self.name, "needs either host or path")
-        self._context = self._tls() if options["tls"] else None
-        self._ranges = Ranges()
-        self._changed = threading.Condition()
-        self._kept: dict[Call, bool] = {}  # in the order in which they were made; whether they are acknowledged
-        self._kept_bytes = 0
-        self._connecting = False
-        self._failed: BlockError | None = None
-        try:
-            self._connection: Connection | None = self._connect()
-        except OSError as error:
-            raise self._trouble(error, "cannot be connected to") from None
-        facts = self.facts = self._connection.facts
-        if self.writable and facts.flags & wire.FLAG_READ_ONLY:
-            self._connection.close()
-            raise HostError(self.name, OSError(errno.EROFS, ""), doing="the export cannot be written")
+        self.link = Link(self.name, options, writable=self.writable)
+        facts = self.facts = self.link.facts
         self.size = facts.size
         self.alignment = facts.minimum
         self.handles_fua = bool(facts.flags & wire.FLAG_SEND_FUA)
-        self._keeps = bool(
-            self.writable and options["reconnect-delay"] > 0 and facts.flags & wire.FLAG_SEND_FLUSH
-        )  # fmt: skip
         self.identity = ("nbd", options["host"], options["port"], options["path"], options["export"])
-
-    # Connecting.
-
-    def _tls(self) -> ssl.SSLContext:
-        import ssl
-
-        folder = self.options["tls-certificates"]
-        try:
-            context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem") if folder else None)
-            certificate = os.path.join(folder, "client-cert.pem")
-            if folder and os.path.exists(certificate):
-                context.load_cert_chain(certificate, os.path.join(folder, "client-key.pem"))
-        except OSError as error:
-            raise HostError(self.name, error, doing=f"TLS with the certificates in {folder or 'the system'}") from None
-        if self.options["path"] and not self.options["tls-hostname"]:
-            context.check_hostname = False  # a socket's path is no name; the authority still has to be right
-        return context
-
-    def _connect(self) -> Connection:
-        options = self.options
-        if options["path"]:
-            connected = socket.socket(socket.AF_UNIX)
-            try:
-                connected.settimeout(HANDSHAKE_SECONDS)
-                connected.connect(options["path"])
-            except BaseException:
-                connected.close()
-                raise
-        else:
-            connected = socket.create_connection((options["host"], options["port"]), timeout=HANDSHAKE_SECONDS)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4)):
-                connected.setsockopt(socket.IPPROTO_TCP, option, value)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
-        try:
-            name = options["tls-hostname"] or options["host"]
-            stream, facts = negotiate(Stream(connected), options["export"], self._context, name)
-            connected.settimeout(None)
-        except BaseException:
-            connected.close()
-            raise
-        return Connection(stream, facts)
-
-    def _trouble(self, error: OSError, doing: str) -> BlockError:
-        if isinstance(error, ProtocolError) or not error.errno or error.errno < 0:
-            return HostError(self.name, OSError(f"{doing}: {error}"))
-        if type(error).__module__ == "ssl" or isinstance(error, socket.gaierror):
-            return HostError(self.name, OSError(f"{doing}: {error.strerror or error}"))
-        return HostError(self.name, error, doing=doing)
-
-    def _current(self) -> Connection:
-        """The connection, once there is one."""
-        with self._changed:
-            while self._connection is None and self._failed is None:
-                self._changed.wait()
-            if self._connection is None:
-                assert self._failed is not None
-                raise self._failed
-            return self._connection
-
-    def _lost(self, connection: Connection, error: OSError) -> None:
-        """The connection has failed somebody: the first who comes here makes another, or ends all."""
-        with self._changed:
-            if self._connection is not connection:
-                return  # somebody else is at it
-            self._connection = None
-        connection.close()
-        found: Connection | None = None
-        failure: BlockError | None = None
-        try:
-            found = self._again(error)
-        except BlockError as lost:
-            failure = lost
-        except BaseException:
-            failure = self._trouble(error, "connection lost")
-            raise
-        finally:
-            with self._changed:
-                self._connection, self._failed = found, failure
-                self._changed.notify_all()
-
-    def _again(self, error: OSError) -> Connection:
-        """A new connection, on which everything that is kept was sent again."""
-        end = time.monotonic() + self.options["reconnect-delay"]
-        pause = FIRST_PAUSE
-        last = error
-        while time.monotonic() < end:
-            connection = None
-            try:
-                connection = self._connect()
-                facts = connection.facts
-                if facts != self.facts:
-                    what = f"it came back as another: {facts} in place of {self.facts}"
-                    raise HostError(self.name, OSError(f"connection lost ({error}); {what}; {self._at_stake()}"))
-                with self._changed:
-                    kept = list(self._kept)
-                for call in kept:
-                    again = Call(call.command, call.offset, call.length, flags=call.flags, data=call.data)
-                    connection.perform(again)
-                    if again.error:
-                        said = again.message or f"error {again.error}"
-                        raise HostError(self.name, OSError(f"a write sent again after a reconnect failed: {said}"))
-            except OSError as trouble:
-                last = trouble
-                if connection is not None:
-                    connection.close()
-            except BlockError:
-                if connection is not None:
-                    connection.close()
-                raise
-            else:
-                return connection
-            time.sleep(min(pause, max(end - time.monotonic(), 0)))
-            pause = min(2 * pause, LONGEST_PAUSE)
-        text = (
-            f"connection lost ({error}), not back in {self.options['reconnect-delay']} s ({last}); {self._at_stake()}"
-        )
-        raise HostError(self.name, OSError(text))
-
-    def _at_stake(self) -> str:
-        with self._changed:
-            count = sum(self._kept.values())
-        return f"{count} acknowledged writes since the last flush may be lost" if count else "no write is lost"
-
-    # Requests.
-
-    def _perform(self, call: Call) -> None:
-        """Have a request done, over as many connections as it takes."""
-        for _ in range(ATTEMPTS):
-            connection = self._current()
-            try:
-                connection.perform(call)
-                break
-            except OSError as error:
-                self._lost(connection, error)
-        else:  # a request that kills the server is not to kill it for ever
-            text = f"the connection was lost {ATTEMPTS} times with the same request"
-            raise HostError(self.name, OSError(text), offset=call.offset)
-        if call.error:
-            number = wire.HOST_ERRORS.get(call.error, errno.EIO)
-            reason = OSError(number, "")
-            what = f"the server says {call.message!r}" if call.message else "the server says"
-            raise HostError(self.name, reason, doing=what, offset=call.offset)
-
-    def _change(self, call: Call) -> None:
-        """The same for what changes the content: kept until it is flushed."""
-        if not self._keeps:
-            self._perform(call)
-            return
-        count = max(call.length if call.data else 0, KEPT_AT_LEAST)
-        if self._kept_bytes + count > self.options["replay-limit"]:
-            self.flush()
-        call.data = [memoryview(b"".join(call.data))] if call.data else ()  # the caller's memory is the caller's again
-        with self._changed:
-            self._kept[call] = False
-            self._kept_bytes += count
-        try:
-            self._perform(call)
-        except BaseException:
-            with self._changed:
-                self._forget(call)
-            raise
-        with self._changed:
-            if call in self._kept:
-                self._kept[call] = True
-
-    def _forget(self, call: Call) -> None:
-        if self._kept.pop(call, None) is not None:
-            self._kept_bytes -= max(call.length if call.data else 0, KEPT_AT_LEAST)
-
-    def flush(self) -> None:
-        if not self.facts.flags & wire.FLAG_SEND_FLUSH:
-            return
-        with self._changed:
-            covered = [call for call, acknowledged in self._kept.items() if acknowledged]
-        self._perform(Call(wire.CMD_FLUSH))
-        with self._changed:
-            for call in covered:
-                self._forget(call)
+        self._ranges = Ranges()
 
     # Data.
+
+    def flush(self) -> None:
+        self.link.flush()
 
     def read(self, offset: int, length: int, vectors: Vectors) -> None:
         inside = max(min(length, self.size - offset), 0)
@@ -294,7 +83,7 @@ class Nbd(Protocol):
         while done < length:
             count = min(length - done, self.facts.maximum)
             part = vectors if count == length else cut(vectors, done, count)
-            self._perform(Call(wire.CMD_READ, offset + done, count, vectors=part))
+            self.link.perform(Call(wire.CMD_READ, offset + done, count, vectors=part))
             done += count
 
     def write(self, offset: int, length: int, vectors: Vectors, flags: int = 0) -> None:
@@ -316,7 +105,7 @@ class Nbd(Protocol):
         while done < length:
             count = min(length - done, self.facts.maximum)
             part = vectors if count == length else cut(vectors, done, count)
-            self._change(Call(wire.CMD_WRITE, offset + done, count, flags=fua, data=part))
+            self.link.change(Call(wire.CMD_WRITE, offset + done, count, flags=fua, data=part))
             done += count
 
     def _inside(self, offset: int, length: int) -> None:
@@ -329,7 +118,7 @@ class Nbd(Protocol):
         if not self.facts.flags & wire.FLAG_SEND_TRIM:
             return
         for at in range(start, end, LONGEST):
-            self._perform(Call(wire.CMD_TRIM, at, min(LONGEST, end - at)))
+            self.link.perform(Call(wire.CMD_TRIM, at, min(LONGEST, end - at)))
 
     def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         self._inside(offset, length)
@@ -346,7 +135,7 @@ class Nbd(Protocol):
         how |= wire.CMD_FLAG_FAST_ZERO if fast else 0
         how |= wire.CMD_FLAG_FUA if flags & FUA and self.handles_fua else 0
         for at in range(offset, offset + length, LONGEST):
-            self._change(Call(wire.CMD_WRITE_ZEROES, at, min(LONGEST, offset + length - at), flags=how))
+            self.link.change(Call(wire.CMD_WRITE_ZEROES, at, min(LONGEST, offset + length - at), flags=how))
 
     def status(self, offset: int, length: int) -> Extent:
         if offset >= self.size:
@@ -358,7 +147,7 @@ class Nbd(Protocol):
         start = offset & ~mask
         asked = min(offset + length - start + mask & ~mask, LONGEST)
         call = Call(wire.CMD_BLOCK_STATUS, start, asked)
-        self._perform(call)
+        self.link.perform(call)
         count, state = 0, call.extents[0][1]
         for piece, other in call.extents:
             if other != state:
@@ -379,12 +168,7 @@ class Nbd(Protocol):
         try:
             super().close()
         finally:
-            with self._changed:
-                connection, self._connection = self._connection, None
-                self._failed = self._failed or HostError(self.name, OSError("is closed"))
-            if connection is not None:
-                with suppress(OSError):
-                    connection.close()
+            self.link.close()
 
     # Names.
 

@@ -174,10 +174,10 @@ def test_what_is_kept_is_bounded_by_flushes_of_our_own(tmp_path: Path) -> None:
         node: Any = disk.node.children["file"]
         for at in range(0, SIZE, 30_000):
             disk.write(at, b"x" * min(30_000, SIZE - at))
-            assert 0 < node._kept_bytes <= 100_000
+            assert 0 < node.link.kept_bytes <= 100_000
         disk.flush()
-        assert node._kept_bytes == 0
-        assert not node._kept
+        assert node.link.kept_bytes == 0
+        assert not node.link.kept
         disk.close()
 
 

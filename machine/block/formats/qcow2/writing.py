@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.block.buffers import ZEROES, cut
-from dbt.machine.block.errors import HostError
 from dbt.machine.block.formats.qcow2.layout import ALL_ALLOCATED, COMPRESSED, COPIED, OFFSET, SUBCLUSTERS, ZERO
 from dbt.machine.block.formats.qcow2.mapping import (
     NORMAL,
@@ -172,51 +171,6 @@ def _write_sub(node: Qcow2, at: int, rest: int, vectors: Vectors, done: int) -> 
             _give_back(node, index, i, host, 1)
         raise
     return end - at
-
-
-def write_packed(node: Qcow2, offset: int, packed: list[bytes]) -> None:
-    """Store compressed clusters, which follow each other from `offset` on and were never written."""
-    meta, geometry = node.meta, node.geometry
-    node.prepare()
-    places: list[int] = []
-    with meta.mutex:
-        try:
-            for data in packed:
-                places.append(meta.refcounts.bytes(len(data)))  # noqa: PERF401 - the places so far, if one fails
-        except BaseException:
-            _free_bytes(node, places, packed)
-            raise
-    try:
-        k = 0
-        while k < len(packed):
-            run = k + 1
-            while run < len(packed) and places[run] == places[run - 1] + len(packed[run - 1]):
-                run += 1
-            data = b"".join(packed[k:run])
-            node.file.write(places[k], len(data), [memoryview(data)])
-            k = run
-        with meta.mutex:
-            for k, data in enumerate(packed):
-                at = offset + k * geometry.cluster_size
-                table = meta.table_for_write(at >> geometry.l1_shift)
-                i = ((at >> geometry.cluster_bits) & geometry.l2_entries - 1) * geometry.words
-                table.words[i] = geometry.compressed_entry(places[k], len(data))
-                if geometry.words == 2:
-                    table.words[i + 1] = 0
-                table.touch(i, i + geometry.words)
-            meta.changed()
-    except HostError:
-        with meta.mutex:
-            if locate(node, offset, 1)[0] != PACKED:
-                _free_bytes(node, places, packed)
-        raise
-
-
-def _free_bytes(node: Qcow2, places: list[int], packed: list[bytes]) -> None:
-    bits = node.geometry.cluster_bits
-    for at, data in zip(places, packed, strict=False):
-        node.meta.refcounts.release(at >> bits, (at + len(data) - 1 >> bits) - (at >> bits) + 1)
-    node.meta.refcounts.byte_hint = 0
 
 
 def write_zeroes(node: Qcow2, offset: int, length: int, flags: int) -> None:

@@ -10,8 +10,8 @@ from uuid import uuid4
 from dbt.machine.block.errors import BadOption
 from dbt.machine.block.formats.vhdx import layout
 from dbt.machine.block.formats.vhdx.layout import MIB, TABLE_BYTES
-from dbt.machine.block.mapped import power_of_two
 from dbt.machine.block.options import SIZE, Option
+from dbt.machine.block.usage import power_of_two
 
 if TYPE_CHECKING:
     from dbt.machine.block.node import Node
