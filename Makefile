@@ -1,15 +1,16 @@
-# make demo | test | lint | bench | guests | clean.  PYTHON and PYTEST_ARGS may be given.
+# make demo | test | test-cluster | lint | bench | guests | clean.  PYTHON and PYTEST_ARGS may be given.
 PYTHON ?= python3
 PYTEST_ARGS ?=
 MAKEFLAGS += --no-print-directory
 PIP = -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find dbt frontends backends machine bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help demo install test lint types format bench guests clean
+.PHONY: help demo install test test-cluster lint types format bench guests clean
 
 help:
 	@echo 'make demo     install into .venv and run the guests that come with Dragoman'
 	@echo 'make test     run the tests (in .venv-dev)'
+	@echo 'make test-cluster   disks on a one-node Ceph cluster and a glusterd, which it starts: tests/cluster'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make bench    speed against qemu-aarch64-static, as a table; JSON and a plot in build/bench'
 	@echo 'make guests   build the guests anew (needs gcc-aarch64-linux-gnu)'
@@ -37,6 +38,9 @@ install: .venv/.stamp
 
 test: .venv-dev/.stamp
 	@.venv-dev/bin/pytest $(PYTEST_ARGS)
+
+test-cluster: .venv-dev/.stamp
+	@DRAGOMAN_CLUSTER=1 .venv-dev/bin/pytest $(PYTEST_ARGS) tests/cluster
 
 lint: .venv-dev/.stamp
 	.venv-dev/bin/ruff check .

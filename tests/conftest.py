@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BUSYBOX = "busybox-static:arm64"
 USER = "an ordinary user"  # root may read, write and signal everything
+ROOT_USER = "root"
 # What a test may need, and how to get it on Debian.
 TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
@@ -36,7 +37,13 @@ TOOLS = {
     "nbd-server": "apt-get install nbd-server",
     "qemu-nbd": "apt-get install qemu-utils",
     "openssl": "apt-get install openssl",
+    "nbd-client": "apt-get install nbd-client",
+    "ceph-mon": "apt-get install ceph-mon ceph-osd librbd1",
+    "ceph-osd": "apt-get install ceph-mon ceph-osd librbd1",
+    "rbd": "apt-get install ceph-common",
+    "glusterd": "apt-get install glusterfs-server libgfapi0",
     USER: "run the tests as one",
+    ROOT_USER: "run the tests as root",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -49,6 +56,8 @@ def missing(tool: str) -> bool:
     """Whether `tool` cannot be had on this machine."""
     if tool == USER:
         return os.geteuid() == 0
+    if tool == ROOT_USER:
+        return os.geteuid() != 0
     return debian_busybox() is None if tool == BUSYBOX else shutil.which(tool) is None
 
 

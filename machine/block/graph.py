@@ -175,7 +175,7 @@ def create_image(
     else:
         protocol = cast("type[Protocol]", protocol)
         theirs = {option.name.replace("_", "-") for option in made.CREATE_OPTIONS}
-        extra = {o.name for o in protocol.CREATE_OPTIONS if o.name.replace("_", "-") not in theirs}
+        extra = {o.name.replace("_", "-") for o in protocol.CREATE_OPTIONS} - theirs
         below = {name: given.pop(name) for name in list(given) if name.replace("_", "-") in extra}
         checked = check_options(made.CREATE_OPTIONS, given, spec.driver)
         if protocol.create is not Protocol.create:

@@ -113,6 +113,11 @@ class Node:
         self.children = opening.children  # filled by opening.child(...)
         self.size = 0
 
+    @classmethod
+    def label(cls, options: dict[str, Any]) -> str:
+        """What errors call a node of these options that has no file name."""
+        return f"{cls.driver}:{','.join(f'{k}={v}' for k, v in options.items() if v not in {None, ''})}"
+
     # Data. Vectors hold `length` bytes; offset + length is within the size, the caller has seen to that.
 
     def read(self, offset: int, length: int, vectors: Vectors) -> None:

@@ -44,7 +44,7 @@ class Spec:
         file = self.children.get("file")
         if file is not None:
             return str(file)
-        return f"{self.driver}:{','.join(f'{k}={v}' for k, v in self.options.items() if v is not None)}"
+        return driver_class(self.driver).label(self.options)
 
 
 def parse_spec(text: str | dict[str, Any] | Spec, driver: str | None = None) -> Spec:

@@ -21,6 +21,8 @@ from dbt.machine.block.ranges import Ranges
 from dbt.machine.block.request import MAY_UNMAP, NO_FALLBACK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbt.machine.block.graph import Opening
     from dbt.machine.block.request import Vectors
 
@@ -237,19 +239,7 @@ class File(Protocol):
         self.size = size
 
     def status(self, offset: int, length: int) -> Extent:
-        if offset >= self.size:
-            return Extent(length, data=False, zero=True, offset=offset)
-        length = min(length, self.size - offset)
-        try:
-            data = os.lseek(self.fd, offset, os.SEEK_DATA)
-            if data > offset:
-                return Extent(min(data - offset, length), data=False, zero=True, offset=offset)
-            hole = os.lseek(self.fd, offset, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole up to the end
-                return Extent(length, data=False, zero=True, offset=offset)
-            return Extent(length, data=True, zero=False, offset=offset)
-        return Extent(min(max(hole - offset, 1), length), data=True, zero=False, offset=offset)
+        return extent_by_seeking(lambda at, whence: os.lseek(self.fd, at, whence), self.size, offset, length)
 
     def resize(self, size: int, *, preallocation: str = "off") -> None:
         with self._ranges.alone():
@@ -312,6 +302,23 @@ class File(Protocol):
             raise HostError(name, error, doing=f"cannot be made {size} bytes large") from None
         finally:
             os.close(fd)
+
+
+def extent_by_seeking(seek: Callable[[int, int], int], size: int, offset: int, length: int) -> Extent:
+    """What a file of `size` bytes has at `offset`, by lseek(2)'s SEEK_DATA and SEEK_HOLE."""
+    if offset >= size:
+        return Extent(length, data=False, zero=True, offset=offset)
+    length = min(length, size - offset)
+    try:
+        data = seek(offset, os.SEEK_DATA)
+        if data > offset:
+            return Extent(min(data - offset, length), data=False, zero=True, offset=offset)
+        hole = seek(offset, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole up to the end
+            return Extent(length, data=False, zero=True, offset=offset)
+        return Extent(length, data=True, zero=False, offset=offset)
+    return Extent(min(max(hole - offset, 1), length), data=True, zero=False, offset=offset)
 
 
 def host_aligned(view: memoryview, mask: int) -> bool:
