@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from .case import (
     BREAKPOINT,
-    CODE,
     CODE_END,
     CODE_START,
     DATA,
@@ -62,23 +61,23 @@ class Oracle:
         uc.emu_stop()
 
     def run(self, case: Case) -> Outcome:
-        """Run as many instructions as there are words."""
+        """Run as many instructions as the case says."""
         uc = self._uc
-        uc.mem_write(CODE, case.code)
-        uc.ctl_remove_cache(CODE, CODE + len(case.code) + 4)
+        uc.mem_write(case.code_address, case.code)
+        uc.ctl_remove_cache(case.code_address, case.code_address + len(case.code) + 4)
         uc.mem_write(DATA, case.data)
         values = [case.registers.get(name, 0) for name in REGISTERS]
         uc.reg_write_batch(list(zip(self._registers, values, strict=True)))
         self._stop = OK
         try:
-            uc.emu_start(CODE, 0, count=len(case.words))
+            uc.emu_start(case.address, 0, count=case.count)
         except unicorn.UcError as error:
             if error.errno in _FAULTS:
                 self._stop = FAULT
             elif error.errno not in _FETCHES:  # the next instruction: no concern of this one
                 self._stop = UNDEFINED if error.errno == unicorn.UC_ERR_INSN_INVALID else f"unicorn: {error}"
         found = uc.reg_read_batch(self._registers)
-        uc.mem_write(CODE, FILLER[: len(case.code)])
+        uc.mem_write(case.code_address, FILLER[: len(case.code)])
         registers = dict(zip(REGISTERS, found, strict=True))
         data = bytes(uc.mem_read(DATA, DATA_SIZE))
         return Outcome(self._stop, uc.reg_read(self._pc), registers, data)

@@ -5,6 +5,9 @@ are not named before the arrow are 0; those that are not named behind it must st
 lanes of a vector register, lowest first, with their width in front (`v0=s:1,2,-1,0xff`; a lane with a point, and inf
 and nan, is a float's bits); flags as letters, capital if set (`nzcv=NzCv`). `[0x104000]=00ff` is memory. `stop=fault`
 says how it ends (see case.py), `pc=0x400004` where.
+
+Before the arrow `steps=9` is how many instructions run, where it is not each word once, `at=0x400200` where it begins,
+if that is not the usual place, and `before=2` how many of the words lie in front of that.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _LANES = {"b": 8, "h": 16, "s": 32, "d": 64}
 _FLOATS = {16: "<e", 32: "<f", 64: "<d"}
 _FLAGS = "nzcv"
+_NUMBERS = (("steps", 0), ("at", CODE), ("before", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +72,15 @@ def parse(line: str) -> Line:
         else:
             words.append(int(item, 16))
     registers, memory, other = _assignments(rest)
+    steps, address, ahead = (int(other.pop(name, str(value)), 0) for name, value in _NUMBERS)
     if other:
         raise ValueError(f"{', '.join(other)} stands before the arrow")
-    case = Case(tuple(words), registers, patched(bytes(DATA_SIZE), memory))
+    case = Case(tuple(words), registers, patched(bytes(DATA_SIZE), memory), "", address, steps, ahead)
     registers, memory, other = _assignments(shlex.split(after))
     stop, pc = other.pop("stop", OK), int(other.pop("pc", "0"), 0)
     if other:
         raise ValueError(f"{', '.join(other)} is no register")
-    return Line(case, asm, stop, pc or CODE + len(case.code), registers, memory)
+    return Line(case, asm, stop, pc or case.code_address + len(case.code), registers, memory)
 
 
 def _is_word(item: str) -> bool:
@@ -120,8 +125,10 @@ def show(case: Case, expected: Outcome) -> str:
     words = " ".join(f"{word:08x}" for word in case.words)
     before = [f"{name}={value:#x}" for name, value in case.registers.items() if value]
     before += [f"[{address:#x}]={data.hex()}" for address, data in _chunks(bytes(DATA_SIZE), case.data)]
+    given = (case.steps, case.address, case.before)
+    before += [f"{name}={value:#x}" for (name, usual), value in zip(_NUMBERS, given, strict=True) if value != usual]
     after = [f"stop={expected.stop}"] if expected.stop != OK else []
-    if expected.pc != CODE + len(case.code):
+    if expected.pc != case.code_address + len(case.code):
         after.append(f"pc={expected.pc:#x}")
     after += [
         f"{name}={expected.registers[name]:#x}"

@@ -1,0 +1,212 @@
+"""What runs in a child: numbers in a row, in batches. It says what it finds in lines of JSON on its standard output.
+
+`python -m tests.soak.child OPTIONS`, which are JSON as well (see Options). The number and the engine that are tried at
+the moment are in a shared file, so that a crash or a hang has somebody to blame. With `isolate` there is only one
+number; each attempt at it is a process of its own, so that what kills the process can be made small as well.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from . import pages, programs
+from .machines import Mode
+from .shrink import shrink
+from .trial import Trial, program_engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.differential.case import Case
+
+    from .programs import Program
+
+MOST: Final = 5  # differences that are made small; whatever is behind them is probably the same
+BUDGETS: Final = {"programs": 60, "pages": 1500}  # instructions at most, of runs with a budget
+COUNTED: Final = {"programs": 0.125, "pages": 0.5}  # how many of the batches have one
+SLOTS: Final = {"programs": programs.SLOTS, "pages": pages.SLOTS}
+ENGINES: Final = ("reference", "interpreter", "baseline", "optimizer", "unicorn")
+PLACE: Final = struct.Struct("<qq")  # number, index of the engine
+HANG: Final = 120.0  # seconds of one attempt in isolation
+DIFFERS: Final = 7  # exit status of an attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`every`: how many numbers go to the optimizer, one of so many; 0: none."""
+
+    kind: str  # programs, pages
+    start: int
+    count: int
+    every: int
+    place: str  # the shared file
+    large: str = "baseline"  # as Trial has it
+    isolate: bool = False
+
+    def text(self) -> str:
+        """As an argument."""
+        return json.dumps(asdict(self))
+
+
+class Place:
+    """The shared file with what is being tried."""
+
+    def __init__(self, path: str | Path) -> None:
+        with open(path, "r+b") as file:
+            self._map: Final = mmap.mmap(file.fileno(), PLACE.size)
+        self.seed = -1
+
+    def at(self, engine: str) -> None:
+        """An engine is about to run."""
+        PLACE.pack_into(self._map, 0, self.seed, ENGINES.index(engine))
+
+    def read(self) -> tuple[int, str]:
+        """(number, engine)."""
+        seed, engine = PLACE.unpack_from(self._map)
+        return seed, ENGINES[engine]
+
+
+def mode_of(kind: str, batch: int) -> Mode:
+    """How a batch runs."""
+    random = Random(f"mode of {kind} {batch}")
+    counted = random.random() < COUNTED[kind]
+    return Mode(counted, random.random() < 0.5, random.choice((0, 0, 0, 1, 2, 3)))
+
+
+def made(kind: str, seed: int) -> list[Program]:
+    """The cases of a number."""
+    return [programs.program(seed)] if kind == "programs" else pages.page(seed)
+
+
+class Child:
+    """Tries numbers and reports."""
+
+    def __init__(self, options: Options) -> None:
+        self.options: Final = options
+        self.place: Final = Place(options.place)
+        self.trial: Final = Trial(self.place.at, options.large)
+        self.found = 0
+
+    def report(self, **what: Any) -> None:
+        """A line for the parent."""
+        os.write(1, json.dumps(what).encode() + b"\n")
+
+    def batches(self) -> Iterator[tuple[int, range]]:
+        """(number of the batch, its numbers)."""
+        options, slots = self.options, SLOTS[self.options.kind]
+        at, end = options.start, options.start + options.count
+        while at < end:
+            behind = min((at // slots + 1) * slots, end)
+            yield at // slots, range(at, behind)
+            at = behind
+
+    def run(self) -> None:
+        """Try all of them."""
+        for batch, seeds in self.batches():
+            self._batch(mode_of(self.options.kind, batch), seeds)
+            self.report(done=len(seeds), counts=self.trial.count)
+            self.trial.count.clear()
+            if self.found >= MOST:
+                return
+
+    def plan(self, seeds: range, mode: Mode) -> Iterator[tuple[int, Program, list[str], int | None]]:
+        """(number, program, engines, budget)."""
+        kind, every = self.options.kind, self.options.every
+        for seed in seeds:
+            random = Random(f"budget {seed}")
+            for program in made(kind, seed):
+                budget = random.randint(1, BUDGETS[kind]) if mode.counted else None
+                yield seed, program, program_engines(program, mode, optimizer=bool(every) and seed % every == 0), budget
+
+    def _batch(self, mode: Mode, seeds: range) -> None:
+        plan = list(self.plan(seeds, mode))
+        cases: list[Case] = [program.case for _, program, _, _ in plan]
+        wanted = sorted({name for _, _, engines, _ in plan for name in engines})
+        self.trial.load(cases, mode, wanted)
+        for seed, program, engines, budget in plan:
+            self.place.seed = seed
+            differences = list(self.trial.differences(program.case, mode, engines, budget))
+            for name, wrong in differences:
+                self._shrink(seed, program.case, mode, name, budget, wrong)
+            if differences:
+                self.trial.load(cases, mode, wanted)
+
+    def _shrink(self, seed: int, case: Case, mode: Mode, engine: str, budget: int | None, wrong: list[str]) -> None:
+        self.found += 1
+        if self.found > MOST:
+            return
+        trial = self.trial
+        alone = trial.alone(case, mode, engine, budget)
+        if alone:
+            case = shrink(case, lambda smaller: bool(trial.alone(smaller, mode, engine, budget)))
+            wrong = trial.alone(case, mode, engine, budget)
+        note = "" if alone else "only with the others of its batch in memory"
+        self._say(seed, engine, mode, wrong, trial.line(case, budget), note)
+
+    def _say(self, seed: int, engine: str, mode: Mode, wrong: list[str], line: str, note: str = "") -> None:
+        self.report(seed=seed, engine=engine, mode=mode._asdict(), wrong=wrong, line=line, note=note)
+
+    # ---- in isolation
+
+    def isolate(self) -> None:
+        """Find what kills the process, and make that small."""
+        options = self.options
+        mode = mode_of(options.kind, options.start // SLOTS[options.kind])
+        for seed, program, engines, budget in self.plan(range(options.start, options.start + 1), mode):
+            for engine in engines:
+                how = self.fate(program.case, mode, engine, budget)
+                if how:
+                    small = shrink(program.case, lambda case: self.fate(case, mode, engine, budget) == how)  # noqa: B023
+                    line = self.trial.line(small, budget)
+                    self._say(seed, engine, mode, [how], line)
+                    return
+        self._say(options.start, "", mode, ["not again when alone"], "")
+
+    def fate(self, case: Case, mode: Mode, engine: str, budget: int | None) -> str:
+        """What becomes of a process that tries a case on an engine; empty: nothing bad."""
+        return fate_of(lambda: bool(self.trial.alone(case, mode, engine, budget)))
+
+
+def fate_of(attempt: Callable[[], bool], patience: float = HANG) -> str:
+    """What becomes of a process that makes an attempt; empty if it ends, whatever it finds."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = DIFFERS if attempt() else 0
+        finally:
+            os._exit(status)
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            return "" if code in (0, DIFFERS) else f"the process ended with {code}"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "the process did not end"
+
+
+def main() -> None:
+    """Run as the argument says."""
+    options = Options(**json.loads(sys.argv[1]))
+    child = Child(options)
+    if options.isolate:
+        child.isolate()
+    else:
+        child.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Many random programs and pages on all engines: a bounded part of the soak that `python -m tests.soak` is.
+
+DRAGOMAN_SOAK_PROGRAMS and DRAGOMAN_SOAK_PAGES are how many, DRAGOMAN_SOAK_START is the first number,
+DRAGOMAN_SOAK_OPTIMIZER=N has only each Nth go to the optimizer, since a region takes LLVM 3 ms an instruction.
+With CI=true there are 100,000 programs and 10,000 pages, else fewer.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .child import Options
+from .parent import Parent, prepare
+
+CI = os.environ.get("CI") == "true"
+PROGRAMS = int(os.environ.get("DRAGOMAN_SOAK_PROGRAMS", "100000" if CI else "5000"))
+PAGES = int(os.environ.get("DRAGOMAN_SOAK_PAGES", "10000" if CI else "1000"))
+START = int(os.environ.get("DRAGOMAN_SOAK_START", "0"))
+OPTIMIZER = {
+    "programs": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "25")),
+    "pages": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "100")),
+}
+
+
+@pytest.mark.parametrize(("kind", "count"), [("programs", PROGRAMS), ("pages", PAGES)])
+def test_all_engines_agree(kind: str, count: int) -> None:
+    prepare()
+    report = Parent(Options(kind, START, count, OPTIMIZER[kind], ""), os.cpu_count() or 1).run()
+    assert not report.wrong, report.summary(kind)
+    assert report.done == count
+    counts = report.counts
+    assert counts["left out"] < 0.05 * count if kind == "programs" else counts["interpreter"] > 3 * count
+    assert counts["interpreter"] >= count * 0.95
+    assert counts["baseline"] >= count * 0.95
+    assert counts["optimizer"] > 0
+    if kind == "programs":
+        assert counts["unicorn"] > 0.6 * count
