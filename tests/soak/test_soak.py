@@ -34,6 +34,6 @@ def test_all_engines_agree(kind: str, count: int) -> None:
     assert counts["left out"] < 0.05 * count if kind == "programs" else counts["interpreter"] > 3 * count
     assert counts["interpreter"] >= count * 0.95
     assert counts["baseline"] >= count * 0.95
-    assert counts["optimizer"] > 0
+    assert counts["optimizer"] > 0 or count < 10 * OPTIMIZER[kind]
     if kind == "programs":
         assert counts["unicorn"] > 0.6 * count
