@@ -272,6 +272,7 @@ class CPU:
                 return Reached(cpu.reg("pc")) if cpu.reg("pc") in stops else BudgetSpent(cpu.reg("pc"))
             budget = None if budget is None else budget - 1
         cpu.set_stops(stops)
+        cpu.signals.take_faults()
         with _Interrupts(cpu):
             reason = cpu.run(budget)
         return self._exit(reason)
@@ -558,6 +559,7 @@ class Program:
                 if cpu.reg("pc") in stops and process.status is None:
                     return Reached(cpu.reg("pc"))
             cpu.set_stops(stops)
+            cpu.signals.take_faults()
             with self._signals:
                 status = process.run()
         finally:

@@ -7,7 +7,7 @@ of a region resumes where LLVM was told that it would (backends/llvm/landings.py
 
 from __future__ import annotations
 
-from dbt.native import Fn, Ptr, addr, cast, i32, native, new, symbol, syscall, u8, u32, u64, volatile_store
+from dbt.native import Fn, Ptr, addr, cast, i32, i64, native, new, symbol, syscall, u8, u32, u64, volatile_store
 
 from .host_x86_64 import (
     SI_ADDR,
@@ -28,8 +28,11 @@ from .host_x86_64 import (
 from .layout import EXIT_BUS, EXIT_FAULT, MAX_CPUS, SIGINFO_BYTES, SIGNAL_RING, Ctx, Env, SignalArea
 
 SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV = 4, 5, 7, 8, 11
+FAULTS = (1 << SIGILL) | (1 << SIGTRAP) | (1 << SIGBUS) | (1 << SIGFPE) | (1 << SIGSEGV)
 BUS_ADRERR = 2
+SI_TKILL = -6  # si_code of raise()
 SI_CODE = 8  # offset in siginfo
+SI_PID = 16
 # Signals that stay unblocked while one waits to be taken: those that our own code may raise.
 SYNCHRONOUS = (1 << 3) | (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10)
 
@@ -102,17 +105,44 @@ def find_landing(c: Ctx, host: u64) -> u64:
 
 
 @native(inline=False)
+def raised_again(area: SignalArea, info: Ptr[u8]) -> u32:
+    """1 if the thread whose fault was passed on has sent this signal to itself."""
+    if area.crashed == 0 or cast(Ptr[i32], info + SI_CODE)[0] != SI_TKILL:
+        return 0
+    same = u64(syscall(SYS_GETTID)) == area.crashed
+    return u32(same and i64(cast(Ptr[i32], info + SI_PID)[0]) == syscall(SYS_GETPID))
+
+
+@native(export=True)
+def foreign_actions(area: SignalArea) -> u64:
+    """The faults, as bits, whose action is not the one that we have set last."""
+    found: u64 = 0
+    action = new(KernelSigaction)
+    for signo in range(u32(SIGSEGV + 1)):
+        if (u64(FAULTS) >> u64(signo)) & 1:
+            syscall(SYS_SIGACTION, signo, 0, cast(u64, action), 8)
+            if action.handler != area.handler or action.mask != area.masks[signo]:
+                found |= u64(1) << u64(signo)
+    return found
+
+
+@native(inline=False)
 def pass_on(area: SignalArea, signo: u32, info: Ptr[u8], context: Ptr[u8]) -> None:
     """A fault that is not the guest's: to whoever handled it before us, or to its default action.
 
-    A fault comes again when this returns; a signal that was sent has to be sent again.
+    A fault comes again when this returns; a signal that was sent has to be sent again. A handler that tells of a crash
+    and then raises the signal once more, for whoever was there before it, has had its turn: the process dies.
     """
     old = area.previous[signo]
+    sent = cast(Ptr[i32], info + SI_CODE)[0] <= 0
+    if sent and raised_again(area, info):
+        old = 0
     if old > 1:
+        if not sent:
+            area.crashed = u64(syscall(SYS_GETTID))
         handler = cast(Fn[None, i32, Ptr[u8], Ptr[u8]], old)
         handler(i32(signo), info, context)
         return
-    sent = cast(Ptr[i32], info + SI_CODE)[0] <= 0
     if sent and old == 1:
         return
     action = new(KernelSigaction)
@@ -132,7 +162,7 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
     code = cast(Ptr[i32], info + SI_CODE)[0]
     number = u32(signo)
     fault = number == SIGSEGV or number == SIGBUS or number == SIGFPE or number == SIGILL or number == SIGTRAP
-    if fault and code <= 0 and area.guests == 0:
+    if fault and code <= 0 and (area.guests == 0 or raised_again(area, info)):
         pass_on(area, number, info, context)
         return
     if not fault or code <= 0:

@@ -460,6 +460,9 @@ class SignalArea(Struct):
     cpus: Arr[u64] = array(MAX_CPUS)  # all Envs, one of which has made a fault; 0: no CPU
     ring: Arr[SignalRecord] = array(SIGNAL_RING)
     guests: u64  # programs that run here: signals that somebody sends are theirs
+    handler: u64  # ours
+    masks: Arr[u64] = array(65)  # of our actions for faults; an older action of ours that somebody put back has another
+    crashed: u64  # the thread whose fault was passed on to a handler from before, 0: none
 
 
 MODE_COUNT = 1  # a count stencil at every block head

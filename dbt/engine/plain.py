@@ -54,6 +54,9 @@ class PlainSignals:
     def guest(self, *, on: bool) -> None:
         """Nothing: there are no handlers of ours for faults."""
 
+    def take_faults(self) -> None:
+        """Nothing, for the same reason."""
+
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on."""
         del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python

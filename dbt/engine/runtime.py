@@ -32,9 +32,9 @@ class Runtime:
     """The native functions, loaded once for a process."""
 
     __slots__ = (
-        "area", "drop_blocks", "drop_code", "flush", "forget_pages", "image", "instruction_at", "raw", "ring", "run",
-        "run_exactly", "scan", "signal_handler", "signal_return", "still_valid", "touches_code", "translate_at", "wait",
-        "walk",
+        "area", "area_address", "drop_blocks", "drop_code", "flush", "foreign_actions", "forget_pages", "image",
+        "instruction_at", "raw", "ring", "run", "run_exactly", "scan", "signal_handler", "signal_return",
+        "still_valid", "touches_code", "translate_at", "wait", "walk",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -50,6 +50,7 @@ class Runtime:
         self.still_valid: Any = get("still_valid", ctypes.c_uint32, (U64,))
         self.touches_code: Any = get("touches_code", ctypes.c_uint32, (U64, U64, U64))
         self.instruction_at: Any = get("find_instruction", U64, (U64, U64))
+        self.foreign_actions: Any = get("foreign_actions", U64, (U64,))
         self.walk: Any = get("walk_forms", U64, (U64,) * 6)
         self.scan: Any = get("scan_forms", U64, (U64,) * 5)
         self.raw: Any = get("raw_call", ctypes.c_int64, (U64,) * 7)
@@ -58,6 +59,8 @@ class Runtime:
         self.signal_return = image.address("dragoman_signal_return")
         address = hostmem.map_anonymous(SignalArea.size)
         self.area: Any = SignalArea.at(address)
+        self.area_address = address
+        self.area.handler = self.signal_handler
         self.ring = address + SignalArea.offset("ring")
         self.area.window_start = image.address("dragoman_system_call_begin")
         self.area.window_end = image.address("dragoman_system_call_end")

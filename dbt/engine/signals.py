@@ -38,12 +38,19 @@ ALL_SIGNALS = (1 << 64) - 1
 MASK_BYTES = 8
 
 
+def _mask(signals: tuple[int, ...]) -> int:
+    return sum(1 << (signo - 1) for signo in signals)
+
+
+_EVERYTHING = ALL_SIGNALS & ~_mask((*FAULTS, 9, 19))  # that can be blocked, but for faults
+
+
 class _Shared:
     """What all CPUs of the process have in common: the handlers of faults. They stay while there is a CPU."""
 
     def __init__(self) -> None:
         self.lock = allocate_lock()
-        self.saved: dict[int, bytes] = {}  # actions that were there before ours
+        self.saved: dict[int, list[bytes]] = {}  # actions that ours have replaced, the last one last
         self.cpus = 0
         self.stack = 0
 
@@ -76,11 +83,7 @@ class Signals:
             area.env = env_address
             _shared.cpus += 1
             self._give_stack()
-            for signo in FAULTS:
-                old = self._note_from_now_on(signo, 0)
-                if signo not in _shared.saved:
-                    _shared.saved[signo] = old
-                    area.previous[signo] = int.from_bytes(old[:8], "little")
+            self._take_faults()
 
     def stop(self) -> None:
         """The CPU goes; with the last one what was there before the first comes back."""
@@ -93,12 +96,56 @@ class Signals:
             if self._area.env == self._env_address:
                 self._area.env = 0
             if not _shared.cpus:
-                for signo, old in _shared.saved.items():
-                    self._put_back(signo, old)
-                _shared.saved.clear()
+                self._leave_faults()
         if self._action:
             hostmem.unmap_memory(self._action, 4096)
             self._action = 0
+
+    def take_faults(self) -> None:
+        """Before a run: where somebody has set an action for faults since, put ours in front of it.
+
+        Such are faulthandler.enable() and signal.signal() while there is a CPU. Without this they would get the
+        guest's faults; with it they get those that are not the guest's, as handlers from before the CPU do.
+        """
+        area = self._area
+        area.crashed = 0
+        if self._runtime.foreign_actions(self._runtime.area_address):
+            with _shared.lock:
+                self._take_faults()
+
+    def _take_faults(self) -> None:
+        area = self._area
+        foreign = int(self._runtime.foreign_actions(self._runtime.area_address))
+        for signo in FAULTS:
+            if foreign >> signo & 1:
+                # Its own signal is blocked anyway while a handler runs: that bit only tells this action from the last.
+                mask = area.masks[signo] = (
+                    int(area.masks[signo]) ^ _mask((signo,)) if area.masks[signo] else _EVERYTHING
+                )
+                old = self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK, mask)
+                self._note_replaced(signo, old)
+
+    def _note_replaced(self, signo: int, action: bytes) -> None:
+        """An action that is not the last one of ours is gone."""
+        saved = _shared.saved.setdefault(signo, [])
+        if _handler_of(action) != self._runtime.signal_handler:
+            saved.append(action)
+        elif len(saved) > 1:
+            saved.pop()  # who came last has put back what there was before: an action of ours
+        if saved:
+            self._area.previous[signo] = _handler_of(saved[-1])
+
+    def _leave_faults(self) -> None:
+        """Put back what our actions have replaced, but where somebody has replaced ours."""
+        foreign = int(self._runtime.foreign_actions(self._runtime.area_address))
+        for signo, saved in _shared.saved.items():
+            if foreign >> signo & 1:
+                self._note_replaced(signo, self._get(signo))
+            if saved:
+                self._put_back(signo, saved[-1])
+                # Whoever came after us may put back an action of ours later: it stands for what was there before him.
+                self._area.previous[signo] = _handler_of(saved[-2:][0])
+        _shared.saved.clear()
 
     def guest(self, *, on: bool) -> None:
         """Whether a program runs on this CPU, to which signals of the kinds that faults have may be sent."""
@@ -125,9 +172,7 @@ class Signals:
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT."""
         if signo not in FAULTS:
-            self._set(
-                signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, ALL_SIGNALS & ~_mask(FAULTS)
-            )
+            self._note_from_now_on(signo, flags)
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""
@@ -168,8 +213,12 @@ class Signals:
         return found
 
     def _note_from_now_on(self, signo: int, flags: int) -> bytes:
-        everything = ALL_SIGNALS & ~_mask(FAULTS)
-        return self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, everything)
+        return self._set(signo, self._runtime.signal_handler, SA_SIGINFO | SA_ONSTACK | flags, _EVERYTHING)
+
+    def _get(self, signo: int) -> bytes:
+        """The action of a signal as the kernel's struct."""
+        self._call(SYS_SIGACTION, signo, 0, self._action, MASK_BYTES)
+        return ctypes.string_at(self._action, KernelSigaction.size)
 
     def _set(self, signo: int, handler: int, flags: int, mask: int) -> bytes:
         """rt_sigaction; returns the old action as the kernel's struct."""
@@ -184,5 +233,5 @@ class Signals:
             raise OSError(-result, f"host system call {number}")
 
 
-def _mask(signals: tuple[int, ...]) -> int:
-    return sum(1 << (signo - 1) for signo in signals)
+def _handler_of(action: bytes) -> int:
+    return int.from_bytes(action[:8], "little")

@@ -116,10 +116,10 @@ def build_image(store: Store) -> None:
 
     progress(0, 1, "compiling the runtime")
     roots: list[Native] = [
-        dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal, syscalls.raw_call,
-        syscalls.wait_call, table.flush, table.forget_pages, table.touches_code, table.still_valid,
-        table.find_instruction, stepping.run_exactly, invalidate.drop_blocks, invalidate.drop_code,
-        *(helper.function for helper in HELPERS.values()),
+        dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal,
+        faults.foreign_actions, syscalls.raw_call, syscalls.wait_call, table.flush, table.forget_pages,
+        table.touches_code, table.still_valid, table.find_instruction, stepping.run_exactly, invalidate.drop_blocks,
+        invalidate.drop_code, *(helper.function for helper in HELPERS.values()),
     ]  # fmt: skip
     write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
     progress(1, 1, "compiling the runtime")
