@@ -6,13 +6,13 @@ That is for files. A device or a server cannot be renamed: it is written where i
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from dbt.machine.block.errors import HostError
 from dbt.machine.block.graph import open_node
 from dbt.machine.block.spec import Spec, parse_spec
 
@@ -50,15 +50,20 @@ def aside(image: str, driver: str) -> Iterator[Spec]:
             raise
         return
     assert file is not None
-    old = open_node(file, writable=True) if os.path.exists(name) else None  # nobody else uses it: it is locked now
+    old = None
+    if os.path.exists(name):  # nobody else uses it: it is locked from now on; whether it is on the disk is all the same
+        old = open_node(Spec("file", {**file.options, "no-flush": True}), writable=True)
     folder, base = os.path.split(name)
     beside = os.path.join(folder, f".{base}.{os.getpid()}.unfinished")
     file.options["filename"] = beside
     try:
         yield spec
-        if old is not None:
-            shutil.copymode(name, beside)
-        os.replace(beside, name)
+        try:
+            if old is not None:
+                os.chmod(beside, stat.S_IMODE(os.stat(name).st_mode))
+            os.replace(beside, name)
+        except OSError as error:
+            raise HostError(name, error, doing="cannot take its place") from None
     except BaseException:
         kept = "is as it was" if old is not None else "was not made"
         sys.stderr.write(f"dragoman: {image} {kept}: the unfinished one is removed\n")

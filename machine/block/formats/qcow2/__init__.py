@@ -7,10 +7,11 @@ snapshots.py, resize.py and bitmaps.py are what their names say. Here is the nod
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.block.buffers import cut, fill, scatter
-from dbt.machine.block.errors import ImageCorrupt, RequestRefused
+from dbt.machine.block.errors import BlockError, ImageCorrupt, RequestRefused
 from dbt.machine.block.formats.qcow2 import about, bitmaps, check, compressed, create, resize, snapshots, writing
 from dbt.machine.block.formats.qcow2 import header as reading
 from dbt.machine.block.formats.qcow2.compression import Compressor
@@ -66,8 +67,7 @@ class Qcow2(Format):
     compression_type: str
     rest: bytes  # of the header, behind what version 3 had at first
     extensions: list[tuple[int, bytes]]
-    backing_name: str
-    backing_format: str
+    backing_name, backing_format = "", ""
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -81,6 +81,7 @@ class Qcow2(Format):
         self.compressor = Compressor(self.compression_type, self.geometry.cluster_size)
         self._unpacked: tuple[int, int, bytes] | None = None  # entry, generation, the cluster
         self._generation = 0
+        self.halfway = False  # refcounts are being changed for a snapshot
         self.snapshot_table = (0, 0)
         self.snapshot_list: list[snapshots.Snapshot] = []
         self.data_file: Node = self.file
@@ -228,8 +229,7 @@ class Qcow2(Format):
         kept = self._unpacked
         if kept is not None and kept[0] == entry and kept[1] == self._generation:
             return kept[2]
-        generation = self._generation
-        offset, size = self.geometry.compressed(entry)
+        generation, (offset, size) = self._generation, self.geometry.compressed(entry)
         if offset >= self.file.size:
             raise ImageCorrupt(self.name, "compressed cluster behind the end of the file", offset=offset)
         data = bytearray(size)
@@ -278,8 +278,7 @@ class Qcow2(Format):
             if pieces is not None:
                 done = 0
                 for host, count in pieces:
-                    part = vectors if count == length else cut(vectors, done, count)
-                    self.data_file.write(host, count, part)
+                    self.data_file.write(host, count, vectors if count == length else cut(vectors, done, count))
                     done += count
                 return
         with self.ranges.alone(start, end):
@@ -287,7 +286,22 @@ class Qcow2(Format):
 
     def _may_write(self) -> None:
         if not self.writable:
-            raise RequestRefused(self.name, "the image is marked corrupt, or was opened for reading only")
+            what = "is marked corrupt, was opened for reading only, or a change of it was stopped halfway"
+            raise RequestRefused(self.name, what)
+
+    @contextmanager
+    def _rebuilding(self) -> Iterator[None]:
+        """For what changes more than data. Stopped halfway nothing more is written: the disk is as after a crash."""
+        self._may_write()
+        with self.ranges.alone(), self.meta.mutex:
+            try:
+                yield
+            except BlockError:
+                self.writable = self.writable and not self.halfway
+                raise
+            except BaseException:
+                self.writable = False
+                raise
 
     def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         self._may_write()
@@ -314,8 +328,7 @@ class Qcow2(Format):
         return Extent(count, data=kind == NORMAL, zero=kind == ZERO_ALLOCATED, offset=host)
 
     def resize(self, size: int, *, preallocation: str = "off") -> None:
-        self._may_write()
-        with self.ranges.alone(), self.meta.mutex:
+        with self._rebuilding():
             resize.resize(self, size, preallocation)
 
     def close(self) -> None:
@@ -352,26 +365,22 @@ class Qcow2(Format):
         self.file.flush()
 
     def empty(self) -> None:
-        self._may_write()
-        with self.ranges.alone():
+        with self._rebuilding():
             writing.discard(self, 0, self.size, full=True)
 
     def snapshots(self) -> list[dict[str, Any]]:
         return snapshots.describe(self)
 
     def snapshot_create(self, name: str) -> None:
-        self._may_write()
-        with self.ranges.alone(), self.meta.mutex:
+        with self._rebuilding():
             snapshots.create(self, name)
 
     def snapshot_apply(self, name: str) -> None:
-        self._may_write()
-        with self.ranges.alone(), self.meta.mutex:
+        with self._rebuilding():
             snapshots.apply(self, name)
 
     def snapshot_delete(self, name: str) -> None:
-        self._may_write()
-        with self.ranges.alone(), self.meta.mutex:
+        with self._rebuilding():
             snapshots.delete(self, name)
 
     @classmethod

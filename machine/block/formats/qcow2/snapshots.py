@@ -1,7 +1,8 @@
 """Internal snapshots (section "Snapshots"): an L1 table kept under a name, and a reference more on all that it reaches.
 
 While refcounts and flags are changed for a snapshot, the dirty bit is set (version 3): after a crash they are made anew
-from the tables, which are switched by single writes of the header.
+from the tables, which are switched by single writes of the header. What is stopped halfway by an error is left as after
+a crash (`halfway`).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def create(node: Qcow2, name: str) -> None:
     if len(name.encode()) > 65535:
         raise BadOption(node.name, "the name is too long")
     meta = node.meta
-    node.set_dirty()
+    _begin(node)
     meta.flush()
     numbers = [int(s.ident) for s in node.snapshot_list if s.ident.isdigit() and len(s.ident) < 20]
     _refer(node, meta.l1)
@@ -154,12 +155,19 @@ def _store_table(node: Qcow2, snapshots: list[Snapshot]) -> None:
     load_table(node)
 
 
+def _begin(node: Qcow2) -> None:
+    """From here on refcounts need not be right, until `_finish`."""
+    node.halfway = True
+    node.set_dirty()
+
+
 def _finish(node: Qcow2) -> None:
     """Everything to the disk; the dirty bit goes unless lazy refcounts keep it."""
     if node.meta.lazy:
         node.meta.flush()
     else:
         node.set_clean()
+    node.halfway = False
 
 
 def _l1_of(node: Qcow2, snapshot: Snapshot) -> array[int]:
@@ -244,7 +252,7 @@ def delete(node: Qcow2, name: str) -> None:
     """Forget a snapshot: first its entry, then its references."""
     snapshot = _find(node, name)
     l1 = _l1_of(node, snapshot)
-    node.set_dirty()
+    _begin(node)
     _store_table(node, [s for s in node.snapshot_list if s.ident is not snapshot.ident])
     bits = node.geometry.cluster_bits
     _unrefer(node, l1)
@@ -265,14 +273,14 @@ def apply(node: Qcow2, name: str) -> None:
     active = zeroes(need)
     for i, entry in enumerate(l1):
         active[i] = entry & ~COPIED
-    node.set_dirty()
+    _begin(node)
     node.meta.flush()
     try:
         _refer(node, l1)
         counted = True
     except ImageUnsupported:  # narrow refcounts: there is room when the old state's references are gone
         counted = False
-        node.set_dirty()
+        _begin(node)
     node.meta.flush()
     old = node.meta.l1[:]
     install_l1(node, active, size=size)
