@@ -3,7 +3,8 @@
 A cluster is where an entry of the format's tables says, or nowhere: then it reads as zeroes or as the backing. A format
 says where (`place`), takes new room (`fresh`), and changes its tables (`link`); here is all that moves data. Room is
 only ever taken at the end of the file. What is new is written first, then, if anything but zeroes could be lost, a
-flush, then the tables: a crash leaves the old content or the new.
+flush, then the tables: a crash leaves the old content or the new. Where nothing else tells after a crash which entries
+lead beyond the file's end, the file is made larger `ahead` of its use, on stable storage before any entry leads there.
 
 Tables are kept by a TableCache (table_cache.py); checks count with a Usage (usage.py).
 """
@@ -37,12 +38,14 @@ class Mapped(Format):
     end: int
     zero_entries = True  # whether the tables can say "zeroes"
     flush_before_link = False  # always, not only if there is a backing
+    ahead = 0  # bytes by which the file grows at a time; 0: as it is written
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
         self.file = opening.child("file")
         self.ranges = Ranges()
         self.mutex = threading.RLock()
+        self.reached = self.file.size  # the file has this size also after a crash
         self._unpacked: tuple[int, bytes] | None = None
 
     # What a format defines. The mutex is held.
@@ -62,9 +65,25 @@ class Mapped(Format):
 
     def fresh(self, index: int) -> int:
         """Room for a cluster, at the end of the file."""
+        return self.take(self.cluster)
+
+    def take(self, length: int) -> int:
+        """Room for `length` bytes, at the end of the file."""
         host = self.end
-        self.end += self.cluster
+        if self.ahead and host + length > self.reached:
+            self.reach(host + max(length, self.ahead))
+        self.end += length
         return host
+
+    def reach(self, end: int) -> None:
+        """Make the file end at `end`, on stable storage. What is new is zero."""
+        self.file.resize(end)
+        self.file.flush()
+        self.reached = end
+
+    def cut_off(self) -> None:
+        """The image is closed: what the file has ahead is given back."""
+        self.file.resize(self.end)
 
     def prepare(self) -> None:
         """Something is about to change: data if not tables."""
@@ -296,3 +315,11 @@ class Mapped(Format):
 
     def flush(self) -> None:
         self.file.flush()
+
+    def close(self) -> None:
+        try:
+            if self.writable and self.ahead and self.file.size > self.end:
+                self.flush()
+                self.cut_off()
+        finally:
+            super().close()

@@ -35,6 +35,8 @@ KNOWN = 1 | REDUNDANT | ZEROED_GRAIN | COMPRESSED | MARKERS
 AT_END = (1 << 64) - 1
 PER_TABLE = 512
 GRAIN = 128
+AHEAD = 32 << 20
+MAX_UNLINKED = 1 << 12  # grains of a stream that no table has yet
 DESCRIPTOR_AT, DESCRIPTOR_SECTORS = 1, 20
 MAX_DESCRIPTOR = 1 << 20
 MAX_CAPACITY = 1 << 37  # sectors, 64 TiB
@@ -72,6 +74,7 @@ class Vmdk(Mapped):
     """One open file."""
 
     driver = "vmdk"
+    ahead = AHEAD
     CREATE_OPTIONS = (
         Option("subformat", KINDS, KINDS[0], help="one growing file, or one that is compressed and written once"),
         Option("adapter_type", ("ide", "lsilogic", "buslogic", "legacyESX"), "ide", help="for the geometry"),
@@ -112,6 +115,9 @@ class Vmdk(Mapped):
         if self.second + self.directory_entries * 4 > file.size:
             raise ImageCorrupt(name, "the redundant grain directory lies behind the end", offset=self.header_at + 48)
         self._read_descriptor()
+        self.unlinked: dict[int, int] = {}  # grains of a stream, where they are: tables have them after a flush
+        if self.packed:
+            self.ahead = 0
         self.tables = TableCache(file, 32, "<")
         unit = SECTOR if self.packed else self.cluster
         self.end = max(-(-file.size // unit) * unit, -(-header.overHead * SECTOR // unit) * unit)
@@ -144,9 +150,11 @@ class Vmdk(Mapped):
         return table
 
     def place(self, index: int) -> tuple[int, int, int]:
+        if index in self.unlinked:
+            return PACKED, self.unlinked[index], 1
         table = self._table(self.directory, index)
         if not table:
-            return UNALLOCATED, 0, PER_TABLE - index % PER_TABLE
+            return UNALLOCATED, 0, PER_TABLE - index % PER_TABLE if not self.unlinked else 1
         entry = self.tables.get(table, index % PER_TABLE)
         if entry == 0:
             return UNALLOCATED, 0, 1
@@ -222,7 +230,22 @@ class Vmdk(Mapped):
             grain = GrainMarker(lba=index * self.header.grainSize, size=len(content)).pack() + content
             host, self.end = self.end, self.end + -(-len(grain) // SECTOR) * SECTOR
             self.file.pwrite(host, grain.ljust(self.end - host, b"\0"))
+            self.unlinked[index] = host
+            if len(self.unlinked) > MAX_UNLINKED:
+                self._link_stream()
+
+    def _link_stream(self) -> None:
+        """Grains are on stable storage before tables lead there. The mutex is held."""
+        self.file.flush()
+        for index, host in self.unlinked.items():
             self.link(index, PACKED, host)
+        self.unlinked.clear()
+
+    def flush(self) -> None:
+        with self.mutex:
+            if self.unlinked:
+                self._link_stream()
+        self.file.flush()
 
     # What is known about it.
 
@@ -240,6 +263,8 @@ class Vmdk(Mapped):
             self.check_writable()
         result = CheckResult()
         result.total_clusters = self.grains
+        if self.writable:
+            self.flush()
         with self.ranges.alone(), self.mutex:
             usage = Usage(self, SECTOR, result)
             for number, place in self.tables.entries(self.directory, self.directory_entries):
@@ -265,9 +290,14 @@ class Vmdk(Mapped):
 
     @classmethod
     def create(cls, file: Node, size: int, options: dict[str, Any]) -> None:
-        capacity = size // SECTOR
-        if size % SECTOR or capacity > MAX_CAPACITY:
-            raise BadOption(file.name, f"a size of {size}: it is a multiple of 512 up to 64 TiB")
+        capacity = -(-size // SECTOR)
+        if capacity > MAX_CAPACITY:
+            raise BadOption(file.name, f"a size of {size}: at most 64 TiB")
+        if options["hwversion"] and options["compat6"]:
+            raise BadOption(file.name, "hwversion and compat6 contradict each other")
+        for name in ("hwversion", "toolsversion"):
+            if not re.fullmatch(r"[\w.-]*", options[name] or ""):
+                raise BadOption(file.name, f"{name} {options[name]!r} is no version")
         stream = options["subformat"] == "streamOptimized"
         tables = -(-capacity // (GRAIN * PER_TABLE))
         directory = -(-tables * 4 // SECTOR)

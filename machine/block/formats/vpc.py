@@ -3,11 +3,13 @@
 A fixed disk is raw with a footer behind it. A dynamic one has a copy of the footer in front, a header, a table of
 blocks, and blocks that begin with a bitmap of sectors; like other writers we set all of its bits. Differencing disks
 are refused. The size is that of the footer's CurrentSize, unless an old writer's images are only as large as their
-geometry says (qemu's, where the size was not forced).
+geometry says (qemu's, where the size was not forced). A new image has the next size that is one of a geometry, since
+Virtual PC goes by that; with `force_size` it has the size that is asked for, and the largest geometry to say so.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 NOWHERE = 0xFFFFFFFF
 SECTOR, BLOCK = 512, 2 << 20
-MAX_SECTORS = 65535 * 255 * 16  # of the geometry
+AHEAD = 32 << 20
+LARGEST = (65535, 16, 255)  # geometry
+MAX_SECTORS = math.prod(LARGEST)
 MAX_SIZE = 0xFF000000 * SECTOR  # 2040 GiB, the format's own limit
 BY_GEOMETRY = {b"vpc ", b"vs  ", b"qemu"}  # creators whose geometry is the size, as qemu has it
 
@@ -99,10 +103,21 @@ def geometry(sectors: int) -> tuple[int, int, int]:
     return tracks // heads, heads, track
 
 
+def sized(size: int, *, forced: bool) -> tuple[int, tuple[int, int, int]]:
+    """(bytes, geometry) of a disk that holds `size` bytes: as many as a geometry has, unless none has, or `forced`."""
+    wanted = sectors = -(-size // SECTOR)
+    place = LARGEST if forced else geometry(sectors)
+    while not forced and math.prod(place) < min(wanted, MAX_SECTORS):
+        sectors += 1
+        place = geometry(sectors)
+    return (wanted if math.prod(place) == MAX_SECTORS else math.prod(place)) * SECTOR, place
+
+
 class Vpc(Mapped):
     """One open image."""
 
     driver = "vpc"
+    ahead = AHEAD
     zero_entries = False
     CREATE_OPTIONS = (
         Option("subformat", ("dynamic", "fixed"), "dynamic", help="fixed: all space is taken at once"),
@@ -150,7 +165,7 @@ class Vpc(Mapped):
             raise ImageCorrupt(self.name, f"the table of {entries} blocks cannot be", offset=at + 16)
         self.tables = TableCache(self.file, 32, ">")
         self.end = max(-(-(self.file.size - SECTOR) // SECTOR) * SECTOR, self.map_at + entries * 4)
-        self.end = -(-self.end // SECTOR) * SECTOR
+        self.end = self.reached = -(-self.end // SECTOR) * SECTOR
 
     def place(self, index: int) -> tuple[int, int, int]:
         if self.fixed:
@@ -165,13 +180,23 @@ class Vpc(Mapped):
         return DATA, host, 1
 
     def fresh(self, index: int) -> int:
-        host = self.end + self.bitmap
-        self.end = host + self.cluster
-        return host
+        return self.take(self.bitmap + self.cluster) + self.bitmap
+
+    def reach(self, end: int) -> None:
+        """The footer goes along; until it is there the file has the one of before, which blocks overwrite then."""
+        self.file.resize(end + SECTOR)
+        self.file.pwrite(end, self.footer.pack())
+        self.file.flush()
+        self.reached = end
+
+    def cut_off(self) -> None:
+        if self.dynamic is not None and self.reached > self.end:
+            self.file.pwrite(self.end, self.footer.pack())
+            self.file.flush()
+            self.file.resize(self.end + SECTOR)
 
     def link(self, index: int, kind: int, host: int) -> None:
         self.file.pwrite(host - self.bitmap, b"\xff" * self.bitmap)
-        self.file.pwrite(self.end, self.footer.pack())
         self.tables.put(self.map_at, index, (host - self.bitmap) // SECTOR)
 
     def info(self) -> dict[str, Any]:
@@ -213,16 +238,15 @@ class Vpc(Mapped):
 
     @classmethod
     def create(cls, file: Node, size: int, options: dict[str, Any]) -> None:
-        sectors = -(-size // SECTOR)
-        if size > MAX_SIZE or size % SECTOR:
-            raise BadOption(file.name, f"a size of {size}: it is a multiple of 512 up to {MAX_SIZE}")
-        cylinders, heads, track = geometry(sectors)
-        forced = options["force_size"] or cylinders * heads * track != sectors
+        if size > MAX_SIZE:
+            raise BadOption(file.name, f"a size of {size}: at most {MAX_SIZE}")
+        size, place = sized(size, forced=options["force_size"])
         fixed = options["subformat"] == "fixed"
         footer = Footer(
-            DataOffset=(1 << 64) - 1 if fixed else SECTOR, CreatorApplication=b"qem2" if forced else b"qemu",
-            CreatorVersion=0x00050003, CreatorHostOS=b"Wi2k", OriginalSize=size, CurrentSize=size,
-            Cylinder=cylinders, Heads=heads, SectorsPerTrack=track, DiskType=FIXED if fixed else DYNAMIC,
+            DataOffset=(1 << 64) - 1 if fixed else SECTOR,
+            CreatorApplication=b"qem2" if options["force_size"] else b"qemu", CreatorVersion=0x00050003,
+            CreatorHostOS=b"Wi2k", OriginalSize=size, CurrentSize=size,
+            Cylinder=place[0], Heads=place[1], SectorsPerTrack=place[2], DiskType=FIXED if fixed else DYNAMIC,
             UniqueId=uuid4().bytes,
         )  # fmt: skip
         footer.Checksum = checksum(footer)
@@ -240,6 +264,7 @@ class Vpc(Mapped):
 
     @classmethod
     def measure(cls, size: int, options: dict[str, Any], data: Iterable[tuple[int, int]]) -> Measure:
+        size, _ = sized(size, forced=options["force_size"])
         if options["subformat"] == "fixed":
             return measured(size, SECTOR, [(0, size)], SECTOR)
         blocks = -(-size // BLOCK)

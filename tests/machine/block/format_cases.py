@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vhdx", {"subformat": "fixed"}), ("vdi", {}), ("vdi", {"static": True}),
     ("vpc", {"force_size": True}), ("vpc", {"subformat": "fixed", "force_size": True}),
     ("vmdk", {}), ("vmdk", {"zeroed_grain": True, "adapter_type": "lsilogic"}), ("vmdk", {"compat6": True}),
+    ("vmdk", {"adapter_type": "buslogic", "hwversion": "13"}), ("vmdk", {"adapter_type": "legacyESX"}),
 ]  # fmt: skip
 CHECKED = {"qed", "vhdx", "vmdk", "vdi"}  # what qemu-img check can check
 
@@ -123,3 +128,15 @@ def exercise(image: dict[str, Any], pick: random.Random) -> str:
 
 
 MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "150"))  # of each format; 100000 on demand
+SEED = int(os.environ.get("DRAGOMAN_SEED", "3"))  # others are other mutants
+MEMORY = 64 << 20  # bytes more than before, of one mutant
+SECONDS = 20  # of one mutant: far above what any takes, far below "for ever"
+
+
+@contextmanager
+def bounded(what: object) -> Iterator[None]:
+    """What is done here takes bounded memory and time."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    yield
+    assert time.monotonic() - start < SECONDS, what
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY >> 10, what

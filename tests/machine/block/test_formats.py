@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from .format_cases import (
     CASES,
     CHECKED,
     MUTANTS,
+    SEED,
     SIZE,
+    bounded,
     exercise,
     make,
     name_of,
@@ -111,7 +113,7 @@ def test_what_we_create_is_what_qemu_creates(tmp_path: Path, case: Case) -> None
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_mutated_images_end_in_success_or_in_our_error(tmp_path: Path, case: Case) -> None:
     driver, options = case
-    model, pick = make(tmp_path, driver, options), random.Random(3)
+    model, pick = make(tmp_path, driver, options), random.Random(SEED)
     with opened(tmp_path, "a", driver, writable=True) as disk:
         operate(disk, model, pick, 10)
         node = disk.node
@@ -121,7 +123,7 @@ def test_mutated_images_end_in_success_or_in_our_error(tmp_path: Path, case: Cas
     tables = interesting(good)
     spec = {"driver": driver, "file": {"driver": "file", "filename": str(tmp_path / "m"), "no-flush": True}}
     failures = 0
-    for _ in range(-(-MUTANTS // sum(kind == driver for kind, _ in CASES))):
+    for k in range(-(-MUTANTS // sum(kind == driver for kind, _ in CASES))):
         data = bytearray(good)
         for _ in range(pick.choice([1, 1, 2, 5])):
             if places and pick.random() < 0.5:
@@ -135,9 +137,9 @@ def test_mutated_images_end_in_success_or_in_our_error(tmp_path: Path, case: Cas
         if pick.random() < 0.1:
             del data[pick.randrange(len(data)) :]
         (tmp_path / "m").write_bytes(data)
-        failures += bool(exercise(spec, pick))
+        with bounded(k):
+            failures += bool(exercise(spec, pick))
     assert failures  # else nothing was broken
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # KiB
 
 
 def interesting(data: bytes) -> list[int]:
@@ -345,9 +347,11 @@ def test_a_backing_file_whose_format_is_not_said(tmp_path: Path) -> None:
         open_image(str(tmp_path / "a"), "qed")
 
 
+STATES = int(os.environ.get("DRAGOMAN_CRASH_STATES", "24"))  # of each case; more on demand
 CRASHED: list[Case] = [
     ("qed", {"cluster_size": 4096}), ("qed", {"cluster_size": 4096, "backing_file": "below.raw", "backing_fmt": "raw"}),
     ("vhdx", {"block_size": 1 << 20}), ("vhdx", {"block_size": 1 << 20, "block_state_zero": False}),
+    ("vdi", {}), ("vpc", {"force_size": True}), ("vmdk", {}), ("vmdk", {"zeroed_grain": True}),
 ]  # fmt: skip
 
 
@@ -374,7 +378,7 @@ def test_what_was_flushed_survives_a_crash(tmp_path: Path, case: Case) -> None:
             sectors = [{bytes(now[at : at + 512])} for at in range(0, SIZE, 512)]
             trace.append((len(record.log), list(sectors)))
     disk.close()
-    for k in range(24):
+    for k in range(STATES):
         point = pick.randint(0, len(record.log))
         (tmp_path / "c").write_bytes(record.crash(point, pick))
         may = next((allowed for length, allowed in trace if length >= point), trace[-1][1])
@@ -386,5 +390,87 @@ def test_what_was_flushed_survives_a_crash(tmp_path: Path, case: Case) -> None:
             content = bytes(after.read(0, SIZE))
         for i, allowed in enumerate(may):
             assert content[i * 512 : i * 512 + 512] in allowed | allowed_then[i], (k, point, i)
-        if k % 8 == 0 and driver == "vhdx":
+        if k % 8 == 0 and driver in CHECKED - {"qed"}:  # qed asks for its repair by a bit that is cleared by now
+            if driver == "vdi":  # its count of blocks, which qemu takes for a corruption
+                node = open_image(str(tmp_path / "c"), driver, writable=True)
+                assert node.check("leaks").clean  # type: ignore[attr-defined]
+                node.close()
             tool(tmp_path, "qemu-img", "check", "-f", driver, "c")
+
+
+def test_what_was_flushed_of_a_stream_survives_a_crash(tmp_path: Path) -> None:
+    create_image(str(tmp_path / "a"), "vmdk", SIZE, {"subformat": "streamOptimized"})
+    below = {"driver": "file", "filename": str(tmp_path / "a"), "no-flush": True}
+    disk = Disk(open_image({"driver": "vmdk", "file": {"driver": "record", "file": below}}, writable=True))
+    record: Any = disk.node.children["file"]
+    pick, grain = random.Random(5), 65536
+    flushed = [(0, 0)]  # (length of the log, grains that are safe from there on)
+    content = [pick.randbytes(100) * 655 + bytes(36) for _ in range(SIZE // grain)]
+    for k, data in enumerate(content):
+        disk.write(k * grain, data)
+        if k % 7 == 6:
+            disk.flush()
+            flushed.append((len(record.log), k + 1))
+    disk.close()
+    for _ in range(STATES):
+        point = pick.randint(0, len(record.log))
+        (tmp_path / "c").write_bytes(record.crash(point, pick))
+        safe = max(count for length, count in flushed if length <= point)
+        with opened(tmp_path, "c", "vmdk", writable=True) as after:
+            assert not after.node.check().corruptions  # type: ignore[attr-defined]
+            for k, data in enumerate(content):
+                found = bytes(after.read(k * grain, grain))
+                assert found == data or (k >= safe and not any(found)), (point, k)
+
+
+@pytest.mark.parametrize("options", [{}, {"force_size": True}, {"subformat": "fixed"}], ids=str)
+def test_sizes_of_vpc_are_those_of_qemu(tmp_path: Path, options: dict[str, Any]) -> None:
+    for size in (512, 100_000, 4 << 20, 3_000_000, (100 << 20) + 512, *([] if "subformat" in options else [137 << 30])):
+        tool(tmp_path, "qemu-img", "create", "-q", "-f", "vpc", *qemu_options(options), "q", str(size))
+        create_image(str(tmp_path / "a"), "vpc", size, options)
+        ends = [(tmp_path / name).read_bytes()[-512:] for name in "aq"]
+        for start, stop in ((28, 32), (40, 64)):  # who made it; sizes, geometry and kind
+            assert ends[0][start:stop] == ends[1][start:stop], (size, start)
+        with opened(tmp_path, "a", "vpc") as ours, opened(tmp_path, "q", "vpc") as theirs:
+            assert ours.size == theirs.size >= size
+
+
+VMDK_OPTIONS: list[dict[str, Any]] = [
+    {"subformat": kind, **more}
+    for kind in ("monolithicSparse", "streamOptimized")
+    for more in ({}, {"adapter_type": "ide"}, {"adapter_type": "buslogic"}, {"adapter_type": "lsilogic"},
+                 {"adapter_type": "legacyESX"}, {"compat6": True}, {"hwversion": "13"}, {"toolsversion": "99"},
+                 {"zeroed_grain": True})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", VMDK_OPTIONS, ids=str)
+def test_headers_and_descriptors_of_vmdk_are_those_of_qemu(tmp_path: Path, options: dict[str, Any]) -> None:
+    (tmp_path / "q").mkdir()
+    tool(tmp_path / "q", "qemu-img", "create", "-q", "-f", "vmdk", *qemu_options(options), "x.vmdk", "300M")
+    create_image(str(tmp_path / "x.vmdk"), "vmdk", 300 << 20, options)
+    ours, theirs = (bytearray((tmp_path / name).read_bytes()) for name in ("x.vmdk", "q/x.vmdk"))
+    for data in (ours, theirs):
+        at = data.index(b"CID=")
+        data[at : at + 12] = b"CID=00000000"  # by chance
+    assert ours == theirs
+
+
+def test_options_of_vmdk_that_cannot_be(tmp_path: Path) -> None:
+    for options in (
+        {"hwversion": "13", "compat6": True},
+        {"toolsversion": '1"\nparentCID=0'},
+        {"adapter_type": "scsi"},
+    ):
+        with pytest.raises(BlockError):
+            create_image(str(tmp_path / "a"), "vmdk", SIZE, options)
+
+
+def test_a_file_that_grows_ahead_is_cut_off_when_it_is_closed(tmp_path: Path) -> None:
+    for driver in ("vdi", "vpc", "vmdk"):
+        create_image(str(tmp_path / "a"), driver, 128 << 20)
+        with opened(tmp_path, "a", driver, writable=True) as disk:
+            disk.write(100 << 20, b"x" * (3 << 20))
+            assert (tmp_path / "a").stat().st_size > 32 << 20
+        assert (tmp_path / "a").stat().st_size < 12 << 20
+        assert qemu_content(tmp_path, driver, "a")[100 << 20 : 103 << 20] == b"x" * (3 << 20)

@@ -1,15 +1,13 @@
 """Images that were made to harm: whatever is in them, opening, reading and checking end soon, at worst in a BlockError.
 
-A bounded number of mutants here; DRAGOMAN_MUTANTS=100000 tries as many of each kind. Structures are mutated where their
-declarations say that fields are, tables at whole entries, and all of the metadata at random bytes.
+A bounded number of mutants here; DRAGOMAN_MUTANTS=100000 tries as many of each kind, DRAGOMAN_SEED=… others. Structures
+are mutated where their declarations say that fields are, tables at whole entries, all of the metadata at random bytes.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import resource
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,10 @@ from dbt.machine.block import (
 )
 from dbt.machine.block.registry import format_class, names
 
+from .format_cases import SEED, bounded
+
 MUTANTS = int(os.environ.get("DRAGOMAN_MUTANTS", "400"))
 SIZE = 1 << 20
-MEMORY = 64 << 20  # bytes more than before: of one mutant
-SECONDS = 20  # far above what any mutant takes, far below "for ever"
 QCOW2: list[dict[str, Any]] = [
     {"cluster_size": 4096}, {"cluster_size": 16384, "extended_l2": True}, {"cluster_size": 512, "compat": "0.10"},
     {"cluster_size": 65536, "compression_type": "zstd"},
@@ -126,21 +124,19 @@ def test_mutated_qcow2_images(tmp_path: Path, options: dict[str, Any]) -> None:
     node: Any = open_image(str(tmp_path / "a.qcow2"), "qcow2")
     structures, tables = list(node.structures()), places(node, data)
     node.close()
-    pick = random.Random(1)
+    pick = random.Random(SEED)
     victim = tmp_path / "mutant.qcow2"
     outcomes: dict[str, int] = {}
     source = mutants(data, structures, tables, pick)
     for k in range(MUTANTS):
         mutant = next(source)
         victim.write_bytes(mutant)
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
         try:
-            outcome = use(victim, "qcow2", write=bool(k & 1))
+            with bounded(k):
+                outcome = use(victim, "qcow2", write=bool(k & 1))
         except BaseException:
             (tmp_path / f"culprit-{k}").write_bytes(mutant)
             raise
-        assert time.monotonic() - start < SECONDS, k
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY >> 10, k
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     assert outcomes.get("ImageCorrupt", 0) > MUTANTS // 10
     assert len(outcomes) >= 2
