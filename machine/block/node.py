@@ -205,6 +205,7 @@ class Protocol(Node):
     SCHEMES: ClassVar[tuple[str, ...]] = ()
     CREATE_OPTIONS: ClassVar[tuple[Option, ...]] = ()
 
+    remote: ClassVar[bool] = False  # whether it waits for others' machines, so that many requests at once are quicker
     NEW_IS_ZERO: ClassVar[bool] = False  # what `create` has made reads as zeroes: a device that was there need not
 
     identity: object = None  # equal for two nodes that are the same storage: finds loops in backing chains

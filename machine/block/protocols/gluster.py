@@ -92,6 +92,7 @@ class Gluster(Protocol):
     """One open file."""
 
     driver = "gluster"
+    remote = True
     SCHEMES = ("gluster", "gluster+tcp", "gluster+unix")
     OPTIONS = (
         Option("volume", str, help="the volume"),

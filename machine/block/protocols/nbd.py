@@ -34,6 +34,7 @@ class Nbd(Protocol):
     """One export of a server."""
 
     driver = "nbd"
+    remote = True
     SCHEMES = ("nbd", "nbds", "nbd+unix", "nbds+unix")
     OPTIONS = (
         Option("host", str, "", help="the server's name or address"),

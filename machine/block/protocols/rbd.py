@@ -163,6 +163,7 @@ class Rbd(Protocol):
     """One image, or a snapshot of it."""
 
     driver = "rbd"
+    remote = True
     OPTIONS = (
         Option("pool", str, help="the pool"),
         Option("namespace", str, "", help="namespace in the pool"),

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from dbt.machine.block.buffers import aligned
+from dbt.machine.block.disk import WORKERS
 from dbt.machine.block.request import FLUSH, READ, WRITE, Request
 from dbt.machine.block.tool import images
 from dbt.machine.block.tool.show import say, say_json
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def bench(options: argparse.Namespace) -> int:
     """Read or write `count` blocks of `size` bytes, `depth` of them in flight; tell how long it takes."""
     opened = images.open_target if options.write else images.open_source
-    disk = images.queue(opened(options, options.image, options.format), workers=options.threads)
+    disk = images.queue(opened(options, options.image, options.format), workers=options.threads or WORKERS)
     try:
         step = options.step or options.size
         room = disk.size - options.offset - options.size

@@ -18,7 +18,7 @@ from dbt.machine.block.spec import parse_spec
 from dbt.machine.block.tool import images
 from dbt.machine.block.tool.aside import orderly
 from dbt.machine.block.tool.comparing import differs_at
-from dbt.machine.block.tool.copying import CHUNK, THREADS, Copy, Crew, cut_up
+from dbt.machine.block.tool.copying import CHUNK, Copy, Crew, cut_up, threads_for
 from dbt.machine.block.tool.extents import pieces
 from dbt.machine.block.tool.progress import Progress
 
@@ -136,7 +136,9 @@ def _keep_content(options: argparse.Namespace, node: Format, name: str, driver: 
         with Progress(node.size, "rebase", show=not options.quiet) as progress:
             # What is to change is what is below: the list is made before anything is written.
             ranges = [(p.start, p.end) for p in pieces(node) if p.depth or not p.extent.allocated]
-            Crew(cut_up(ranges, step), work, chunk=step, threads=THREADS, alignment=node.alignment).run(progress)
+            Crew(cut_up(ranges, step), work, chunk=step, threads=threads_for(node), alignment=node.alignment).run(
+                progress
+            )
         disk.flush()
     finally:
         if new is not None:

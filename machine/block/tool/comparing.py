@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.block.errors import BlockError
 from dbt.machine.block.request import READ, Request
 from dbt.machine.block.tool import images
-from dbt.machine.block.tool.copying import CHUNK, Crew, cut_up
+from dbt.machine.block.tool.copying import CHUNK, Crew, cut_up, threads_for
 from dbt.machine.block.tool.extents import data_ranges
 from dbt.machine.block.tool.progress import Progress
 from dbt.machine.block.tool.show import say, say_json
@@ -77,7 +77,7 @@ def _difference(options: argparse.Namespace, a: Disk, b: Disk) -> int | None:
             crew.stop()
 
     ranges = cut_up(_either(a, b, end), CHUNK)
-    crew = Crew(ranges, work, chunk=CHUNK, threads=options.threads)
+    crew = Crew(ranges, work, chunk=CHUNK, threads=options.threads or threads_for(a.node, b.node))
     with Progress(end, "compare", show=not options.quiet) as progress:
         crew.run(progress)
     if found or common == end:

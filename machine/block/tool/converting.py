@@ -41,11 +41,11 @@ def convert(options: argparse.Namespace) -> int:
 
 def _new(options: argparse.Namespace, source: Format, made: dict[str, Any]) -> None:
     with aside(options.target, options.output_format) as spec:
-        create_image(spec, spec.driver, source.size, made)
         file = spec.children["file"]
         assert file is not None
         if "no-flush" in file.options and not options.sync:
             file.options["no-flush"] = True
+        create_image(spec, spec.driver, source.size, made)
         target = images.open_format(spec, writable=True, allow_backing=True, alone=not options.backing)
         _into(options, source, target, own=bool(options.backing), empty=reads_zero(spec))
 

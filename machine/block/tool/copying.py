@@ -7,6 +7,7 @@ and written in about that order.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,13 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dbt.machine.block.disk import Disk
+    from dbt.machine.block.node import Node
     from dbt.machine.block.tool.progress import Progress
 
 CHUNK = 2 << 20
-THREADS = 8
+THREADS = 8  # at most, unless the user wants more
 TICK = 0.1  # seconds between two looks at the progress
 
 Range = tuple[int, int]
+
+
+def threads_for(*nodes: Node) -> int:
+    """How many ranges to have in flight: as many as wait for servers; of files here as many as processors copy."""
+    return THREADS if any(_is_remote(node) for node in nodes) else min(THREADS, len(os.sched_getaffinity(0)))
+
+
+def _is_remote(node: Node) -> bool:
+    return getattr(node, "remote", False) or any(_is_remote(child) for child in node.children.values())
 
 
 @lru_cache(maxsize=8)
@@ -131,14 +142,14 @@ class Copy:
 
     def __init__(
         self, source: Disk, target: Disk, *, granule: int, empty: bool, compressed: bool = False, shift: int = 0,
-        threads: int = THREADS,
+        threads: int | None = None,
     ) -> None:  # fmt: skip
         self.source = source
         self.target = target
         self.granule = granule
         self.empty = empty
         self.shift = shift
-        self.threads = threads
+        self.threads = threads or threads_for(source.node, target.node)
         self.chunk = max(CHUNK, granule)
         self._flags = COMPRESSED if compressed else 0
 

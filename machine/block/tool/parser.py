@@ -144,7 +144,8 @@ def build() -> Parser:
     for found in (convert, dd, measure):
         found.add_argument("-O", "--output-format", required=True, metavar="FORMAT", help="format of the target")
     for found in (convert, compare, bench):
-        found.add_argument("-m", "--threads", type=count, default=8, metavar="N", help="ranges at once (8)")
+        found.add_argument("-m", "--threads", type=count, metavar="N",
+                           help="ranges at once (as many as processors, over a network 8)")  # fmt: skip
     json(formats, info, check, repair, snapshot, where, compare, measure, bench)
     copies(convert, commit, rebase, compare, dd)
     for found in (create, formats):

@@ -223,4 +223,6 @@ def measure(size: int, options: dict[str, Any], data: Iterable[tuple[int, int]])
 
     everything = -(-size >> cluster_bits)
     full = total(everything)
+    if options["preallocation"] in {"falloc", "full"}:
+        stored = everything
     return Measure(full - (0 if options["data_file"] else everything - stored) * cluster, full)
