@@ -36,6 +36,9 @@ def _get(low: Lowering, op: Op) -> Operand:
     assert isinstance(place, Place)
     assert type_ is not None
     assert op.result is not None
+    whole = low.source.part(place, type_)
+    if whole is not None:
+        return whole
     pointer = low.source.pointer(place)
     volatile = "volatile " if op.result.index in low.selected else ""
     if low.is_moved(op.result):

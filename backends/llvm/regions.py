@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.former import FLAGS, after, members, successors
+from dbt.engine.former import FLAGS, WORD, after, members, successors
 from dbt.engine.helpers import HELPERS
 from dbt.engine.layout import EXIT_POLL, Env
 from dbt.ir.ops import END, LOAD, OPS, STORE
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
+    from dbt.ir.types import Type
     from dbt.ir.values import Op, Place, Template
 
 ENTRY: Final = "region"
@@ -47,6 +48,7 @@ DEAD: Final = Flags("undef", "undef", "undef", "undef")
 _WORDS: Final = ("%f0", "%f1", "%f2", "%f3")
 _SMALL: Final = 1 << 15  # guard zones absorb displacements up to here
 _MASK64: Final = (1 << 64) - 1
+WORD_BYTES: Final = WORD // 8
 _TYPES: Final = {8: "i64", 16: "<2 x i64>"}
 
 
@@ -106,6 +108,15 @@ class RegionSource(TailCalls):
         inside = offset - unit.offset
         slot = f"%r{unit.number}"
         return self.body.emit(f"getelementptr i8, ptr {slot}, i64 {inside}") if inside else slot
+
+    def part(self, place: Place, type_: Type) -> str | None:
+        # Were some accesses to a slot narrow, LLVM would keep its halves apart and put them together again everywhere.
+        offset = place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+        unit = self.places.unit(offset)
+        if unit is None or unit.size != WORD_BYTES or unit.offset != offset or not type_.is_int or type_.bits >= WORD:
+            return None
+        value = self.body.emit(f"load i64, ptr %r{unit.number}")
+        return self.body.emit(f"trunc i64 {value} to i{type_.bits}")
 
     def reload(self) -> None:
         """A helper was called: registers may have changed. Base and mask are values of this function."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from dbt.ir.types import Type
     from dbt.ir.values import Place
 
     from .text import Body
@@ -53,6 +54,11 @@ class Source(ABC):
     @abstractmethod
     def pointer(self, place: Place) -> str:
         """Pointer to guest state."""
+
+    def part(self, place: Place, type_: Type) -> str | None:
+        """The value of a part of a register, where that is not simply read at its pointer."""
+        del place, type_
+        return None
 
     @abstractmethod
     def value(self, immediate: Immediate) -> str:

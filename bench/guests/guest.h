@@ -2,7 +2,8 @@
  *
  * A guest is freestanding C for AArch64 Linux (no C library): it defines NAME and DEFAULT_WORK, includes this file and
  * defines `static u64 work(u64 n)`. Its first argument replaces DEFAULT_WORK. Integer registers only
- * (-mgeneral-regs-only), so that the base instruction set is all it needs.
+ * (-mgeneral-regs-only), so that the base instruction set is all it needs. The same source makes a program for x86-64,
+ * which the benchmark compares with (`python -m bench optimizer`).
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -11,6 +12,9 @@ typedef unsigned long u64;
 #define NOINLINE __attribute__((noinline))
 
 static u64 work(u64 n);
+
+#if defined(__aarch64__)
+enum { WRITE = 64, EXIT_GROUP = 94 };
 
 static long system_call(long number, long a, long b, long c)
 {
@@ -22,12 +26,35 @@ static long system_call(long number, long a, long b, long c)
     return x0;
 }
 
+__asm__(".global _start\n"
+        "_start: mov x29, #0\n"
+        "        mov x30, #0\n"
+        "        mov x0, sp\n"
+        "        bl guest_main\n");
+#elif defined(__x86_64__)
+enum { WRITE = 1, EXIT_GROUP = 231 };
+
+static long system_call(long number, long a, long b, long c)
+{
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return result;
+}
+
+__asm__(".global _start\n"
+        "_start: xor %ebp, %ebp\n"
+        "        mov %rsp, %rdi\n"
+        "        call guest_main\n");
+#else
+#error "guests are for AArch64 and x86-64"
+#endif
+
 static void put_text(const char *text)
 {
     u64 length = 0;
     while (text[length])
         length++;
-    system_call(64, 1, (long)text, (long)length); /* write */
+    system_call(WRITE, 1, (long)text, (long)length);
 }
 
 static void put_number(u64 value)
@@ -56,14 +83,8 @@ __attribute__((used)) static void guest_main(long *stack)
     put_text(" ");
     put_number(result);
     put_text("\n");
-    system_call(94, 0, 0, 0); /* exit_group */
+    system_call(EXIT_GROUP, 0, 0, 0);
 }
-
-__asm__(".global _start\n"
-        "_start: mov x29, #0\n"
-        "        mov x30, #0\n"
-        "        mov x0, sp\n"
-        "        bl guest_main\n");
 
 /* A small generator (xorshift64*), so that data is the same everywhere. */
 static inline u64 next_random(u64 *state)
