@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Command = Sequence[str | os.PathLike[str]]
+NATIVE = "native"  # the kind of figures that say how many times as long we take as the host's own code
 SAMPLE_SECONDS = 0.0002  # between two looks at a process's peak memory
 
 
@@ -82,9 +83,17 @@ def peak_mebibytes(command: Command, environ: Mapping[str, str]) -> float:
 
 
 def pairs(ours: Command, qemus: Command, environ: Mapping[str, str], rounds: int) -> tuple[list[float], list[float]]:
-    """Wall seconds of both, taken in turns; the side that goes first changes."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds):
-        for side in (0, 1) if number % 2 == 0 else (1, 0):
-            seconds[side].append(wall_seconds((ours, qemus)[side], environ))
+    """Wall seconds of both, taken in turns."""
+    ours_seconds, qemus_seconds = turns((ours, qemus), environ, rounds)
+    return ours_seconds, qemus_seconds
+
+
+def turns(commands: Sequence[Command], environ: Mapping[str, str], rounds: int) -> list[list[float]]:
+    """Wall seconds of each command, taken in turns; which goes first changes."""
+    seconds: list[list[float]] = [[] for _ in commands]
+    order = list(range(len(commands)))
+    for _ in range(rounds):
+        for side in order:
+            seconds[side].append(wall_seconds(commands[side], environ))
+        order.append(order.pop(0))
     return seconds

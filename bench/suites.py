@@ -6,15 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .guests import GUESTS, PLAIN
+from .guests import FOLDER, GUESTS, PLAIN, Guest
 from .images import storage
-from .measure import BenchError, Command, Figure, check, pairs, peak_mebibytes, wall_seconds
+from .measure import NATIVE, BenchError, Command, Figure, check, pairs, peak_mebibytes, turns, wall_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,36 @@ def kernels(setting: Setting) -> Iterator[Figure]:
 def interpreter(setting: Setting) -> Iterator[Figure]:
     """The same on the interpreter."""
     yield from _kernels(setting, "interpreter", goal=0.4)
+
+
+def optimizer(setting: Setting) -> Iterator[Figure]:
+    """The same on the optimizer, longer, so that compiling counts as it does for programs worth it; and the host's."""
+    with tempfile.TemporaryDirectory(prefix="host-", dir=setting.cache) as folder:
+        built = None
+        if shutil.which(os.environ.get("CC", "cc")) is None:
+            print("native times are left out: a C compiler is missing (apt-get install gcc)", file=sys.stderr)
+        else:
+            built = Path(folder)
+            subprocess.run([FOLDER / "build.sh", "--host", built], check=True)
+        for guest in GUESTS:
+            if guest.kind != PLAIN:
+                yield from _against_host(setting, guest, built)
+
+
+def _against_host(setting: Setting, guest: Guest, built: Path | None) -> Iterator[Figure]:
+    work, environ = str(guest.longer), setting.environ
+    ours = setting.ours(guest.path, work, engine="optimizer")
+    commands = [ours, setting.qemus(guest.path, work)]
+    said = setting.ours(guest.path, str(guest.ordinary), engine="optimizer")
+    check(said, environ, guest.ordinary_line)
+    if built is not None:
+        check([built / guest.name, str(guest.ordinary)], environ, guest.ordinary_line)
+        commands.append([built / guest.name, work])
+    times, qemus, *host = turns(commands, environ, setting.rounds)
+    yield Figure(f"{guest.name}, optimizer", "s", times, qemus, goal=1, kind=f"optimizer {guest.kind}")
+    for natives in host:
+        ratios = [ours / native for ours, native in zip(times, natives, strict=True)]
+        yield Figure(f"{guest.name}, optimizer by native", "x", ratios, kind=NATIVE)
 
 
 def _kernels(setting: Setting, engine: str, goal: float) -> Iterator[Figure]:
@@ -151,6 +182,7 @@ def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
 SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "kernels": kernels,
     "interpreter": interpreter,
+    "optimizer": optimizer,
     "startup": startup,
     "shell": shell,
     "translation": translation,

@@ -24,6 +24,7 @@ class Guest:
     short: int = 0  # some hundred thousand instructions: for the reference engine
     ordinary: int = 0  # millions: for the demo
     long: int = 0  # a thousand million: for benchmarks
+    longer: int = 0  # some thousand million
     short_line: str = ""  # what it prints for `short` and for `ordinary`
     ordinary_line: str = ""
 
@@ -42,7 +43,7 @@ class Guest:
 GREETING: Final = "hello from AArch64"
 GUESTS: Final = (
     Guest("hello", PLAIN, "two system calls", short_line=GREETING, ordinary_line=GREETING),
-    Guest("fib", INTEGER, "calls and returns", 21, 30, 38, "fib 21 10946", "fib 30 832040"),
+    Guest("fib", INTEGER, "calls and returns", 21, 30, 38, 43, "fib 21 10946", "fib 30 832040"),
     Guest(
         "hash",
         INTEGER,
@@ -50,6 +51,7 @@ GUESTS: Final = (
         60,
         20000,
         800000,
+        8000000,
         "hash 60 5324127413202334061",
         "hash 20000 8566994483234193933",
     ),
@@ -60,11 +62,12 @@ GUESTS: Final = (
         6000,
         300000,
         4000000,
+        40000000,
         "sort 6000 8605123634696289908",
         "sort 300000 2619992391774136067",
     ),
-    Guest("matrix", INTEGER, "a matrix product", 0, 40, 900, "matrix 0 0", "matrix 40 2958406337095415378"),
-    Guest("string", INTEGER, "word count and search", 2, 600, 9000, "string 2 1780034", "string 600 517060422"),
+    Guest("matrix", INTEGER, "a matrix product", 0, 40, 900, 10000, "matrix 0 0", "matrix 40 2958406337095415378"),
+    Guest("string", INTEGER, "word count and search", 2, 600, 9000, 100000, "string 2 1780034", "string 600 517060422"),
     Guest(
         "machine",
         INTEGER,
@@ -72,11 +75,24 @@ GUESTS: Final = (
         5000,
         400000,
         6000000,
+        60000000,
         "machine 5000 41654167500",
         "machine 400000 21333253333400000",
     ),
-    Guest("sieve", MEMORY, "prime sieve", 40000, 3000000, 32000000, "sieve 40000 4203", "sieve 3000000 216816"),
-    Guest("chase", MEMORY, "dependent loads", 8, 900, 12000, "chase 8 535", "chase 900 29682"),
-    Guest("histogram", MEMORY, "random increments", 40, 3000, 60000, "histogram 40 40377", "histogram 3000 5147977"),
+    Guest(
+        "sieve", MEMORY, "prime sieve", 40000, 3000000, 32000000, 320000000, "sieve 40000 4203", "sieve 3000000 216816"
+    ),
+    Guest("chase", MEMORY, "dependent loads", 8, 900, 12000, 40000, "chase 8 535", "chase 900 29682"),
+    Guest(
+        "histogram",
+        MEMORY,
+        "random increments",
+        40,
+        3000,
+        60000,
+        300000,
+        "histogram 40 40377",
+        "histogram 3000 5147977",
+    ),
 )
 BY_NAME: Final = {guest.name: guest for guest in GUESTS}

@@ -33,15 +33,23 @@ static void quicksort(u32 *from, u32 *to)
     }
 }
 
-static u64 work(u64 n)
+static u64 round(u64 seed, u64 n)
 {
-    u64 seed = 7, sum = 0;
-    if (n > LIMIT)
-        n = LIMIT;
+    u64 sum = 0;
     for (u64 i = 0; i < n; i++)
         numbers[i] = (u32)(next_random(&seed) >> 32);
     quicksort(numbers, numbers + n);
     for (u64 i = 0; i < n; i++)
         sum = sum * 31 + numbers[i];
+    return sum;
+}
+
+static u64 work(u64 n)
+{
+    u64 sum = round(7, n < LIMIT ? n : LIMIT);
+    for (u64 seed = 8; n > LIMIT; seed++) { /* as often as they fit */
+        n -= LIMIT;
+        sum ^= round(seed, n < LIMIT ? n : LIMIT);
+    }
     return sum;
 }
