@@ -29,17 +29,19 @@ def main() -> int:
                              help="only each Nth on the optimizer, 0: none (default 1: all)")  # fmt: skip
     command = commands.add_parser("replay", help="a case in the text format, on all engines in all modes")
     command.add_argument("case", help="a line as in tests/cases")
+    command.add_argument("--until", type=lambda text: int(text, 0), action="append", default=[], metavar="ADDRESS",
+                         help="a stop address; may be given more than once")  # fmt: skip
     arguments = parser.parse_args()
     prepare()
     if arguments.kind == "replay":
-        return replay(arguments.case)
+        return replay(arguments.case, tuple(sorted(arguments.until)))
     options = Options(arguments.kind, arguments.seed, arguments.count, arguments.every, "")
     report = Parent(options, arguments.jobs).run()
     print(report.summary(arguments.kind))
     return bool(report.wrong)
 
 
-def replay(text: str) -> int:
+def replay(text: str, stops: tuple[int, ...]) -> int:
     """Run a case and say what differs."""
     case = parse(text).case
     print(Trial().line(case))
@@ -47,7 +49,7 @@ def replay(text: str) -> int:
     for engine in (*NATIVE, OUTSIDE):
         trial = Trial(large=engine)
         for mode in MODES:
-            wrong = trial.alone(case, mode, engine, case.count)
+            wrong = trial.alone(case, mode._replace(stops=stops), engine, case.count)
             if wrong:
                 found = 1
                 print("\n    ".join([f"{engine}, {mode}", *wrong]))

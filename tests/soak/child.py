@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import pages, programs
 from .machines import Mode
 from .shrink import shrink
-from .trial import Trial, program_engines
+from .trial import ROUNDS, Trial, program_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MOST: Final = 5  # differences that are made small; whatever is behind them is probably the same
 BUDGETS: Final = {"programs": 60, "pages": 1500}  # instructions at most, of runs with a budget
+STOPPED: Final = 0.15  # how many of the batches have stop addresses
+WRITABLE: Final = 0.25  # how many of the batches of pages may change themselves
 COUNTED: Final = {"programs": 0.125, "pages": 0.5}  # how many of the batches have one
 SLOTS: Final = {"programs": programs.SLOTS, "pages": pages.SLOTS}
 ENGINES: Final = ("reference", "interpreter", "baseline", "optimizer", "unicorn")
@@ -80,7 +82,8 @@ def mode_of(kind: str, batch: int) -> Mode:
     """How a batch runs."""
     random = Random(f"mode of {kind} {batch}")
     counted = random.random() < COUNTED[kind]
-    return Mode(counted, random.random() < 0.5, random.choice((0, 0, 0, 1, 2, 3)))
+    mode = Mode(counted, random.random() < 0.5, random.choice((0, 0, 0, 1, 2, 3)))
+    return mode._replace(writable=kind == "pages" and random.random() < WRITABLE)
 
 
 def made(kind: str, seed: int) -> list[Program]:
@@ -113,11 +116,22 @@ class Child:
     def run(self) -> None:
         """Try all of them."""
         for batch, seeds in self.batches():
-            self._batch(mode_of(self.options.kind, batch), seeds)
+            self._batch(self.mode(batch), seeds)
             self.report(done=len(seeds), counts=self.trial.count)
             self.trial.count.clear()
             if self.found >= MOST:
                 return
+
+    def mode(self, batch: int) -> Mode:
+        """How a batch runs, whatever part of it."""
+        kind, slots = self.options.kind, SLOTS[self.options.kind]
+        mode = mode_of(kind, batch)
+        random = Random(f"stops of {kind} {batch}")
+        if mode.writable or random.random() > STOPPED:
+            return mode
+        cases = [program.case for seed in range(batch * slots, batch * slots + slots) for program in made(kind, seed)]
+        places = [case.code_address + 4 * random.randrange(len(case.words)) for case in cases for _ in range(2)]
+        return mode._replace(stops=tuple(sorted(set(places))))
 
     def plan(self, seeds: range, mode: Mode) -> Iterator[tuple[int, Program, list[str], int | None]]:
         """(number, program, engines, budget)."""
@@ -146,11 +160,12 @@ class Child:
         if self.found > MOST:
             return
         trial = self.trial
-        alone = trial.alone(case, mode, engine, budget)
-        if alone:
-            case = shrink(case, lambda smaller: bool(trial.alone(smaller, mode, engine, budget)))
-            wrong = trial.alone(case, mode, engine, budget)
-        note = "" if alone else "only with the others of its batch in memory"
+        note = "only with the others of its batch in memory"
+        for rounds, what in ((1, ""), (ROUNDS, "after going on")):
+            if trial.alone(case, mode, engine, budget, rounds):
+                case = shrink(case, lambda small: bool(trial.alone(small, mode, engine, budget, rounds)))  # noqa: B023
+                wrong, note = trial.alone(case, mode, engine, budget, rounds), what
+                break
         self._say(seed, engine, mode, wrong, trial.line(case, budget), note)
 
     def _say(self, seed: int, engine: str, mode: Mode, wrong: list[str], line: str, note: str = "") -> None:
@@ -161,7 +176,7 @@ class Child:
     def isolate(self) -> None:
         """Find what kills the process, and make that small."""
         options = self.options
-        mode = mode_of(options.kind, options.start // SLOTS[options.kind])
+        mode = self.mode(options.start // SLOTS[options.kind])
         for seed, program, engines, budget in self.plan(range(options.start, options.start + 1), mode):
             for engine in engines:
                 how = self.fate(program.case, mode, engine, budget)

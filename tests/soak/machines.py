@@ -49,6 +49,8 @@ class Mode(NamedTuple):
     counted: bool = False  # each program has a budget
     all_flags: bool = False  # Cpu.keep_flags
     threshold: int = 0  # of the optimizer: entries of a block before it becomes a region
+    stops: tuple[int, ...] = ()  # addresses, see Cpu.set_stops
+    writable: bool = False  # code may change itself, without saying so: then engines do not agree
 
 
 class Result(NamedTuple):
@@ -123,6 +125,8 @@ class Machine:
     def load(self, cases: Sequence[Case], mode: Mode) -> None:
         """Put programs in memory, each at its address."""
         cpu, native = self.cpu, self.native
+        if mode.stops != self.mode.stops:
+            cpu.set_stops(mode.stops)
         code = bytearray(NOP * (CODE_SIZE // 4))
         for case in cases:
             at = case.code_address - CODE
@@ -138,7 +142,7 @@ class Machine:
             native.ctx.threshold = mode.threshold
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_WRITE)
         cpu.memory.write(CODE, bytes(code))
-        cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC)
+        cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC | (PROT_WRITE if mode.writable else 0))
 
     def run(self, case: Case, file: bytes, budget: int | None = None) -> Result:
         """Run a program that was loaded from its start. `file`: its registers, packed."""
@@ -150,7 +154,13 @@ class Machine:
         flags[0], flags[1], flags[2], flags[3] = (nzcv >> 3) << 63, nzcv >> 2 & 1 ^ 1, nzcv >> 1 & 1, (nzcv & 1) << 63
         self._mxcsr[0] = cpu.info.host_fp_control(fpcr << 22)
         ctypes.memmove(self._data, case.data, DATA_SIZE)
-        env.pc, env.poll = case.address, 0
+        env.pc = case.address
+        return self.go_on(budget)
+
+    def go_on(self, budget: int | None = None) -> Result:
+        """Run on from where it stopped."""
+        cpu = self.cpu
+        cpu.env.poll = 0
         before = cpu.executed
         reason = cpu.run(budget)
         stop = layout.EXIT_NAMES[reason]

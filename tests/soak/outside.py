@@ -67,9 +67,17 @@ class Outside:
         ctypes.memmove(self._file, file, layout.GUEST_BYTES)
         library.uc_reg_write_batch(uc._uch, self._names, self._places, self._count)
         ctypes.memmove(self._data, case.data, DATA_SIZE)
+        return self._go(case.address)
+
+    def go_on(self) -> Result:
+        """As Machine.go_on."""
+        return self._go(self._uc.reg_read(self._pc))
+
+    def _go(self, address: int) -> Result:
+        uc = self._uc
         self._stop = "limit"
         try:
-            uc.emu_start(case.address, 0)
+            uc.emu_start(address, 0)
         except unicorn.UcError as error:
             if error.errno in _FAULTS:
                 self._stop = "fault"

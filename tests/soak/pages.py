@@ -1,7 +1,8 @@
 """Pages of random instructions, as cases: random words, random forms, real code with some bits changed.
 
 Each page is begun at several places. It may go anywhere, so it has a budget; where the reference engine comes to a stop
-before that, the page also runs without one, which is when the optimizer makes regions.
+before that, the page also runs without one, which is when the optimizer makes regions. Some pages may write to
+themselves; what they do then is every engine's own affair, as long as it ends and harms nobody.
 """
 
 from __future__ import annotations

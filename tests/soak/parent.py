@@ -19,6 +19,7 @@ from dbt.engine import layout
 from dbt.engine.build import Progress
 from dbt.engine.cache import open_store
 from tests.conftest import ROOT
+from tests.differential.text import parse
 from tests.differential.variants import every_number
 
 from .child import PLACE, Options, Place
@@ -64,10 +65,20 @@ class Report:
 
 def shown(record: dict[str, Any]) -> str:
     """A difference for people, with the command that shows it again."""
-    mode = ", ".join(f"{name} {value}" for name, value in record["mode"].items())
+    mode = ", ".join(f"{name} {value}" for name, value in record["mode"].items() if name != "stops")
+    stops = _near(record)
     note = f" ({record['note']})" if record["note"] else ""
     lines = [f"number {record['seed']} on {record['engine']}{note}; {mode}", *record["wrong"]]
-    return "\n    ".join([*lines, f"python -m tests.soak replay '{record['line']}'"])
+    return "\n    ".join([*lines, f"python -m tests.soak replay '{record['line']}'{stops}"])
+
+
+def _near(record: dict[str, Any]) -> str:
+    """The stop addresses of a record's batch that are among the words of its line, as options."""
+    if not record["line"]:
+        return ""
+    case = parse(record["line"]).case
+    inside = range(case.code_address, case.code_address + len(case.code) + 1)
+    return "".join(f" --until {address:#x}" for address in record["mode"].get("stops", ()) if address in inside)
 
 
 class Parent:

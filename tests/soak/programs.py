@@ -101,7 +101,7 @@ def _exclusive_bits(form: Form) -> int:
 @cache
 def _by_word(form: Form) -> bool:
     """Whether it depends on the operands if Unicorn is a judge."""
-    return bool(names_of(form) & MEMORY_OPS) or form.group in FLAG_FORMATS
+    return bool(names_of(form) & MEMORY_OPS) or form.group in (*FLAG_FORMATS, "HINT")
 
 
 @cache

@@ -118,7 +118,7 @@ def test_a_difference_is_found_and_made_small(
     found = [record for record in records if "line" in record]
     assert [record["engine"] for record in found] == ["baseline"]
     small = parse(found[0]["line"]).case
-    assert len(small.words) == 2  # and what ends it
+    assert len(small.words) <= 2  # and what ends it, if that is no stop address
     assert any(word & UDIV_MASK == UDIV for word in small.words)
     assert not any(small.registers.values())
     assert found[0]["wrong"][0].startswith("x0: expected")

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 30.0  # seconds that a program may take on one engine before it is asked to stop
 OUTSIDE: Final = "unicorn"
+ROUNDS: Final = 4  # stops of a program
+GOES_ON: Final = ("syscall", "until", "budget")
+STOPS: Final = (
+    "syscall", "undefined", "breakpoint", "fault", "fetch", "alignment", "poll", "budget", "unimplemented", ALIAS
+)  # fmt: skip
 MODES: Final = [
     Mode(counted, all_flags, threshold)
     for counted in (False, True)
@@ -96,45 +101,62 @@ class Trial:
             else:
                 self.machine(name).load(cases, mode)
 
-    def _run(self, name: str, case: Case, file: bytes, budget: int | None) -> Result:
+    def _run(self, name: str, start: Callable[[Any], Result], again: bool) -> Result:
+        """Have an engine run. `again`: it may be run once more if it was slow."""
         self._at(name)
-        if name == OUTSIDE:
-            outside = self.outside
-            self._watch.start(outside.stop)
-            result = outside.run(case, file)
-        else:
-            machine = self.machine(name)
-            self._watch.start(machine.cpu.stop)
-            result = machine.run(case, file, budget)
-            if result.stop == "poll":  # it may have been the machine that was slow
-                self._watch.start(machine.cpu.stop)
-                result = machine.run(case, file, budget)
-        self._watch.end()
-        return result
+        machine: Any = self.outside if name == OUTSIDE else self.machine(name)
+        stop = machine.stop if name == OUTSIDE else machine.cpu.stop
+        while True:
+            self._watch.start(stop)
+            result = start(machine)
+            self._watch.end()
+            if result.stop != "poll" or not again:
+                return result
+            again = False
 
     def differences(
-        self, case: Case, mode: Mode, engines: Sequence[str], budget: int | None = None
+        self, case: Case, mode: Mode, engines: Sequence[str], budget: int | None = None, rounds: int = ROUNDS
     ) -> Iterator[tuple[str, list[str]]]:
-        """(engine, what differs) for a case that was loaded. `budget`: of instructions, if `mode.counted`."""
-        file = pack(case.registers)
-        expected = self._run("reference", case, file, budget if mode.counted else LIMIT)
-        if expected.stop == ALIAS or (expected.stop == "budget" and not mode.counted):
-            self.count["left out"] += 1
-            return
-        self.count[f"stop {expected.stop}"] += 1
-        for name in engines:
-            if name == OUTSIDE:
-                if mode.counted or expected.stop in NOT_JUDGED:
+        """(engine, what differs) for a case that was loaded. `budget`: of instructions, if `mode.counted`.
+
+        What stops for a system call, a stop address or its budget goes on, until it has stopped `rounds` times.
+        """
+        if mode.writable:  # what the last one has changed is put right
+            self.load([case], mode, engines)
+            rounds = 1
+        file, limit = pack(case.registers), budget if mode.counted else None
+        left = list(engines)
+        for number in range(rounds):
+            first = number == 0
+
+            def start(machine: Any, most: int | None = limit, first: bool = first) -> Result:
+                if isinstance(machine, Outside):
+                    return machine.run(case, file) if first else machine.go_on()
+                return machine.run(case, file, most) if first else machine.go_on(most)  # type: ignore[no-any-return]
+
+            expected = self._run("reference", lambda m: start(m, limit or LIMIT), first)
+            if expected.stop == ALIAS or (expected.stop == "budget" and not mode.counted):
+                self.count["left out"] += first
+                return
+            self.count[f"stop {expected.stop}"] += 1
+            for name in list(left):
+                if name == OUTSIDE and (mode.counted or mode.stops or expected.stop in NOT_JUDGED):
+                    left.remove(name)
                     continue
-                wrong = with_outside(self._run(name, case, file, None), expected)
-            else:
-                found = self._run(name, case, file, budget if mode.counted else None)
-                wrong = between_ours(expected, found, mode)
-                if name == "optimizer":
-                    wrong += self._trouble()
-            self.count[name] += 1
-            if wrong:
-                yield name, wrong
+                wrong = self._wrong(name, self._run(name, start, first), expected, mode)
+                self.count[name] += first
+                if wrong:
+                    left.remove(name)
+                    yield name, wrong
+            if expected.stop not in GOES_ON or not left:
+                return
+
+    def _wrong(self, name: str, found: Result, expected: Result, mode: Mode) -> list[str]:
+        if name == OUTSIDE:
+            return with_outside(found, expected)
+        if mode.writable:
+            return [] if found.stop in STOPS else [f"the stop {found.stop} is nothing for callers"]
+        return [*between_ours(expected, found, mode), *(self._trouble() if name == "optimizer" else [])]
 
     def _trouble(self) -> list[str]:
         said = [f"the optimizer said: {text}" for text in TROUBLE]
@@ -143,12 +165,12 @@ class Trial:
             self.machine("optimizer").native._promoter._deaths = 0
         return said
 
-    def alone(self, case: Case, mode: Mode, engine: str, budget: int | None = None) -> list[str]:
+    def alone(self, case: Case, mode: Mode, engine: str, budget: int | None = None, rounds: int = ROUNDS) -> list[str]:
         """What differs on one engine; nothing where it may not be asked."""
         if engine == OUTSIDE and any(foreign(GUEST.tables.decode(word).form, word) for word in case.words):
             return []
         self.load([case], mode, [engine])
-        return next((wrong for _, wrong in self.differences(case, mode, [engine], budget)), [])
+        return next((wrong for _, wrong in self.differences(case, mode, [engine], budget, rounds)), [])
 
     def line(self, case: Case, budget: int | None = None) -> str:
         """The case in the text format, with what the reference engine does."""
