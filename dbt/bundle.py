@@ -9,7 +9,6 @@ code: from the user's private cache folder only.
 from __future__ import annotations
 
 import marshal
-import mmap
 import os
 import sys
 
@@ -24,7 +23,11 @@ MAGIC = b"DRAGMOD1"
 NAME = "modules.bundle"
 # What a run that is fully cached may need; the rest is imported as usual.
 PACKAGES = ("dbt", "dbt.engine", "dbt.linux", "dbt.native", "dbt.frontends", "dbt.frontends.a64", "dbt.backends")
-LEFT_OUT = ("dbt.bundle", "dbt.launch", "dbt.cli", "dbt.api", "dbt.exits", "dbt.engine.worker", "dbt.engine.build")
+LEFT_OUT = (
+    "dbt.bundle", "dbt.launch", "dbt.cli", "dbt.api", "dbt.exits", "dbt.engine.worker", "dbt.engine.build",
+    "dbt.engine.spawn", "dbt.engine.transport", "dbt.engine.workspace", "dbt.engine.children", "dbt.engine.failures",
+    "dbt.engine.promoter", "dbt.engine.region_job",
+)  # fmt: skip
 
 Index = dict[str, tuple[int, int, bool, str]]  # name: offset, size, whether it is a package, source file
 
@@ -32,7 +35,7 @@ Index = dict[str, tuple[int, int, bool, str]]  # name: offset, size, whether it 
 class BundleFinder:
     """A finder and loader (importlib.abc) over a bundle's bytes."""
 
-    def __init__(self, data: bytes | mmap.mmap, index: Index, start: int) -> None:
+    def __init__(self, data: bytes, index: Index, start: int) -> None:
         self._data = memoryview(data)
         self._index = index
         self._start = start
@@ -67,7 +70,7 @@ def use_bundle() -> None:
         store = Store(quiet=True)
         fd = os.open(store.path(NAME), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+            data = os.read(fd, os.fstat(fd).st_size)  # not mapped: a file that gets shorter would be our end
         finally:
             os.close(fd)
     except Exception:  # noqa: BLE001 - whatever it is, imports work without; the engine complains about the cache
@@ -77,7 +80,7 @@ def use_bundle() -> None:
         sys.meta_path.insert(0, found)  # type: ignore[arg-type]
 
 
-def read_bundle(data: bytes | mmap.mmap, stamp: str) -> BundleFinder | None:
+def read_bundle(data: bytes, stamp: str) -> BundleFinder | None:
     """A finder over a bundle file, None if it is not of this build or damaged."""
     text = stamp.encode()
     head = len(MAGIC) + 8

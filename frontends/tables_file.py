@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from dbt.engine.files import write_aside
 from dbt.engine.layout import TABLES_MAGIC, TablesHead
 
 if TYPE_CHECKING:
@@ -38,8 +37,3 @@ def tables_bytes(guest: Guest, stamp: str) -> bytes:
     head.n_forms = serialised.counts["forms"]
     head.n_fusable = serialised.n_fusable
     return bytes(head) + bytes(body)
-
-
-def write_tables(guest: Guest, path: str, stamp: str) -> None:
-    """Write the file aside and put it in place whole, for nobody but the user."""
-    write_aside(path, tables_bytes(guest, stamp))

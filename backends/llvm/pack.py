@@ -173,7 +173,11 @@ class HandlerPack(Pack):
 def read_pack(path: str, stamp: str, n_forms: int, n_fusable: int, kind: type[Pack] = Pack) -> Pack:
     """The contents of a pack file. Raises PackError if it is damaged or not of this build, OSError if unreadable."""
     with open(path, "rb") as file:
-        data = file.read()
+        return parse_pack(file.read(), path, stamp, n_forms, n_fusable, kind)
+
+
+def parse_pack(data: bytes, path: str, stamp: str, n_forms: int, n_fusable: int, kind: type[Pack] = Pack) -> Pack:
+    """The same of what is in the file; its path is for the error."""
     pack = kind(stamp, n_forms, n_fusable)
     if len(data) < PackHead.size:
         raise PackError(f"{path}: {len(data)} bytes")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import llvmlite.binding as llvm
+
+from dbt.engine.promoter import RegionCode
 
 from . import elf, landings
 from .compile import CompileError, target_machine
@@ -17,19 +19,6 @@ if TYPE_CHECKING:
 
 ALIGNMENT: Final = 16  # of the code, at least
 _RELATIVE: Final = (elf.R_X86_64_PC32, elf.R_X86_64_PLT32)
-
-
-class RegionCode(NamedTuple):
-    """Code and constants in one piece; displacements have 32 bits and count from behind themselves.
-
-    `links`: (offset of a displacement, guest address that it leads to); `leaves`: offsets of those that lead to the
-    leave stencil; `landings`: (offset of an access, offset of where its fault goes on, guest PC), sorted.
-    """
-
-    code: bytes
-    links: list[tuple[int, int]]
-    leaves: list[int]
-    landings: list[tuple[int, int, int]]
 
 
 @cache

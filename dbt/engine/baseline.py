@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import sys
 
 from dbt.errors import InternalError, UserError
 
 from . import hostmem
+from .cache import say_once
 from .helpers import HELPERS
 from .layout import (
     CONDITIONS,
@@ -29,6 +29,7 @@ from .layout import (
     MODE_EXACT_FLAGS,
     MODE_NO_LIVENESS,
     N_PASS,
+    N_SPECIAL,
     PAGE_CACHE,
     PAGE_SIZE,
     SPECIAL_ENTRY,
@@ -44,7 +45,7 @@ from .layout import (
     Record,
     StencilHead,
 )
-from .runtime import PACK_RESERVE, SNIPPET_ROOM, load_runtime, load_tables, map_pack
+from .runtime import PACK_RESERVE, SNIPPET_ROOM, load_pack, load_runtime, load_tables
 from .signals import Signals
 
 TYPE_CHECKING = False
@@ -65,6 +66,7 @@ DROP_ALL = 2  # of invalidate.drop_blocks: it cannot be done one by one
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
 SNIPPET_SLACK = 64  # behind a stencil: emit.copy_code reads whole words
+COMPILE_TRIES = 2  # for a stencil: a pack that was damaged before it was loaded is built without any
 NO_BLOCK = (1 << 64) - 1
 
 
@@ -105,6 +107,7 @@ class Baseline:
         self.ctx: Any = Ctx.at(self.ctx_address)
         self._pack_size = 0
         self._failed: set[int] = set()
+        self._constants = b""  # those of the pack, which translated code refers to
         self._recheck = False
         self._set_up_tables()
         self._set_up_buffers()
@@ -220,21 +223,34 @@ class Baseline:
     # ---- stencils
 
     def _compile(self, wanted: int) -> bool:
-        """A stencil is missing: have it compiled, with others that code from here on needs. False if it cannot be."""
+        """A stencil is missing: have it compiled, with others that code from here on needs.
+
+        False if it cannot be, and the block has to be interpreted. An answer that a signal does not wait for is none:
+        the native loop sees the signal first, and asks again.
+        """
         if wanted in self._failed:
             return False
-        why = "LLVM cannot compile it"
+        from .build import Interrupted
+        from .children import last_words
+
+        kind, why = "worker", "what is compiled gets lost"
         try:
             needed = self._needed(int(self.cpu.env.pc)) | {wanted}
-            self.store.compile(self.cpu.info.name, needed, self.job)
-            self._load_pack()
+            for _ in range(COMPILE_TRIES):
+                failed = self.store.compile(self.cpu.info.name, needed, self.job)
+                self._load_pack()
+                if wanted in failed:
+                    kind, why = f"form {self._name(wanted)}", failed[wanted]
+                if wanted in failed or self._has(wanted):
+                    break
+        except Interrupted:
+            return True
         except InternalError as error:
-            why = str(error)
+            why = last_words(str(error))
         if self._has(wanted):
             return True
         self._failed.add(wanted)
-        if not self.store.quiet:
-            sys.stderr.write(f"dragoman: {self._name(wanted)} is interpreted: {why}\n")
+        say_once(kind, f"{self._name(wanted)} is interpreted: {why}", quiet=self.store.quiet)
         return False
 
     def _interpret(self) -> int:
@@ -282,22 +298,23 @@ class Baseline:
             return f"pair {(index & (FUSED_STENCIL - 1)) // FUSED_VARIANTS}"
         return load_guest(self.cpu.info.name).tables.forms[index // VARIANTS].name
 
-    def place_snippet(self, path: str, size: int, used: int) -> int:
+    def place_snippet(self, _name: str, data: bytes, used: int) -> int:
         """Copy a file of what tools insert to behind the first `used` bytes of its room; how many bytes it takes.
 
         Nothing is copied where there is no room for it.
         """
-        taken = (size + SNIPPET_SLACK + 15) & -16
+        taken = (len(data) + SNIPPET_SLACK + 15) & -16
         if used + taken <= SNIPPET_ROOM:
-            with open(path, "rb") as file:
-                data = file.read(size)
             ctypes.memmove(int(self.ctx.pack) + PACK_RESERVE - SNIPPET_ROOM + used, data, len(data))
         return taken
 
     def _load_pack(self) -> None:
-        """Map the stencil pack in front of the arena, whose code refers to its constants."""
+        """Load the stencil pack to in front of the arena, whose code refers to its constants.
+
+        A pack grows, and then its constants stay where they are. Where the cache was removed it is another one.
+        """
         ctx = self.ctx
-        head = map_pack(self.store, self.cpu.info.name, self.job, self._arena)
+        head = load_pack(self.store, self.cpu.info.name, self.job, self._arena)
         pack = self._arena
         ctx.pack = pack
         ctx.stencils = pack + head.index
@@ -308,6 +325,12 @@ class Baseline:
             raise InternalError("the stencil pack does not belong to the decoder tables; 'dragoman cache clear' helps")
         if not ctx.leave:
             self._place_specials(pack, pack + head.special)
+        specials = (ctypes.c_uint32 * N_SPECIAL).from_address(pack + head.special)
+        first = min((at for at in specials if at), default=head.rodata)  # they are behind the constants
+        constants = ctypes.string_at(pack + head.rodata, first - head.rodata)
+        if not constants.startswith(self._constants):
+            self.flush()
+        self._constants = constants
 
     def _place_specials(self, pack: int, index: int) -> None:
         """Copy the entry and leave stencils to the start of the arena. They refer to nothing but themselves."""

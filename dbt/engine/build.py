@@ -1,32 +1,69 @@
-"""The supervisor's side of the worker: start it, show its progress, hand on what went wrong. The cold path.
+"""The supervisor's side of the worker: ask it, show its progress, start it anew where it ended. The cold path.
 
-The worker is a process of its own: LLVM aborts on errors, and must not take the guest with it. It is started through
-a middle process that ends at once, so that the guest's wait never meets it, in a session of its own, with nothing
-inherited but its end of a socket. It stays for a moment after each request, since one missing stencil is often
-followed by others.
+The worker is a process of its own: LLVM aborts on errors, and must not take the guest with it. It stays for a moment
+after each request, since one missing stencil is often followed by others. A request takes a worker that has nothing to
+do; another one is started where all are busy, which is so while regions are compiled beside the guest.
+
+Signals are blocked while there is an exchange, so that none ends it in its middle. They are looked at: one that would
+end this process ends the waiting, and one that users send does where the worker is silent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
 import signal
-import socket
 import sys
 from _thread import allocate_lock
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dbt.errors import InternalError, UserError
 
-TYPE_CHECKING = False
+from .cache import say_once
+from .children import last_words
+from .spawn import held_signals, start_worker
+from .transport import Channel, Ended
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
-    from .cache import Store
+    from .cache import Job, Store
 
-ENDED = "the compiler process ended"
-BAR = 30  # columns of the progress bar
-HIDDEN = 32  # our descriptors are among so many below the limit: dbt/linux/process.py keeps guests off them
+BAR: Final = 30  # columns of the progress bar
+ATTEMPTS: Final = 3  # workers that may end in the middle of the same request
+ENDS: Final = 6  # workers of this process that may end in the middle of a request; then there is no other
+SILENCE: Final = 120.0  # seconds without a word after which a worker is taken for dead
+LISTENING: Final = 1.0  # the same, once the user wants to stop
+KEPT: Final = 2  # idle workers
+LAST_WORDS: Final = 4000  # bytes of what a worker has complained about
+_STOPPING: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+_HARMLESS: Final = {
+    signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+}  # fmt: skip
+
+
+class WorkerEnded(Exception):
+    """The worker ended in the middle of a request; the text is the last that it, or LLVM, has said."""
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"the compiler process ended ({said})" if said else "the compiler process ended"
+
+
+class Interrupted(Exception):
+    """A signal that has arrived is more urgent than the answer, which nobody waits for any more."""
+
+
+class Answer(NamedTuple):
+    """What the worker has to say to a request for files.
+
+    files: contents of those that are not in the cache, None where one is there again; failed: why by the number of a
+    stencil; trouble: lines to say, by their kind.
+    """
+
+    files: dict[str, bytes | None]
+    failed: dict[int, str]
+    trouble: dict[str, str]
 
 
 class Progress:
@@ -54,166 +91,227 @@ class Progress:
 
 
 class Worker:
-    """A connection to a worker process, of the process that made it and for one cache folder."""
+    """A worker process, of the process that started it and for one build in one cache."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, store: Store) -> None:
+        """Start it. Raises WorkerEnded where that cannot be done."""
+        self.build = store.folder or store.build_name
         self.owner = os.getpid()
-        self._socket = start_process(folder, "worker")
-        self._rest = b""
-        self.served = 0  # requests that were answered
-
-    @property
-    def usable(self) -> bool:
-        """Whether this process may use it, and it has not ended."""
-        if self.owner != os.getpid():
-            return False
+        self.busy = True  # with the request that it is started for
+        self._reused = False
+        self._heard = False  # something about the request
+        self._quiet_until = 0
+        self.known: dict[str, bytes] = {}  # files that are not in the cache and that it has
+        self._before: set[int] = set()
         try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+            connection, self._log = start_worker()
+        except OSError as error:
+            raise WorkerEnded(f"it cannot be started: {error}") from error
+        self._channel = Channel(connection, self._idle)
+        self.send(("hello", store.root, store.build_name))
+
+    def begin(self) -> None:
+        """Another request comes: what was complained about before is not about this one."""
+        self.busy = self._reused = True
+        self._heard = False
+        self._quiet_until = os.fstat(self._log).st_size
 
     def close(self) -> None:
         """Let it go; it ends when it notices."""
-        self._socket.close()
+        self._channel.close()
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
 
-    def request(self, jobs: Iterable[str], progress: Progress) -> str | None:
-        """Have jobs done: None if they were, else what the worker said. Raises UserError for what the user can mend."""
-        said: list[str] = []
+    @property
+    def usable(self) -> bool:
+        """Whether it waits for a request."""
         try:
-            self._socket.sendall("\t".join(jobs).encode() + b"\n")
-            while True:
-                for line in self._lines():
-                    word, _, tail = line.partition(" ")
-                    if word == "@progress":
-                        done, total, what = tail.split(" ", 2)
-                        progress.update(int(done), int(total), what)
-                    elif word == "@done":
-                        self.served += 1
-                        return None
-                    elif word == "@error":
-                        raise UserError(tail)
-                    elif word == "@failed":
-                        return "\n".join(said[-40:])
-                    else:
-                        said.append(line)
-        except (BrokenPipeError, ConnectionResetError, EOFError):
-            return "\n".join([ENDED, *said[-40:]])
-        finally:
-            progress.clear()
+            return not self._channel.closed and not self._channel.ready()  # all it says unasked is that it goes
+        except Ended:
+            return False
 
-    def _lines(self) -> list[str]:
-        part = self._socket.recv(65536)
-        if not part:
-            raise EOFError
-        *lines, self._rest = (self._rest + part).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in lines]
+    def send(self, message: object) -> None:
+        """Send a message. Raises WorkerEnded, Interrupted."""
+        try:
+            with self._exchange():
+                self._channel.send(message)
+        except WorkerEnded:
+            if not self._gone:
+                raise
+
+    def ready(self) -> bool:
+        """Whether there is a message. Raises WorkerEnded."""
+        with self._exchange():
+            return self._channel.ready()
+
+    def receive(self) -> Any:
+        """Wait for a message: (kind, …). Raises WorkerEnded, Interrupted; InternalError, UserError if it says so.
+
+        A worker that has ended before it took the request has said good-bye, in words or not.
+        """
+        try:
+            with self._exchange():
+                message = self._channel.receive()
+                while message[0] == "alive":
+                    message = self._channel.receive()
+        except WorkerEnded:
+            if self._gone:
+                return ("bye",)
+            raise
+        self._heard = True
+        if message[0] == "failed":
+            raise InternalError(message[1])
+        if message[0] == "refused":
+            raise UserError(*message[1:])
+        return message
+
+    @property
+    def _gone(self) -> bool:
+        """Whether it may have ended before the request came: it did nothing for so long."""
+        return self._reused and not self._heard
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        try:
+            with held_signals() as self._before:
+                yield
+        except Ended:
+            raise WorkerEnded(self._last_words()) from None
+
+    def _idle(self, silence: float) -> None:
+        pending = signal.sigpending() - self._before - _HARMLESS
+        if pending and (_deadly(pending) or (silence > LISTENING and pending & _STOPPING)):
+            raise Interrupted
+        if silence > SILENCE:
+            raise Ended
+
+    def _last_words(self) -> str:
+        if self._log < 0:
+            return ""
+        size = os.fstat(self._log).st_size
+        start = max(size - LAST_WORDS, self._quiet_until)
+        return last_words(os.pread(self._log, LAST_WORDS, start).decode("utf-8", "replace"))
 
 
-_workers: list[Worker] = []
-_one_at_a_time = allocate_lock()  # CPUs may run in several threads
+def _deadly(pending: set[int]) -> bool:
+    """Whether one of these signals ends the process once it is let through: it has its default action."""
+    handled = 0
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith((b"SigIgn:", b"SigCgt:")):
+                handled |= int(line.split()[1], 16)
+    return any(not handled >> (number - 1) & 1 for number in pending)
 
 
-def run_worker(store: Store, jobs: list[str]) -> None:
-    """Have the worker do `jobs` (see worker.py) and wait for it. Raises InternalError if it fails."""
-    with _one_at_a_time:
-        _run_worker(store, jobs)
+class _Pool:
+    """The workers of one process."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.lock = allocate_lock()
+        self.one_at_a_time = allocate_lock()  # requests for files: CPUs may run in several threads
+        self.workers: list[Worker] = []
+        self.ends = 0
 
 
-def _run_worker(store: Store, jobs: list[str]) -> None:
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        before = signal.SIGCHLD in signal.sigpending()
-        worker = _worker_for(store)
-        served = worker.served
-        trouble = worker.request(jobs, Progress(quiet=store.quiet))
-        if trouble is not None and trouble.startswith(ENDED) and served:
-            # It had waited long enough, and went just as it was asked again.
+_pools: list[_Pool] = []
+
+
+def _pool() -> _Pool:
+    """The pool of this process; what a fork has inherited is the parent's."""
+    if not _pools or _pools[0].owner != os.getpid():
+        for worker in _pools[0].workers if _pools else ():
             worker.close()
-            _workers.clear()
-            worker = _worker_for(store)
-            trouble = worker.request(jobs, Progress(quiet=store.quiet))
-        if not before and signal.SIGCHLD not in blocked:
-            signal.sigtimedwait([signal.SIGCHLD], 0)  # of the middle process, which the guest knows nothing of
-    finally:
-        # Not SIG_SETMASK: a guest may have blocked signals that Python says are none (32 and 33).
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - blocked)
-    if trouble is not None:
-        worker.close()
-        _workers.clear()
-        raise InternalError(f"the compiler process failed on '{'; '.join(jobs)[:200]}'\n{trouble.strip()}")
+        _pools[:] = [_Pool()]
+    return _pools[0]
 
 
-def _worker_for(store: Store) -> Worker:
-    """The worker of this process for this folder, started if need be."""
-    for worker in _workers:
-        if worker.folder == store.folder and worker.usable:
-            return worker
-        worker.close()
-    worker = Worker(store.folder)
-    _workers[:] = [worker]
+def take_worker(store: Store) -> Worker:
+    """A worker for this store, which is the caller's until it is given back. Raises WorkerEnded, Interrupted."""
+    pool = _pool()
+    if pool.ends >= ENDS:
+        raise WorkerEnded(f"as {ENDS} others before; no other is started")
+    with pool.lock:
+        for worker in [worker for worker in pool.workers if not worker.busy]:
+            if worker.build == (store.folder or store.build_name) and worker.usable:
+                worker.begin()
+                return worker
+            worker.close()
+            pool.workers.remove(worker)
+    try:
+        with held_signals():
+            worker = Worker(store)
+    except WorkerEnded:
+        pool.ends += 1
+        raise
+    with pool.lock:
+        pool.workers.append(worker)
     return worker
 
 
-def start_process(folder: str, module: str) -> socket.socket:
-    """Start `main(folder)` of a module of this package in a process of its own; returns our end of its socket, fd 3.
+def give_back(worker: Worker, *, ended: bool = False, broken: bool = False) -> None:
+    """The caller has its answer. `ended`: it will not get one; `broken`: it does not want one any more."""
+    pool = _pool()
+    if worker.owner != pool.owner:
+        worker.close()
+        return
+    with pool.lock:
+        pool.ends += ended
+        worker.busy = False
+        idle = sum(not other.busy for other in pool.workers)
+        if ended or broken or idle > KEPT:
+            worker.close()
+            with suppress(ValueError):
+                pool.workers.remove(worker)
 
-    All signals are blocked by the caller, who also takes back the SIGCHLD of the middle process.
+
+def run_worker(store: Store, jobs: Sequence[Job]) -> Answer:
+    """Have the worker do `jobs` (see worker.py) and wait for it. A worker that ends is started anew, a few times.
+
+    Raises InternalError where that does not help or the jobs fail, UserError where the user can mend it, Interrupted.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        middle = os.fork()
-        if not middle:
-            _start(folder, module, theirs.fileno())
-    while True:
-        try:
-            os.waitpid(middle, 0)
-            break
-        except InterruptedError:
-            continue
-    return _hide(ours)
+    names = "; ".join(" ".join(word for word in job if isinstance(word, str)) for job in jobs)[:80]
+    last: WorkerEnded | None = None
+    with _pool().one_at_a_time:
+        for _ in range(ATTEMPTS):
+            try:
+                answer = _request(store, jobs)
+            except WorkerEnded as error:
+                last = error
+                continue
+            if last is not None:
+                say_once("worker", f"{last} in the middle of a job ({names}) and was started again", quiet=store.quiet)
+            return answer
+    raise InternalError(f"{last} in the middle of a job ({names}), {ATTEMPTS} times") from last
 
 
-def _hide(given: socket.socket) -> socket.socket:
-    """The same socket at a number that guests cannot reach."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    start = max(limit - HIDDEN, 0) if limit > 0 else 1 << 20
+def _request(store: Store, jobs: Sequence[Job]) -> Answer:
+    worker = take_worker(store)
+    progress = Progress(quiet=store.quiet)
+    ended, broken = False, True
     try:
-        number = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, start)
-    except OSError:
-        return given
-    with given:
-        return socket.socket(fileno=number)
-
-
-def _start(folder: str, module: str, fd: int) -> None:
-    """In the middle process: start the worker and end. Never returns."""
-    try:
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.dup2(fd, 3)
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1):
-            os.dup2(null, standard)
-        os.dup2(3, 2)  # what LLVM has to say when it aborts
-        os.closerange(4, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
-        environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
-        command = [sys.executable, "-I", "-c", _BOOTSTRAP, folder, module]
-        os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+        new = {name: data for name, data in store.kept.items() if worker.known.get(name) is not data}
+        worker.send(("jobs", jobs, new))
+        worker.known = dict(store.kept)
+        while True:
+            kind, *rest = worker.receive()
+            if kind == "done":
+                broken = False
+                answer = Answer(*rest)
+                worker.known.update({name: data for name, data in answer.files.items() if data is not None})
+                return answer
+            if kind == "bye":
+                broken = False
+                worker.close()
+                return _request(store, jobs)  # it had waited long enough, and went just as it was asked again
+            progress.update(*rest)
+    except (InternalError, UserError):
+        broken = False
+        raise
+    except WorkerEnded:
+        ended = True
+        raise
     finally:
-        os._exit(127)
-
-
-# The worker finds dbt as this process did, also where the launcher put a folder on the path by hand.
-_BOOTSTRAP = f"""
-import sys
-sys.path += [folder for folder in {sys.path!r} if folder not in sys.path]
-from importlib import import_module
-import_module("dbt.engine." + sys.argv[2]).main(sys.argv[1])
-"""
+        progress.clear()
+        give_back(worker, ended=ended, broken=broken)

@@ -4,11 +4,13 @@
     <cache>/<build>/<guest>.tables    decoder tables
     <cache>/<build>/<guest>.pack      stencils, growing as guests need them
     <cache>/<build>/<guest>.handlers  the interpreter's handlers, likewise
+    <cache>/<build>/<guest>.pack.failed  stencils that LLVM does not survive, why; <guest>.handlers.failed likewise
+    <cache>/<build>/<guest>.regions.failed  the same of regions
     <cache>/<build>/modules.bundle    our Python modules, see dbt/bundle.py
 
 A build is identified by a stamp: version, our source files (name, size, time), LLVM bindings, and the host CPU's
 features. The warm path compares it, and neither hashes nor imports. Code is only ever trusted from a folder of mode
-0700 that belongs to the user (DESIGN, section 5).
+0700 that belongs to the user (DESIGN, section 5). Where a file cannot be written it is kept in memory (`Store.kept`).
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from dbt.errors import CacheUnusable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from .image import Image
+
+    Job = tuple[Any, ...]  # see worker.py
 
 SOURCE_FOLDERS = (
     ("dbt", ("native", "engine", "ir", "ir/passes")),
@@ -33,6 +38,7 @@ SOURCE_FOLDERS = (
 BUILD_DIGITS = 16
 PACKS = {"stencils": "pack", "handlers": "handlers"}  # what the worker's jobs make: ends of file names
 BUILDS_KEPT = 4
+LINE = 600  # characters of what is said in one line
 
 
 def cache_root(environment: dict[str, str] | os._Environ[str] | None = None) -> str:
@@ -143,62 +149,109 @@ def build_name(stamp: str) -> str:
     return f"{number & ((1 << 64) - 1):0{BUILD_DIGITS}x}"
 
 
+_said: set[str] = set()  # kinds of trouble that this process has told the user about
+_kept: dict[str, dict[str, bytes]] = {}  # by the folder that they should be in
+
+
+def say_once(kind: str, text: str, *, quiet: bool = False) -> None:
+    """A line on standard error about trouble that the guest goes on with, unless one of this kind was said before."""
+    if quiet or kind in _said or sys.stderr is None:
+        return
+    _said.add(kind)
+    try:
+        sys.stderr.write("dragoman: " + " ".join(text.split())[:LINE] + "\n")
+    except (OSError, ValueError):  # the guest has closed it
+        return
+
+
 class Store:
     """The part of the cache that belongs to this build. Everything in it is made on demand."""
 
-    def __init__(self, root: str = "", *, quiet: bool = False) -> None:
+    def __init__(self, root: str = "", *, quiet: bool = False, files: bool = True) -> None:
+        """`files`: without them everything is kept in the memory of this process. Raises CacheUnusable, OSError."""
         self.quiet = quiet
-        self.root = root or cache_root()
-        make_private(self.root)
         self.stamp = f"{source_stamp()}\n{bindings_stamp()}\n{host_stamp()}"
-        self.folder = os.path.join(self.root, build_name(self.stamp))
-        make_private(self.folder)
+        self.build_name = build_name(self.stamp)
+        self.root = self.folder = ""
+        if files:
+            self.root = root or cache_root()
+            make_private(self.root)
+            self.folder = os.path.join(self.root, self.build_name)
+            make_private(self.folder)
+        self.kept = _kept.setdefault(self.folder, {})
 
     def path(self, name: str) -> str:
-        """The path of a file of this build."""
-        return os.path.join(self.folder, name)
+        """The path of a file of this build; where nothing is written, a name to speak of it."""
+        return os.path.join(self.folder, name) if self.folder else name
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file, here or in memory."""
+        return name in self.kept or (bool(self.folder) and os.path.exists(self.path(name)))
+
+    def open(self, name: str) -> int:
+        """A descriptor of a file. Raises OSError."""
+        if name in self.kept:
+            from .hostmem import memory_file
+
+            return memory_file(self.kept[name])
+        if not self.folder:
+            raise FileNotFoundError(2, os.strerror(2), name)
+        return os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
 
     def prepare(self, guest: str, job: str = "stencils") -> None:
         """See to it that all files are there that a guest needs to start, in one go. `job`: one of PACKS."""
-        if not all(
-            os.path.exists(self.path(name)) for name in ("runtime.image", f"{guest}.tables", f"{guest}.{PACKS[job]}")
-        ):
+        if not all(self.has(name) for name in ("runtime.image", f"{guest}.tables", f"{guest}.{PACKS[job]}")):
             forget_old_builds(self)
-            self.build(["image", "modules", f"tables {guest}", f"{job} {guest} "])
+            self.build([("image",), ("modules",), ("tables", guest), (job, guest, ())])
 
     def image(self) -> Image:
         """The native runtime, loaded."""
+        from .hostmem import open_to_run
         from .image import ImageError, load_image
 
-        path = self.path("runtime.image")
+        name = "runtime.image"
+        path = self.path(name)
         try:
-            return load_image(path, self.stamp)
-        except ImageError as error:
-            self.rebuild("runtime.image", "image", str(error))
-            return load_image(path, self.stamp)
+            return load_image(path, self.stamp, open_to_run(self.open(name)))
+        except (ImageError, OSError) as error:
+            self.rebuild(name, ("image",), str(error))
+            return load_image(path, self.stamp, open_to_run(self.open(name)))
 
-    def rebuild(self, name: str, job: str, why: str) -> None:
+    def rebuild(self, name: str, job: Job, why: str) -> None:
         """Replace a file that is damaged, and say so."""
-        if not self.quiet:
-            sys.stderr.write(f"dragoman: {why}; building it again\n")
-        os.unlink(self.path(name))
-        self.build([job])
+        say_once(f"damaged {name}", f"{why}; building it again", quiet=self.quiet)
+        self.kept.pop(name, None)
+        self.build([("again", name), job])
 
-    def compile(self, guest: str, stencils: Iterable[int], job: str = "stencils") -> None:
-        """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept."""
-        self.build([f"{job} {guest} " + ",".join(str(s) for s in sorted(stencils))])
+    def compile(self, guest: str, stencils: Iterable[int], job: str = "stencils") -> dict[int, str]:
+        """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept.
 
-    def build(self, jobs: list[str]) -> None:
+        Returns why by the index of those that cannot be compiled.
+        """
+        return self.build([(job, guest, tuple(sorted(stencils)))])
+
+    def build(self, jobs: list[Job]) -> dict[int, str]:
         """Have the worker build what is missing. Raises InternalError with what it said if it fails."""
         from .build import run_worker  # the cold path
 
-        run_worker(self, jobs)
+        answer = run_worker(self, jobs)
+        for name, data in answer.files.items():
+            if data is None:
+                self.kept.pop(name, None)
+            else:
+                self.kept[name] = data
+        for kind, text in answer.trouble.items():
+            say_once(kind, text, quiet=self.quiet)
+        return answer.failed
 
 
 def forget_old_builds(store: Store) -> None:
     """Keep the builds that were used last, of other versions and machines, and remove the rest."""
-    builds = [entry for entry in os.scandir(store.root) if entry.is_dir(follow_symlinks=False)]
-    builds.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    try:
+        builds = [entry for entry in os.scandir(store.root) if entry.is_dir(follow_symlinks=False)]
+        builds.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    except OSError:  # it was removed, or there is none
+        return
     for entry in builds[BUILDS_KEPT:]:
         if entry.path != store.folder:
             import shutil
@@ -207,17 +260,13 @@ def forget_old_builds(store: Store) -> None:
 
 
 def open_store(*, quiet: bool = False) -> Store:
-    """The user's cache; where it cannot be trusted, a private one for this process, with a warning."""
+    """The user's cache; where it cannot be used, the memory of this process, with a warning."""
     try:
         return Store(quiet=quiet)
     except (CacheUnusable, OSError) as error:
-        import atexit
-        import shutil
-        import tempfile
-
-        if not quiet:
-            sys.stderr.write(f"dragoman: {error}\ndragoman: compiled code will not be kept\n")
-        folder = tempfile.mkdtemp(prefix="dragoman-")
-        owner = os.getpid()
-        atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
-        return Store(folder, quiet=quiet)
+        if isinstance(error, CacheUnusable):
+            text = f"{error.what}. {error.hint}"
+        else:
+            text = f"cache {error.filename}: {error.strerror}."
+        say_once("cache", f"{text} Compiled code is not kept.", quiet=quiet)
+        return Store(quiet=quiet, files=False)

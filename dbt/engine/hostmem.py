@@ -1,6 +1,6 @@
 """The host's memory calls, through the C library; nothing here knows the host's architecture.
 
-The warm path imports this module: ctypes and mmap are all it may use.
+The warm path imports this module: ctypes, mmap and resource are all it may use.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,49 @@ def map_memory(size: int, prot: int, flags: int, address: int = 0, fd: int = -1,
 def map_anonymous(size: int, prot: int = PROT_READ | PROT_WRITE) -> int:
     """Zeroed private memory that is committed as it is touched; returns its host address."""
     return map_memory(size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+
+def memory_file(data: bytes) -> int:
+    """A descriptor of a file that is nowhere but in memory, with these contents (memfd_create(2)). Raises OSError."""
+    _check_size(len(data))
+    fd = os.memfd_create("dragoman")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_to_run(fd: int) -> int:
+    """A descriptor of a copy in memory of the file `fd`, which is closed, to map code from.
+
+    What happens to a file, above all that it gets shorter, happens to those that have mapped it; a copy is safe from
+    that. It is the file itself where the host does not let code run out of such a copy.
+    """
+    copy = -1
+    try:
+        size, done = os.fstat(fd).st_size, 0
+        _check_size(size)
+        copy = os.memfd_create("dragoman")
+        while done < size and (part := os.sendfile(copy, fd, done, size - done)):
+            done += part
+        unmap_memory(map_memory(HOST_PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, 0, copy), HOST_PAGE)
+    except OSError:
+        if copy >= 0:
+            os.close(copy)
+        return fd
+    os.close(fd)
+    return copy
+
+
+def _check_size(size: int) -> None:
+    """Raise OSError where a file may not have this size, before the host kills the guest for it (SIGXFSZ)."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if 0 <= limit < size:
+        raise OSError(27, os.strerror(27))
 
 
 def unmap_memory(address: int, size: int) -> None:

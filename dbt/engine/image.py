@@ -68,9 +68,13 @@ class Image:
         return ctypes.CFUNCTYPE(restype, *argtypes)(self.address(name))
 
 
-def load_image(path: str, expected_stamp: str) -> Image:
-    """Map an image. Raises OSError if it cannot be read and ImageError if it is not what is expected."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def load_image(path: str, expected_stamp: str, descriptor: int = -1) -> Image:
+    """Map an image. Raises OSError if it cannot be read and ImageError if it is not what is expected.
+
+    `descriptor`: of the file itself or of a copy, which is closed.
+    """
+    if descriptor < 0:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
         if size < ImageHead.size:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -313,13 +312,7 @@ class Instrumentation:
         wanted = {text: t for text, t in missing.items() if not self._load(text, baseline.job)}
         if not wanted:
             return
-        request = store.path(f"snippets-{os.getpid()}.request")
-        with open(request, "w", opener=_private) as file:
-            file.write("".join({**wanted, **self._siblings(block)}))
-        try:
-            store.build([f"snippets {baseline.job} {request}"])
-        finally:
-            os.unlink(request)
+        store.build([("snippets", baseline.job, "".join({**wanted, **self._siblings(block)}))])
         for text in wanted:
             if not self._load(text, baseline.job):
                 raise InternalError(f"inserted code is not compiled:\n{text}")
@@ -353,15 +346,15 @@ class Instrumentation:
         """Put a stencil or handler from the cache behind the pack; False if there is none, or a damaged one."""
         baseline = self.cpu.baseline
         assert baseline is not None
-        path = baseline.store.path(file_name(text, kind))
+        name = file_name(text, kind)
         try:
-            with open(path, "rb") as file:
+            with open(baseline.store.open(name), "rb") as file:
                 data = file.read()
         except FileNotFoundError:
             return False
         if len(data) < _HEAD.size or _HEAD.unpack_from(data) != (_MAGIC, crc32(data[_HEAD.size :])):
             return False
-        taken = baseline.place_snippet(path, len(data), self._used)
+        taken = baseline.place_snippet(name, data, self._used)
         if self._used + taken > SNIPPET_ROOM:
             raise UserError("too many different insertions", "Pass what differs as a Snippet.constant.")
         self._stencils[text] = PACK_RESERVE - SNIPPET_ROOM + self._used + _HEAD.size
@@ -468,7 +461,3 @@ def file_name(text: str, kind: str) -> str:
 def file_bytes(blob: bytes) -> bytes:
     """The contents of that file."""
     return _HEAD.pack(_MAGIC, crc32(blob)) + blob
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -20,7 +20,7 @@ from .layout import (
     SPECIAL_LEAVE,
     StencilHead,
 )
-from .runtime import PACK_RESERVE, SNIPPET_ROOM, Mapped
+from .runtime import PACK_RESERVE, SNIPPET_ROOM, Loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ class Interpreter(Baseline):
         super().set_stops(addresses)
         self.keep_flags(on=self._kept)
 
-    def place_snippet(self, path: str, size: int, used: int) -> int:
+    def place_snippet(self, name: str, data: bytes, used: int) -> int:
         """Map what a tool inserts, since nothing that can be written is executed: the pages of the room it takes."""
-        pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        pages = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
         if used + pages <= SNIPPET_ROOM:
             at = int(self.ctx.pack) + PACK_RESERVE - SNIPPET_ROOM + used
-            Mapped(path, at, pages, mmap.PROT_READ | mmap.PROT_EXEC)
+            Loaded(self.store, name, at, pages, code=True)
         return pages
 
     def _load_pack(self) -> None:

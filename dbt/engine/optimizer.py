@@ -76,11 +76,6 @@ class Optimizer(Baseline):
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
 
-    def close(self) -> None:
-        if self._promoter is not None:
-            self._promoter.close()
-        super().close()
-
     def run(self) -> int:
         while True:
             reason = super().run()
@@ -130,8 +125,14 @@ class Optimizer(Baseline):
             found = None
         elif found is None or found[2] != key or changed:
             started = time.monotonic()
-            found = self._request(pc, key)
-            self.seconds += time.monotonic() - started
+            from .build import Interrupted
+
+            try:
+                found = self._request(pc, key)
+            except Interrupted:
+                return  # the native loop sees the signal first, and the block leaves again
+            finally:
+                self.seconds += time.monotonic() - started
         block = int(entry.code)
         if found is None:
             hot = StencilHead.at(int(self.ctx.pack) + ctypes.c_uint32.from_address(

@@ -1,6 +1,6 @@
-"""The native runtime in this process: its image, the tables and stencils of a guest, mapped from the cache.
+"""The native runtime in this process: its image, the tables and stencils of a guest, loaded from the cache.
 
-Loading is the warm path: a few files are mapped, a few words are stored. What is missing is built by the worker.
+Loading is the warm path: a few files are read, a few words are stored. What is missing is built by the worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .cache import Store
+    from .cache import Job, Store
     from .image import Image
 
 U64 = ctypes.c_uint64
@@ -69,24 +69,46 @@ class Runtime:
 
 
 class DamagedFile(Exception):
-    """A file of the cache that cannot be mapped as what it should be."""
+    """A file of the cache that cannot be what it should be."""
 
 
-class Mapped:
-    """A file of the cache, mapped privately."""
+class Loaded:
+    """A file of the cache in our memory: a copy, so that the guest does not depend on what happens to the file."""
 
     __slots__ = ("address", "size")
 
-    def __init__(self, path: str, at: int = 0, limit: int = 0, prot: int = mmap.PROT_READ) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, store: Store, name: str, at: int = 0, limit: int = 0, *, code: bool = False) -> None:
+        """`at`: memory of ours that it is put in, if any; `code`: it is to be run where it is."""
+        kept = None if code else store.kept.get(name)
+        if kept is not None:
+            self.size = len(kept)
+            self.address = at or hostmem.map_anonymous(self.size)
+            ctypes.memmove(self.address, kept, self.size)
+            return
+        fd = store.open(name)
         try:
+            if code:
+                fd = hostmem.open_to_run(fd)
             self.size = os.fstat(fd).st_size
             if not self.size or (limit and self.size > limit):
                 raise DamagedFile(f"damaged: {self.size} bytes")
-            flags = mmap.MAP_PRIVATE | (hostmem.MAP_FIXED if at else 0)
-            self.address = hostmem.map_memory(self.size, prot, flags, at, fd)
+            if code:
+                flags = hostmem.MAP_PRIVATE | (hostmem.MAP_FIXED if at else 0)
+                self.address = hostmem.map_memory(self.size, mmap.PROT_READ | mmap.PROT_EXEC, flags, at, fd)
+            else:
+                self.address = at or hostmem.map_anonymous(self.size)
+                self._read(fd)
         finally:
             os.close(fd)
+
+    def _read(self, fd: int) -> None:
+        done = 0
+        while done < self.size:
+            room = (ctypes.c_char * (self.size - done)).from_address(self.address + done)
+            part = os.preadv(fd, [room], done)
+            if not part:
+                raise DamagedFile(f"damaged: it became shorter than {self.size} bytes")
+            done += part
 
 
 _loaded: dict[str, Any] = {}
@@ -106,32 +128,33 @@ def load_tables(store: Store, guest: str) -> Any:
     key = "tables:" + guest
     found = _loaded.get(key)
     if found is None:
-        name, job = guest + ".tables", "tables " + guest
-        address = map_checked(store, name, job, TablesHead, TABLES_MAGIC)
+        name = guest + ".tables"
+        address = load_checked(store, name, ("tables", guest), TablesHead, TABLES_MAGIC)
         found = _loaded[key] = (TablesHead.at(address), address)
     return found
 
 
-def map_pack(store: Store, guest: str, job: str, at: int) -> Any:
-    """Map what a job makes (cache.PACKS) to the room in front of an arena; returns its PackHead view."""
-    name, magic, prot = f"{guest}.{PACKS[job]}", PACK_MAGIC, mmap.PROT_READ
-    if job == "handlers":
-        magic, prot = HANDLERS_MAGIC, mmap.PROT_READ | mmap.PROT_EXEC
+def load_pack(store: Store, guest: str, job: str, at: int) -> Any:
+    """Load what a job makes (cache.PACKS) to the room in front of an arena; returns its PackHead view."""
+    code = job == "handlers"
+    name, magic = f"{guest}.{PACKS[job]}", HANDLERS_MAGIC if code else PACK_MAGIC
     limit = PACK_RESERVE - SNIPPET_ROOM
-    return PackHead.at(map_checked(store, name, f"{job} {guest} ", PackHead, magic, at, limit, prot))
+    return PackHead.at(load_checked(store, name, (job, guest, ()), PackHead, magic, at, limit, code=code))
 
 
-def map_checked(
-    store: Store, name: str, job: str, head: Any, magic: int, at: int = 0, limit: int = 0, prot: int = mmap.PROT_READ
+def load_checked(
+    store: Store, name: str, job: Job, head: Any, magic: int, at: int = 0, limit: int = 0, *, code: bool = False
 ) -> int:
-    """Map a file of the cache, if it is whole and of this build; else it is built again first, once."""
+    """Load a file of the cache, if it is whole and of this build; else it is built again first, once."""
     for attempt in range(2):
         address, trouble = 0, ""
         try:
-            mapped = Mapped(store.path(name), at, limit, prot)
-            address, trouble = mapped.address, trouble_with(store, mapped, head, magic)
+            loaded = Loaded(store, name, at, limit, code=code)
+            address, trouble = loaded.address, trouble_with(store, loaded, head, magic)
         except DamagedFile as error:
             trouble = str(error)
+        except OSError as error:  # it was there when its job was done, or asked for
+            trouble = error.strerror or "it cannot be read"
         if not trouble:
             return address
         if attempt:
@@ -140,15 +163,15 @@ def map_checked(
     raise AssertionError
 
 
-def trouble_with(store: Store, mapped: Mapped, kind: Any, magic: int) -> str:
-    """What is wrong with a mapped file, '' if nothing is."""
-    if mapped.size < kind.size:
-        return f"damaged: {mapped.size} bytes"
-    head = kind.at(mapped.address)
-    data = (ctypes.c_char * mapped.size).from_address(mapped.address)
+def trouble_with(store: Store, loaded: Loaded, kind: Any, magic: int) -> str:
+    """What is wrong with a file's copy, '' if nothing is."""
+    if loaded.size < kind.size:
+        return f"damaged: {loaded.size} bytes"
+    head = kind.at(loaded.address)
+    data = (ctypes.c_char * loaded.size).from_address(loaded.address)
     view = memoryview(data).cast("B")
-    if head.magic != magic or head.size != mapped.size:
-        return f"damaged: not a file of {mapped.size} bytes of this kind"
+    if head.magic != magic or head.size != loaded.size:
+        return f"damaged: not a file of {loaded.size} bytes of this kind"
     if crc32(view[kind.size :]) != head.checksum:
         return "damaged: the checksum differs"
     if bytes(view[head.stamp : head.stamp + head.stamp_size]) != store.stamp.encode():

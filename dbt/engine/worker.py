@@ -1,274 +1,274 @@
-"""The worker process: compiles what the cache lacks. Started by build.py, with a socket as descriptor 3.
+"""The worker process: compiles what the cache lacks, and regions. Started by spawn.py, with a channel as descriptor 3.
 
-A request is a line of jobs with tabs between them: `image`, `modules`, `tables GUEST`, `stencils GUEST INDEX,INDEX,…`
-(indices as in EXIT_STENCIL), `handlers` likewise. Lines in answer: `@progress DONE TOTAL TEXT`; at the end `@done`,
-`@failed`, or `@error TEXT` for what the user can mend; anything else is shown if the jobs fail. The worker ends when
-nobody has asked for something for a while.
+It is told first which cache and build it is for: `("hello", root, build)`. Then it serves requests, one at a time:
 
-LLVM aborts on internal errors, so stencils are compiled in child processes, a batch each. A batch whose child dies is
-halved until the stencil to blame is alone; that one is left out, which the engine reports when it needs it.
+- `("jobs", jobs, files)` for files of the cache; `files` are those that the supervisor has in memory. Jobs:
+  `("image",)`, `("modules",)`, `("tables", guest)`, `("stencils", guest, indices)` (as in EXIT_STENCIL),
+  `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of no use. The
+  answer is `("done", *build.Answer)`.
+- `("region", …)`, see region_job.py.
+
+Before an answer come `("progress", done, total, text)` and `("alive",)`. Instead of it may come `("failed", text)`, a
+bug of ours, or `("refused", what, hint)`, which the user can mend. When nobody has asked for something for a while
+the worker says `("bye",)` and ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
-import pickle
-import select
+import resource
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from .cache import PACKS, Store, is_plain_install
-from .files import write_aside
+from dbt.errors import InternalError, UserError
+
+from .cache import PACKS, is_plain_install
+from .children import Child, Outcome, in_batches
+from .failures import note_failures, read_failures
+from .transport import Channel, Ended
+from .workspace import Workspace
 
 if TYPE_CHECKING:
     from dbt.backends.llvm.extract import Stencil
-    from dbt.frontends.guest import Guest
     from dbt.native import Native
 
-BATCH = 64  # stencils of a child process at most
-PATIENCE = 5.0  # seconds to wait for another request
-BESIDE = ("image", "modules")  # jobs that need nothing of the others
+    from .cache import Job
+
+BATCH: Final = 64  # stencils of a child process at most
+PATIENCE: Final = 5.0  # seconds to wait for another request
+REGION_PATIENCE: Final = 60.0  # the same after a region: hot code is met again and again, and starting costs a second
+SPECIALS: Final = [-1]  # the batch of the special stencils
+RUNTIME: Final = "runtime.image"
 
 
-def say(text: str) -> None:
-    """A line to the supervisor."""
-    os.write(3, (text + "\n").encode())
-
-
-def progress(done: int, total: int, text: str) -> None:
-    """A progress line."""
-    say(f"@progress {done} {total} {text}")
-
-
-def main(folder: str) -> None:
-    """Serve requests for a cache folder until nobody asks any more."""
+def main() -> None:
+    """Serve requests until nobody asks any more."""
     gc.disable()  # forms and templates stay, and collecting takes a third of the time that making them does
-    connection = socket.socket(fileno=3)
-    store: Store | None = None
-    rest = b""
-    while True:
-        if not select.select([connection], [], [], PATIENCE)[0]:
-            return
-        part = connection.recv(65536)
-        if not part:
-            return
-        *requests, rest = (rest + part).split(b"\n")
-        for request in requests:
-            try:
-                if store is None:
-                    store = Store(os.path.dirname(folder), quiet=True)
-                if store.folder != folder:
-                    say("@error Dragoman's own files changed while it ran. Run the command again.")
-                    return
-                serve(store, request.decode().split("\t"))
-                say("@done")
-            except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
-                say(traceback.format_exc() + "@failed")
-
-
-def serve(store: Store, jobs: Sequence[str]) -> None:
-    """Do jobs, one worker at a time; what takes a CPU of its own runs beside the others."""
-    lock = os.open(store.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        beside = [start_beside(store, job) for job in jobs if job in BESIDE and len(jobs) > 1]
-        for job in jobs:
-            if job not in BESIDE or not beside:
-                name, *rest = job.split(" ")
-                JOBS[name](store, *rest)
-        for child in beside:
-            if os.waitpid(child, 0)[1]:
-                raise RuntimeError("a job failed")
-    finally:
-        os.close(lock)
-
-
-def start_beside(store: Store, job: str) -> int:
-    """Do a job in a child process; returns the child."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        JOBS[job](store)
-        status = 0
-    except Exception:  # noqa: BLE001 - told, and seen by the status
-        say(traceback.format_exc())
-    finally:
-        os._exit(status)
-
-
-def build_image(store: Store) -> None:
-    """The native runtime."""
-    if os.path.exists(store.path("runtime.image")):
+        Server(Channel(socket.socket(fileno=3))).serve()
+    except Ended:
         return
+
+
+class Server:
+    """Answers requests."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        _, root, build = channel.receive()
+        self.space = Workspace(root, build)
+        self._patience = PATIENCE
+
+    def serve(self) -> None:
+        """The loop."""
+        while self.channel.wait(self._patience):
+            kind, *arguments = self.channel.receive()
+            try:
+                answer = self._answer(kind, *arguments)
+            except Ended:
+                raise
+            except UserError as error:
+                answer = ("refused", error.what, error.hint)
+            except InternalError as error:
+                answer = ("failed", str(error))
+            except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
+                answer = ("failed", traceback.format_exc())
+            self.channel.send(answer)
+        self.channel.send(("bye",))
+
+    def _answer(self, kind: str, *arguments: Any) -> tuple[object, ...]:
+        if not self.space.matches:
+            raise UserError("Dragoman's own files changed while it ran", "Run the command again.")
+        return self._jobs(*arguments) if kind == "jobs" else self._region(*arguments)
+
+    def _jobs(self, jobs: Sequence[Job], files: dict[str, bytes]) -> tuple[object, ...]:
+        self.space.begin(files)
+        failed: dict[int, str] = {}
+        with self.space.locked(self.alive):
+            for name, *arguments in jobs:
+                if name == "again":
+                    self.space.forget(*arguments)
+            with self._beside([name for name, *_ in jobs if name in BESIDE]):
+                for name, *arguments in jobs:
+                    if name in JOBS:
+                        failed.update(JOBS[name](self, *arguments) or {})
+        return ("done", self.space.changed, failed, self.space.trouble)
+
+    def _region(self, *arguments: Any) -> tuple[object, ...]:
+        from .region_job import compile_region
+
+        self._patience = REGION_PATIENCE
+        gc.enable()  # this may be a long life
+        return compile_region(self, *arguments)
+
+    @contextmanager
+    def _beside(self, names: Sequence[str]) -> Iterator[None]:
+        """Do jobs that take a CPU of their own in children, beside what is done here."""
+        children = []
+        for name in names:
+            file, make = BESIDE[name]
+            if name == "modules" and not is_plain_install():
+                continue
+            if name == "modules" or not self.space.has(file):
+                children.append((file, Child(lambda make=make: make(self.space.stamp))))  # type: ignore[misc]
+        yield
+        for file, child in children:
+            self.progress(0, 1, f"building {file}")
+            self.space.write(file, value_of(child.outcome(self.alive), file))
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """Tell how far it is."""
+        self.channel.send(("progress", done, total, text))
+
+    def alive(self) -> None:
+        """Tell that it only takes long."""
+        self.channel.send(("alive",))
+
+
+def value_of(outcome: Outcome, what: str) -> Any:
+    """What a child made. Raises InternalError if it did not."""
+    if outcome.trouble:
+        raise InternalError(f"{what} cannot be made: {outcome.trouble}")
+    return outcome.value
+
+
+def image_bytes(stamp: str) -> bytes:
+    """The native runtime."""
     from dbt.backends.llvm.compile import compile_text
-    from dbt.backends.llvm.image import write_image
+    from dbt.backends.llvm.image import link
     from dbt.backends.llvm.native import module_text
 
     from . import dispatch, faults, host_x86_64, invalidate, stepping, survey, syscalls, table
     from .helpers import HELPERS
 
-    progress(0, 1, "compiling the runtime")
     roots: list[Native] = [
         dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal,
         faults.foreign_actions, syscalls.raw_call, syscalls.wait_call, table.flush, table.forget_pages,
         table.touches_code, table.still_valid, table.find_instruction, stepping.run_exactly, invalidate.drop_blocks,
         invalidate.drop_code, *(helper.function for helper in HELPERS.values()),
     ]  # fmt: skip
-    write_image(store.path("runtime.image"), store.stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
-    progress(1, 1, "compiling the runtime")
+    return link(stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
 
 
-def build_modules(store: Store) -> None:
-    """The bundle of our Python modules, where the installation has one."""
-    from dbt.bundle import NAME, bundle_bytes
+def modules_bytes(stamp: str) -> bytes:
+    """The bundle of our Python modules."""
+    from dbt.bundle import bundle_bytes
 
-    if is_plain_install():
-        write_aside(store.path(NAME), bundle_bytes(store.stamp))
+    return bundle_bytes(stamp)
 
 
-def build_tables(store: Store, guest: str) -> None:
+def build_tables(server: Server, guest: str) -> None:
     """The decoder tables of a guest."""
-    if os.path.exists(store.path(f"{guest}.tables")):
+    if server.space.has(f"{guest}.tables"):
         return
     from dbt.frontends.guest import load_guest
-    from dbt.frontends.tables_file import write_tables
+    from dbt.frontends.tables_file import tables_bytes
 
-    progress(0, 1, f"preparing {guest}")
-    write_tables(load_guest(guest), store.path(f"{guest}.tables"), store.stamp)
-    progress(1, 1, f"preparing {guest}")
+    server.progress(0, 1, f"preparing {guest}")
+    server.space.write(f"{guest}.tables", tables_bytes(load_guest(guest), server.space.stamp))
 
 
-def build_stencils(store: Store, guest_name: str, numbers: str = "") -> None:
+def build_stencils(server: Server, guest: str, numbers: Sequence[int]) -> dict[int, str]:
     """Compile stencils into the guest's pack, which keeps those it has."""
-    build_pack(store, "stencils", guest_name, numbers)
+    return build_pack(server, "stencils", guest, numbers)
 
 
-def build_handlers(store: Store, guest_name: str, numbers: str = "") -> None:
+def build_handlers(server: Server, guest: str, numbers: Sequence[int]) -> dict[int, str]:
     """The same for the interpreter's handlers."""
-    build_pack(store, "handlers", guest_name, numbers)
+    return build_pack(server, "handlers", guest, numbers)
 
 
-def build_pack(store: Store, kind: str, guest_name: str, numbers: str) -> None:
-    """Compile stencils or handlers into their file, which keeps those it has."""
-    from dbt.backends.llvm.pack import HandlerPack, Pack, PackError, read_pack
+def build_pack(server: Server, kind: str, guest_name: str, numbers: Sequence[int]) -> dict[int, str]:
+    """Compile stencils or handlers into their file; why by number of those that cannot be."""
+    from dbt.backends.llvm.pack import HandlerPack, Pack, PackError, parse_pack
     from dbt.frontends.guest import load_guest
 
     guest = load_guest(guest_name)
-    path = store.path(f"{guest_name}.{PACKS[kind]}")
+    space = server.space
+    name = f"{guest_name}.{PACKS[kind]}"
     make: type[Pack] = HandlerPack if kind == "handlers" else Pack
-    identity = (store.stamp, len(guest.tables.forms), len(guest.tables.fusable()))
+    identity = (space.stamp, len(guest.tables.forms), len(guest.tables.fusable()))
     pack = make(*identity)
-    if os.path.exists(path):
+    data = space.read(name)
+    if data is not None:
         try:
-            pack = read_pack(path, *identity, make)
+            pack = parse_pack(data, name, *identity, make)
         except PackError as error:
-            say(f"{error}; starting again")
-    todo = sorted({int(number) for number in numbers.split(",") if number} - pack.numbers())
+            space.trouble[f"damaged {name}"] = f"{error}; building it again"
+            data = None
+    failed = {int(n): why for n, why in read_failures(space, f"{name}.failed").items() if n.isdigit()}
+    wanted = set(numbers) - pack.numbers()
+    todo = sorted(wanted - set(failed))
     limit = len(os.sched_getaffinity(0))
     size = min(BATCH, -(-len(todo) // limit)) or 1
-    jobs = [todo[i : i + size] for i in range(0, len(todo), size)]
+    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     if not pack.specials():
-        jobs.insert(0, SPECIALS)
-    if jobs:
+        batches.insert(0, SPECIALS)
+    if batches:
         import_module("dbt.backends.llvm.stencils")  # once, not in every child
     text = f"compiling instructions of {guest_name}"
     done = 0
-    if todo:
-        progress(done, len(todo), text)
-    for batch, result in in_children(guest, kind, jobs, limit):
-        for number, stencil in result.items():
-            if batch is SPECIALS:
+    lasting: dict[str, str] = {}
+
+    def work(batch: list[int]) -> dict[int, Stencil]:
+        return compile_batch(guest_name, kind, batch)
+
+    for batch, outcome in in_batches(batches, work, limit, server.alive):
+        if batch is SPECIALS:
+            for number, stencil in value_of(outcome, name).items():
                 pack.add_special(number, stencil)
-            else:
+        elif outcome.trouble:
+            failed[batch[0]] = outcome.trouble
+            if outcome.lasting:
+                lasting[str(batch[0])] = outcome.trouble
+        else:
+            for number, stencil in outcome.value.items():
                 pack.add(number, stencil)
-                done += 1
-        if todo:
-            progress(done, len(todo), text)
-    if jobs:
-        pack.write(path)
+            done += len(outcome.value)
+        server.progress(done, len(todo), text)
+    if batches or data is None:
+        space.write(name, pack.to_bytes(), durable=False)
+    note_failures(space, f"{name}.failed", lasting)
+    return {number: failed[number] for number in wanted & set(failed)}
 
 
-SPECIALS: list[int] = [-1]
+def compile_batch(guest_name: str, kind: str, batch: list[int]) -> dict[int, Stencil]:
+    """In a child: stencils or handlers by number."""
+    from dbt.backends.llvm.handlers import compile_handlers, compile_special_handlers
+    from dbt.backends.llvm.stencils import compile_requests, compile_specials, request_of
+    from dbt.frontends.guest import load_guest
+
+    guest = load_guest(guest_name)
+    handlers = kind == "handlers"
+    if batch == SPECIALS:
+        return compile_special_handlers() if handlers else compile_specials()
+    requests = {request_of(guest, number): number for number in batch}
+    compiled = compile_handlers(guest, requests) if handlers else compile_requests(guest, requests)
+    return {requests[r]: stencil for r, stencil in compiled.items()}
 
 
-def in_children(
-    guest: Guest, kind: str, jobs: list[list[int]], limit: int
-) -> Iterator[tuple[list[int], dict[int, Stencil]]]:
-    """Yield (batch, stencils by number) for each batch; a child for each CPU at a time, halving what dies."""
-    waiting = list(reversed(jobs))
-    running: list[tuple[int, int, list[int]]] = []
-    while waiting or running:
-        while waiting and len(running) < limit:
-            running.append(_start_child(guest, kind, waiting.pop()))
-        child, read_end, batch = running.pop(0)
-        with os.fdopen(read_end, "rb") as stream:
-            data = stream.read()
-        _, status = os.waitpid(child, 0)
-        if status == 0:
-            yield batch, pickle.loads(data)  # noqa: S301 - from our own child
-        elif len(batch) > 1:
-            middle = len(batch) // 2
-            waiting += [batch[:middle], batch[middle:]]
-        else:
-            say(f"stencil {batch[0]} cannot be compiled (status {status})")
-
-
-def _start_child(guest: Guest, kind: str, batch: list[int]) -> tuple[int, int, list[int]]:
-    """Fork a child that compiles a batch: (process, where it writes, batch)."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(read_end)
-        _compile_batch(guest, kind, batch, write_end)
-    os.close(write_end)
-    return child, read_end, batch
-
-
-def _compile_batch(guest: Guest, kind: str, batch: list[int], write_end: int) -> None:
-    """In a child: compile and send the result. Never returns."""
-    status = 1
-    try:
-        from dbt.backends.llvm.handlers import compile_handlers, compile_special_handlers
-        from dbt.backends.llvm.stencils import compile_requests, compile_specials, request_of
-
-        handlers = kind == "handlers"
-        if batch == SPECIALS:
-            found = compile_special_handlers() if handlers else compile_specials()
-        else:
-            requests = {request_of(guest, number): number for number in batch}
-            compiled = compile_handlers(guest, requests) if handlers else compile_requests(guest, requests)
-            found = {requests[r]: stencil for r, stencil in compiled.items()}
-        with os.fdopen(write_end, "wb") as stream:
-            stream.write(pickle.dumps(found))
-        status = 0
-    except Exception:  # noqa: BLE001 - told, then the batch is halved
-        say(traceback.format_exc())
-    finally:
-        os._exit(status)
-
-
-def build_snippets(store: Store, kind: str, request: str) -> None:
-    """Compile the templates in a file: code that tools insert (engine/instrumentation.py). `kind` as in build_pack."""
+def build_snippets(server: Server, kind: str, text: str) -> None:
+    """Compile templates: code that tools insert (engine/instrumentation.py). `kind` as in build_pack."""
     from dbt.backends.llvm.snippets import compile_snippets
 
     from .instrumentation import file_bytes, file_name
 
-    with open(request, encoding="ascii") as file:
-        text = file.read()
-    progress(0, 1, "compiling instrumentation")
-    for template, blob in compile_snippets(text, handlers=kind == "handlers").items():
-        write_aside(store.path(file_name(template, kind)), file_bytes(blob))
-    progress(1, 1, "compiling instrumentation")
+    server.progress(0, 1, "compiling instrumentation")
+    child = Child(lambda: compile_snippets(text, handlers=kind == "handlers"))
+    for template, blob in value_of(child.outcome(server.alive), "inserted code").items():
+        server.space.write(file_name(template, kind), file_bytes(blob))
 
 
-JOBS: dict[str, Callable[..., None]] = {
-    "image": build_image, "modules": build_modules, "tables": build_tables, "stencils": build_stencils,
-    "handlers": build_handlers, "snippets": build_snippets,
+# Jobs that need nothing of the others: the file, and what makes its contents.
+BESIDE: dict[str, tuple[str, Callable[[str], bytes]]] = {
+    "image": (RUNTIME, image_bytes), "modules": ("modules.bundle", modules_bytes),
+}  # fmt: skip
+JOBS: dict[str, Callable[..., dict[int, str] | None]] = {
+    "tables": build_tables, "stencils": build_stencils, "handlers": build_handlers, "snippets": build_snippets,
 }  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +15,6 @@ import dbt
 from dbt.engine.cache import open_store
 from dbt.engine.cpu import Cpu
 from dbt.engine.layout import EXIT_UNTIL
-from dbt.engine.promoter import Promoter, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,18 +89,6 @@ def test_a_region_comes_back_after_a_flush(cpu: dbt.CPU) -> None:
     assert engine(cpu).compiled == 1
 
 
-def test_the_worker_may_die(cpu: dbt.CPU, capfd: pytest.CaptureFixture[str]) -> None:
-    load(cpu, *LOOP)
-    start(cpu, 5000)
-    promoter = engine(cpu)._promoter
-    promoter._connection.shutdown(2)
-    cpu.memory.write(CODE + 4, struct.pack("<I", 0xCB020063))
-    cpu.memory.write(DATA, struct.pack("<Q", 1))
-    start(cpu, 5000)
-    assert cpu.registers["x3"] == (-5000) % (1 << 64)
-    assert capfd.readouterr().err.count("the compiler process ended") == 1
-
-
 def test_all_flags_are_there_at_a_stop_address() -> None:
     """A region must not think that what stands at a stop, which nobody has run, has the last word on flags."""
     code = struct.pack("<4I", 0xEB02003F, 0xD503201F, 0xEB04007F, SVC)  # cmp x1, x2; nop; cmp x3, x4; svc
@@ -131,24 +116,6 @@ def test_an_atomic_that_changes_nothing_faults_on_read_only_memory(cpu: dbt.CPU,
     cpu.memory.protect(DATA, 0x1000, "r")
     assert start(cpu, 0) == dbt.MemoryFault(CODE, DATA, "write")
     assert engine(cpu).compiled == 1
-
-
-def test_what_the_worker_says_when_it_aborts_is_no_message(capfd: pytest.CaptureFixture[str]) -> None:
-    """LLVM's last words come on the same socket: their first bytes are not the length of an answer."""
-    ours, theirs = socket.socketpair()
-    promoter = Promoter(open_store(), "aarch64")
-    promoter._connection, promoter._owner = ours, os.getpid()
-    with theirs:
-        send(theirs, ("page", 3))
-        theirs.sendall(b"a warning\n")
-        send(theirs, ("failed", "no instruction"))
-        assert promoter.region(CODE, ((), True), lambda _address: b"") is None
-        theirs.sendall(b"LLVM ERROR: Cannot select: t1: i8 = something\n")
-        theirs.shutdown(socket.SHUT_WR)
-        assert promoter.region(CODE, ((), True), lambda _address: b"") is None
-    said = capfd.readouterr().err
-    assert "no region at 0x10000: no instruction" in said
-    assert "it said: LLVM ERROR: Cannot select" in said
 
 
 @pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.ordinary], ids=lambda guest: guest.name)

@@ -92,7 +92,7 @@ def unpack(raw: bytes) -> dict[str, int]:
 TROUBLE: Final[list[str]] = []  # what the optimizer says about regions that it did not get
 
 
-def _note(_promoter: Promoter, text: str) -> None:
+def _note(_promoter: Promoter, _kind: str, text: str) -> None:
     TROUBLE.append(text)
 
 

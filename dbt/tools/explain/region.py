@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from dbt.backends.llvm.region_code import RegionCode
     from dbt.engine.former import Block, Region, Step
+    from dbt.engine.promoter import RegionCode
     from dbt.frontends.guest import Guest
     from dbt.ir.values import Template
     from dbt.linux.process import Process

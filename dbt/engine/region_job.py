@@ -1,0 +1,75 @@
+"""The worker's side of regions (promoter.py): formed from guest memory, asked for page by page, and compiled.
+
+LLVM works in the worker itself: a process for each region would cost more than small ones take. If it aborts, the
+supervisor asks a new worker for the same region with `careful`, which has a child do it and notes it when that dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from typing import TYPE_CHECKING, Any
+
+from .children import LIMIT, Child
+from .failures import note_failures, read_failures
+from .layout import PAGE_SIZE
+from .places import Places
+
+if TYPE_CHECKING:
+    from dbt.frontends.guest import Guest
+
+    from .worker import Server
+
+_guests: dict[str, tuple[Guest, Places]] = {}
+
+
+def compile_region(server: Server, name: str, entry: int, key: tuple[Any, ...], careful: bool) -> tuple[str, object]:
+    """The answer to a request: ("region", RegionCode) or ("none", why).
+
+    Before it come ("page", number), which is answered with the bytes of a guest page, none where nothing may be
+    executed, and when no more of them will come ("formed", ranges): [(guest address, bytes)] that the region is of.
+    """
+    from dbt.backends.llvm.region_code import compile_region as compile_formed
+    from dbt.frontends.guest import load_guest
+
+    from .former import form_region
+
+    if name not in _guests:
+        guest = load_guest(name)
+        _guests[name] = (guest, Places(guest))
+    guest, places = _guests[name]
+    channel = server.channel
+    pages: dict[int, bytes] = {}
+
+    def fetch(pc: int) -> int | None:
+        number, offset = divmod(pc, PAGE_SIZE)
+        if number not in pages:
+            channel.send(("page", number))
+            pages[number] = channel.receive()
+        word = pages[number][offset : offset + 4]
+        return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
+
+    stops, all_flags = key
+    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags)
+    if region is None:
+        return "none", "no instruction"
+    channel.send(("formed", region.ranges))
+    space, record = server.space, f"{name}.regions.failed"
+    space.begin({})
+    mark = hashlib.sha256(repr((entry, key, region.ranges)).encode()).hexdigest()[:32]
+    noted = read_failures(space, record).get(mark)
+    if noted is not None:
+        return "none", noted
+    if not careful:
+        signal.alarm(LIMIT)
+        try:
+            return "region", compile_formed(region, places)
+        finally:
+            signal.alarm(0)
+    outcome = Child(lambda: compile_formed(region, places)).outcome(server.alive)
+    if not outcome.trouble:
+        return "region", outcome.value
+    if outcome.lasting:
+        with space.locked(server.alive):
+            note_failures(space, record, {mark: outcome.trouble})
+    return "none", outcome.trouble
