@@ -7,7 +7,9 @@ generator; formats are tested by it (tests/machine/block/test_crash.py).
 
 from __future__ import annotations
 
+import itertools
 import threading
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from dbt.machine.block.node import Protocol
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from dbt.machine.block.request import Vectors
 
 SECTOR = 512
+_clock = itertools.count()
 
 
 class Record(Protocol):
@@ -34,7 +37,21 @@ class Record(Protocol):
         self.identity = getattr(file, "identity", None)
         self.before = bytes(file.pread(0, file.size))
         self.log: list[tuple[int, bytes | None] | None] = []
+        self._moments: list[int] = []  # when an entry came, for crashes of several files at once
         self._lock = threading.Lock()
+
+    def _note(self, entry: tuple[int, bytes | None] | None) -> None:
+        self._moments.append(next(_clock))
+        self.log.append(entry)
+
+    @staticmethod
+    def clock() -> int:
+        """The time, which goes on with every entry of any recording."""
+        return next(_clock)
+
+    def entries_until(self, moment: int) -> int:
+        """How many entries the log had at a time of `clock`."""
+        return bisect_right(self._moments, moment)
 
     def read(self, offset: int, length: int, vectors: Vectors) -> None:
         self.file.read(offset, length, vectors)
@@ -44,21 +61,21 @@ class Record(Protocol):
 
     def write(self, offset: int, length: int, vectors: Vectors, flags: int = 0) -> None:
         with self._lock:
-            self.log.append((offset, b"".join(vectors)))
+            self._note((offset, b"".join(vectors)))
             self.file.write(offset, length, vectors, flags)
             self.size = self.file.size
 
     def flush(self) -> None:
         with self._lock:
             self.file.flush()
-            self.log.append(None)
+            self._note(None)
 
     def discard(self, offset: int, length: int) -> None:
         self.write_zeroes(offset, max(min(length, self.size - offset), 0))
 
     def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         with self._lock:
-            self.log.append((offset, bytes(length)))
+            self._note((offset, bytes(length)))
             self.file.write_zeroes(offset, length, flags)
             self.size = self.file.size
 
@@ -67,7 +84,7 @@ class Record(Protocol):
 
     def resize(self, size: int, *, preallocation: str = "off") -> None:
         with self._lock:
-            self.log.append((size, None))
+            self._note((size, None))
             self.file.resize(size, preallocation=preallocation)
             self.size = size
 

@@ -50,7 +50,7 @@ def workload(disk: Disk, sectors: Sectors, pick: random.Random, steps: int) -> l
     for step in range(steps):
         offset = pick.randrange(SIZE // SECTOR) * SECTOR
         length = min(pick.choice([SECTOR, 4096, 12288, 30 * SECTOR]), SIZE - offset)
-        action = pick.choice(["write"] * 4 + ["zero", "unmap", "discard", "flush", "pack"])
+        action = pick.choice(["write"] * 4 + ["zero", "unmap", "discard", "flush"] + ["pack"] * (not node.external))
         if action == "write":
             data = bytes([step + 1]) * length
             sectors.put(offset, data)

@@ -73,6 +73,7 @@ def _store(node: Qcow2, offset: int, packed: list[bytes]) -> None:
                 at = offset + k * geometry.cluster_size
                 table = meta.table_for_write(at >> geometry.l1_shift)
                 i = ((at >> geometry.cluster_bits) & geometry.l2_entries - 1) * geometry.words
+                writing.release_entry(node, table, i // geometry.words)  # a cluster that was only reserved
                 table.words[i] = geometry.compressed_entry(places[k], len(data))
                 if geometry.words == 2:
                     table.words[i + 1] = 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.block.errors import HostError, ImageUnsupported, RequestRefused
 from dbt.machine.block.formats.qcow2 import bitmaps, writing
-from dbt.machine.block.formats.qcow2.layout import ALL_ALLOCATED, COPIED, MAX_L1, OFFSET
+from dbt.machine.block.formats.qcow2.layout import COPIED, MAX_L1, OFFSET
 from dbt.machine.block.formats.qcow2.tables import store, zeroes
 from dbt.machine.block.protocols.file import File, allocate
 
@@ -126,7 +126,7 @@ def preallocate(node: Qcow2, start: int, end: int, mode: str) -> None:
         for k in range(count):
             table.words[(i + k) * geometry.words] = host + k * cluster | COPIED
             if geometry.words == 2:
-                table.words[2 * (i + k) + 1] = 0 if node.backing_name else ALL_ALLOCATED
+                table.words[2 * (i + k) + 1] = 0  # not stored yet: what is below, or zeroes
         table.touch(i * geometry.words, (i + count) * geometry.words)
         first = host if first < 0 else first
         last = max(last, host + count * cluster)

@@ -91,7 +91,7 @@ def _write_run(node: Qcow2, at: int, rest: int, vectors: Vectors, done: int) -> 
             for k in range(clusters):
                 old = table.words[first + k]
                 if old and not reused:
-                    _release(node, table, first + k)
+                    release_entry(node, table, first + k)
                 table.words[first + k] = host + k * size | COPIED
             table.touch(first, first + clusters)
             meta.changed()
@@ -128,7 +128,7 @@ def _old(node: Qcow2, offset: int, length: int) -> list[memoryview]:
     return [data]
 
 
-def _release(node: Qcow2, table: Table, i: int, *, punch: bool = False) -> None:
+def release_entry(node: Qcow2, table: Table, i: int, *, punch: bool = False) -> None:
     """Entry i is about to be overwritten: its clusters lose a reference."""
     offset, length = stored(node, table, i)
     if length:
@@ -161,7 +161,7 @@ def _write_sub(node: Qcow2, at: int, rest: int, vectors: Vectors, done: int) -> 
         with meta.mutex:
             table = meta.table_for_write(index)
             if not reused:
-                _release(node, table, i)
+                release_entry(node, table, i)
             table.words[2 * i] = host | COPIED
             table.words[2 * i + 1] = (bitmap | mask) & ~(mask << SUBCLUSTERS)
             table.touch(2 * i, 2 * i + 2)
@@ -220,7 +220,7 @@ def _zero_cluster(node: Qcow2, at: int, stop: int, flags: int) -> int:
         if node.header.version < 3:
             if node.backing is None:
                 table = meta.table_for_write(index)
-                _release(node, table, i, punch=True)
+                release_entry(node, table, i, punch=True)
                 _put(table, i, 0)
                 meta.changed()
                 return stop
@@ -229,7 +229,7 @@ def _zero_cluster(node: Qcow2, at: int, stop: int, flags: int) -> int:
             entry = table.words[i]
             stays = kind in {NORMAL, ZERO_ALLOCATED} and (keep or node.external)
             if not stays:
-                _release(node, table, i, punch=bool(flags & MAY_UNMAP))
+                release_entry(node, table, i, punch=bool(flags & MAY_UNMAP))
             _put(table, i, entry | ZERO if stays else ZERO)
             meta.changed()
             return stop
@@ -238,7 +238,7 @@ def _zero_cluster(node: Qcow2, at: int, stop: int, flags: int) -> int:
             granule = geometry.granule
             mask = (1 << (stop - at) // granule) - 1 << (at & geometry.cluster_size - 1) // granule
             if whole and not ((keep or node.external) and kind != PACKED):
-                _release(node, table, i, punch=bool(flags & MAY_UNMAP))
+                release_entry(node, table, i, punch=bool(flags & MAY_UNMAP))
                 table.words[2 * i] = 0
                 table.words[2 * i + 1] = mask << SUBCLUSTERS
             else:
@@ -283,7 +283,7 @@ def discard(node: Qcow2, offset: int, length: int, *, full: bool = False) -> Non
                 entry = table.words[i * geometry.words]
                 stays = node.external and not full and kind not in {UNALLOCATED, ZERO_PLAIN}
                 if not stays:
-                    _release(node, table, i, punch=True)
+                    release_entry(node, table, i, punch=True)
                 if geometry.words == 2:
                     table.words[2 * i] = entry if stays else 0
                     table.words[2 * i + 1] = ALL_ALLOCATED << SUBCLUSTERS if zero else 0
