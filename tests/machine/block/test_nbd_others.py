@@ -120,7 +120,7 @@ def test_the_kernel_as_client(tmp_path: Path) -> None:
         pytest.skip("no /dev/nbd0 that we may use")
     create_image(str(tmp_path / "a.qcow2"), "qcow2", 64 * MIB)
     program, path = Path(sys.executable).with_name("dragoman"), tmp_path / "s"
-    words = [program, "nbd", "-f", "qcow2", "-k", path, tmp_path / "a.qcow2"]
+    words: list[str | Path] = [program, "nbd", "-f", "qcow2", "-k", path, tmp_path / "a.qcow2"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         server.stdout.readline()
