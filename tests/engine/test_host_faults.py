@@ -201,7 +201,7 @@ def actions():
     call, buffer, found = ctypes.CDLL(None).syscall, ctypes.create_string_buffer(32), {}
     for signo in signal.valid_signals():
         assert call(13, int(signo), None, buffer, 8) == 0
-        found[int(signo)] = buffer.raw
+        found[int(signo)] = buffer.raw if any(buffer.raw[:8]) else b"default"
     return found
 
 plain = actions()
@@ -227,8 +227,7 @@ with opened() as cpu:
     faulthandler.enable()
     faults(cpu)
     faulthandler.disable()
-now = actions()
-assert now[7][:8] == plain[7][:8] and now[11][:8] == plain[11][:8]
+assert actions() == plain
 """,
         engine,
     )
