@@ -109,7 +109,7 @@ class ReferenceEngine:
         A stop address ends the run before its instruction, except at the first instruction of the run.
         """
         env = self.state.env64
-        steps, stops, before = self._steps, self.stops, self.before
+        steps, before = self._steps, self.before
         poll_word, polls = Env.offset("poll") >> 2, self.state.env32
         env[Env.offset("exit") >> 3] = EXIT_NONE
         pc = env[Env.offset("pc") >> 3]
@@ -129,7 +129,7 @@ class ReferenceEngine:
                 if following != npc and polls[poll_word]:
                     return self._left(EXIT_POLL, following)
                 pc = following
-                if pc in stops:
+                if pc in self.stops:  # a callback may have changed them
                     return self._left(EXIT_UNTIL, pc)
             return self._left(EXIT_BUDGET, pc)
         except GuestFault as fault:

@@ -94,11 +94,14 @@ class CodeHooks:
         if not 0 <= start < last <= _PLAIN + 1:
             raise UserError(f"{start:#x}..{last:#x} is not a range of addresses", "Give a start below the end.")
         hook = CodeHook(self, kind, function, start, last, access)
-        self._changed([*self._hooks, hook])
+        self._cpu.boundary.change(lambda: self._changed([*self._hooks, hook]))
         return hook
 
     def remove(self, hook: CodeHook) -> None:
         """Take a hook away; one that is gone does no harm."""
+        self._cpu.boundary.change(lambda: self._remove(hook))
+
+    def _remove(self, hook: CodeHook) -> None:
         if hook in self._hooks:
             self._changed([other for other in self._hooks if other is not hook])
 

@@ -134,6 +134,7 @@ class ProcessTools:
         cpu = process.cpu
         if reason == layout.EXIT_POLL and self._wanted:
             self._wanted = False
+            cpu.take_stop()
             self.stopped = reason
             return layout.EXIT_UNTIL
         if reason == layout.EXIT_SYSCALL:

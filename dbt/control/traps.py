@@ -103,7 +103,7 @@ class Traps:
         self.memory = cpu.memory
         self.hit: Hit | None = None
         self.refused: Access | None = None  # by a device, in the last fault
-        self._traps: list[Trap] = []
+        self._traps: tuple[Trap, ...] = ()  # another one for each change: other threads may look
         self._lifted = 0
         self._held: contextlib.AbstractContextManager[None] | None = None  # lifted while an instruction is served
         self._log: list[Access] = []
@@ -119,7 +119,7 @@ class Traps:
             raise UserError(f"{access!r} is nothing that can be watched", f"Watch one of {', '.join(KINDS)}.")
         self._check(address, size)
         watch = Watch(self, address, size, KINDS[access], before=before)
-        self._add(watch)
+        self.cpu.boundary.change(lambda: self._add(watch))
         return watch
 
     def map_io(
@@ -140,21 +140,24 @@ class Traps:
             if isinstance(other, Io) and address < other.end and other.address < address + size:
                 raise UserError(f"{address:#x} overlaps the device at {other.address:#x}", "Remove that one first.")
         device = Io(self, address, size, read, write, sizes)
-        self._add(device)
+        self.cpu.boundary.change(lambda: self._add(device))
         return device
 
     def remove(self, trap: Trap) -> None:
         """Forget a range; one that is not there any more does no harm."""
+        self.cpu.boundary.change(lambda: self._remove(trap))
+
+    def _remove(self, trap: Trap) -> None:
         if trap not in self._traps:
             return
-        self._traps.remove(trap)
+        self._traps = tuple(other for other in self._traps if other is not trap)
         self._restore(*trap.pages)
         self.protect(*trap.pages)
         if not self._traps:
             self._attach(on=False)
 
     def _add(self, trap: Trap) -> None:
-        self._traps.append(trap)
+        self._traps = (*self._traps, trap)
         if len(self._traps) == 1:
             self._attach(on=True)
         self.protect(*trap.pages)

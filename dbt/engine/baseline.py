@@ -61,6 +61,7 @@ TABLE_ENTRIES = 1 << 19
 MAX_BLOCKS = TABLE_ENTRIES // 2
 MAX_OFFSETS = MAX_BLOCKS * 16
 MAX_MAPPINGS = 4096
+FEW_STOPS = 16  # that may come and go without a flush
 NOTHING = (1 << 32) - 1
 DROP_ALL = 2  # of invalidate.drop_blocks: it cannot be done one by one
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
@@ -201,16 +202,23 @@ class Baseline:
             self.ctx.mode = wanted
             self.flush()
 
-    def set_stops(self, addresses: list[int]) -> None:
+    def set_stops(self, addresses: frozenset[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL)."""
         if len(addresses) > MAX_STOPS:
             raise UserError(f"{len(addresses)} stop addresses are too many", f"At most {MAX_STOPS}.")
-        if not addresses and not self.ctx.n_stops:
-            return
-        for i, address in enumerate(sorted(addresses)):
-            self._stops[i] = address
+        changed = addresses ^ frozenset(self.stops())
+        self._stops[: len(addresses)] = sorted(addresses)
         self.ctx.n_stops = len(addresses)
-        self.flush()
+        # With exact flags a stop is nothing to any code but that at its address.
+        if self.ctx.mode & _ALL_FLAGS == _ALL_FLAGS and len(changed) <= FEW_STOPS:
+            for address in changed:
+                self.invalidate(address & -4, (address & -4) + 4)
+        else:
+            self.flush()
+
+    def stops(self) -> list[int]:
+        """The stop addresses, in order."""
+        return list(self._stops[: int(self.ctx.n_stops)])
 
     def hwcap(self) -> tuple[int, int]:
         """AT_HWCAP and AT_HWCAP2 of what the rows implement."""

@@ -10,11 +10,13 @@ import ctypes
 from dbt.errors import InternalError, Unimplemented, UserError
 
 from . import hostmem
+from .boundary import Boundary
 from .guests import GuestInfo, guest_info
 from .layout import (
     EXIT_BUDGET,
     EXIT_BUS,
     EXIT_FAULT,
+    EXIT_FETCH,
     EXIT_ICACHE,
     EXIT_NAMES,
     EXIT_UNTIL,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .cache import Store
     from .instrumentation import Instrumentation
 
+_TRAPPED = (EXIT_FAULT, EXIT_BUS, EXIT_FETCH)
 ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
@@ -70,6 +73,9 @@ class Cpu:
         self._reference: Any = None
         self.instrumentation: Instrumentation | None = None  # see instrument()
         self.baseline: Baseline | None = None
+        self.boundary = Boundary(self._hurry)
+        self._stops: frozenset[int] = frozenset()
+        self._stop_wanted = False
         self.counting = False  # count instructions (Env.budget goes down) in runs without a budget as well
         self.executed = 0  # instructions, as far as they are counted
         if engine != "reference":
@@ -184,14 +190,20 @@ class Cpu:
 
         `budget`: at most so many instructions (exact), then EXIT_BUDGET.
         """
-        if self.traps is not None:
-            return int(self.traps.run(budget))
-        return self.run_engine(budget)
+        with self.boundary:
+            before = self.executed
+            while True:
+                left = None if budget is None else budget - (self.executed - before)
+                traps = self.traps
+                reason = self.run_engine(left) if traps is None else int(traps.run(left))
+                # A page that was trapped while this ran, by a callback: now there are traps to deal with it.
+                if traps is not None or self.traps is None or reason not in _TRAPPED:
+                    return reason
 
     def run_engine(self, budget: int | None = None) -> int:
         """As `run`, also stopping for what `traps` would deal with."""
         if self.baseline is None:
-            if int(self.env.pc) in self.reference().stops:
+            if int(self.env.pc) in self._stops:
                 self.env.exit = EXIT_UNTIL
                 return EXIT_UNTIL
             return self.interpret(budget)
@@ -231,7 +243,8 @@ class Cpu:
 
     def step(self) -> int:
         """Run exactly one instruction, also one at a stop address; EXIT_BUDGET if nothing else happened."""
-        return int(self.traps.step()) if self.traps is not None else self.step_engine()
+        with self.boundary:
+            return int(self.traps.step()) if self.traps is not None else self.step_engine()
 
     def step_engine(self) -> int:
         """As `step`, also stopping for what `traps` would deal with."""
@@ -271,6 +284,7 @@ class Cpu:
                 executable=self.memory.executable,
                 data=self.bus,
             )
+            self._reference.stops = self._stops
             if self.instrumentation is not None:
                 self._reference.before = self.instrumentation.before
         return self._reference
@@ -335,14 +349,18 @@ class Cpu:
         return (area is not None and bool(area.prot)) or not self.baseline.updates(int(self.env.pc))
 
     def set_stops(self, addresses: Iterable[int]) -> None:
-        """Have `run` stop before instructions at these addresses (EXIT_UNTIL), also before the first one."""
-        stops = sorted(set(addresses))
+        """Have `run` stop before instructions at these addresses (EXIT_UNTIL), also before the first one.
+
+        Only at a boundary: see `boundary`. Raises UserError where they are too many.
+        """
+        stops = frozenset(addresses)
+        if stops == self._stops:
+            return
         if self.baseline is not None:
             self.baseline.set_stops(stops)
-        if self.baseline is None or stops:
-            self.reference().stops = frozenset(stops)
-        elif self._reference is not None:
-            self._reference.stops = frozenset()
+        self._stops = stops
+        if self._reference is not None:
+            self._reference.stops = stops
 
     @property
     def hwcap(self) -> tuple[int, int]:
@@ -369,9 +387,19 @@ class Cpu:
 
     def stop(self) -> None:
         """Make `run` return EXIT_POLL soon; from a signal handler or another thread."""
-        self.env.poll = 1
-        if self.baseline is not None:
-            self.baseline.hurry()
+        self._stop_wanted = True
+        self._hurry()
+
+    def take_stop(self) -> bool:
+        """After EXIT_POLL: whether `stop` was called since the last time; else somebody changes things: go on."""
+        wanted, self._stop_wanted = self._stop_wanted, False
+        return wanted
+
+    def _hurry(self) -> None:
+        if self.env_address:
+            self.env.poll = 1
+            if self.baseline is not None:
+                self.baseline.hurry()
 
     def _code_change(self, start: int, end: int) -> None:
         if self.baseline is not None:

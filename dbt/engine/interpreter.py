@@ -76,7 +76,7 @@ class Interpreter(Baseline):
         self._kept = on
         super().keep_flags(on=on or bool(self.ctx.n_stops))
 
-    def set_stops(self, addresses: list[int]) -> None:
+    def set_stops(self, addresses: frozenset[int]) -> None:
         super().set_stops(addresses)
         self.keep_flags(on=self._kept)
 

@@ -99,6 +99,12 @@ class Optimizer(Baseline):
                 self.runtime.drop_code(self.ctx_address, placed.pc, placed.start)
         super().invalidate(start, end)
 
+    def set_stops(self, addresses: frozenset[int]) -> None:
+        gone = not addresses.issuperset(self.stops())
+        super().set_stops(addresses)
+        if gone and self._placed:
+            self.flush()  # regions go round a stop: without it there are better ones
+
     def expect_exec(self) -> None:
         self.flush()  # regions, other than blocks, are not compared with what comes
         super().expect_exec()
@@ -118,7 +124,7 @@ class Optimizer(Baseline):
         entry = self._table_entry(pc)
         if entry is None:
             return
-        key = tuple(self._stops[: int(self.ctx.n_stops)]), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
+        key = tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
         found = self._known.get(pc)
         changed = found is not None and not self._unchanged(found[1])
         if changed and self._often(pc):

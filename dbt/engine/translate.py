@@ -90,10 +90,15 @@ def wide_bit(c: Ctx, r: Record, poll: u32) -> u32:
 @native(inline=True)
 def is_stop(c: Ctx, pc: u64) -> u32:
     """1 if the user wants to stop at `pc`."""
-    for i in range(c.n_stops):
-        if c.stops[i] == pc:
-            return 1
-    return 0
+    low: u64 = 0
+    high = c.n_stops
+    while low < high:
+        middle = (low + high) >> 1
+        if c.stops[middle] < pc:
+            low = middle + 1
+        else:
+            high = middle
+    return u32(low < c.n_stops and c.stops[low] == pc)
 
 
 @native(inline=True)

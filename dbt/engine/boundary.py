@@ -1,0 +1,61 @@
+"""Changes that tools make to a CPU take effect between two instructions, whoever makes them and whenever.
+
+Breakpoints, watchpoints and hooks change what is translated and what pages may do: never while translated code runs.
+The thread that runs the CPU, in a callback or between two runs, changes things at once. Any other one leaves the change
+here and has the CPU come out at its next boundary (the poll word), where the change is made before it goes on.
+"""
+
+from __future__ import annotations
+
+from _thread import RLock, get_ident
+
+from dbt.errors import UserError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Boundary:
+    """One CPU's. It is held, as a context, by whoever runs the CPU; by one thread, as often as it likes."""
+
+    __slots__ = ("_changes", "_depth", "_hurry", "_lock", "_runner")
+
+    def __init__(self, hurry: Callable[[], object]) -> None:
+        self._hurry = hurry  # makes a CPU that runs come out soon
+        self._lock = RLock()
+        self._runner = 0
+        self._depth = 0
+        self._changes: list[Callable[[], object]] = []
+
+    def __enter__(self) -> None:
+        me = get_ident()
+        with self._lock:
+            if self._runner not in {0, me}:
+                raise UserError("this CPU runs in another thread", "Wait for it, or open another CPU.")
+            self._runner = me
+            self._depth += 1
+            if self._changes:
+                self._make()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                self._runner = 0
+            if self._changes:
+                self._make()
+
+    def change(self, change: Callable[[], object]) -> None:
+        """Have a change made at the next boundary: at once, unless another thread runs the CPU. It must not raise."""
+        with self._lock:
+            if self._runner in {0, get_ident()}:
+                self._make()
+                change()
+            else:
+                self._changes.append(change)
+                self._hurry()
+
+    def _make(self) -> None:
+        while self._changes:
+            self._changes.pop(0)()
