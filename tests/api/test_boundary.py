@@ -182,7 +182,7 @@ def test_nobody_notices_what_does_not_concern_it(cpu: dbt.CPU) -> None:
     def change() -> None:
         nonlocal changes
         while not done.is_set():
-            made = [cpu.break_at(END + 4), cpu.watch(DATA + 0x2000, 8), cpu.on_block(print, END + 8)]
+            made: list[Any] = [cpu.break_at(END + 4), cpu.watch(DATA + 0x2000, 8), cpu.on_block(print, END + 8)]
             for each in made:
                 each.remove()
             changes += 1
