@@ -169,6 +169,17 @@ def instrumentation(setting: Setting) -> Iterator[Figure]:
         yield Figure(f"{guest.name}, every block counted", "x", times, limit=1.3, kind="instrumentation")
 
 
+def machine(setting: Setting) -> Iterator[Figure]:
+    """What look-up and dispatch of an access to a device cost, all in Python."""
+    python = setting.dragoman.with_name("python3")
+    command: Command = [python, "-I", Path(__file__).with_name("dispatch.py"), str(setting.rounds)]
+    done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(done.stderr)
+    for name, nanoseconds in json.loads(done.stdout.splitlines()[-1]).items():
+        yield Figure(f"device access: {name}", "ns", nanoseconds, limit=3000, kind="machine")
+
+
 @contextmanager
 def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
     """An environment whose cache is empty, removed afterwards."""
@@ -189,4 +200,5 @@ SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "first": first,
     "storage": storage,
     "instrumentation": instrumentation,
+    "machine": machine,
 }

@@ -1,1 +1,1 @@
-"""Machines: what is around a processor. So far the disks (`block`)."""
+"""Machines: what is around a processor: the memory map (`memory`) and the disks (`block`)."""

@@ -1,0 +1,67 @@
+"""What an access to a device costs: `python -m bench machine` runs this and reads the JSON line that it prints.
+
+A map of 1,000 devices and a register of a register bank among them: look-up, dispatch, the device's lock, the read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from dbt.machine.memory import MMIO, AccessSizes, AddressSpace, Attributes, Container
+
+DEVICES, ACCESSES = 1000, 100_000
+
+
+class Word:
+    """A device of one word."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def read(self, offset: int, size: int, attributes: Attributes) -> int:
+        """The word."""
+        del offset, size, attributes
+        return self.value
+
+    def write(self, offset: int, size: int, value: int, attributes: Attributes) -> None:
+        """Change it."""
+        del offset, size, attributes
+        self.value = value
+
+
+def build(devices: int) -> AddressSpace:
+    """A space with so many devices, 64 KiB apart."""
+    system = Container("system", 1 << 40)
+    with system.changes():
+        for number in range(devices):
+            system.place(MMIO(f"word{number}", 0x1000, Word(), AccessSizes((1, 4), (1, 4))), number << 16)
+    return AddressSpace("memory", system, bits=40)
+
+
+def main(rounds: int) -> None:
+    """Print nanoseconds of a read and of a write, one of each round, and of reads by number of devices."""
+    figures: dict[str, list[float]] = {"read": [], "write": []}
+    space = build(DEVICES)
+    address = (DEVICES // 3) << 16
+    for _ in range(rounds):
+        read, start = space.read, time.perf_counter_ns()
+        for _ in range(ACCESSES):
+            read(address, 4)
+        figures["read"].append((time.perf_counter_ns() - start) / ACCESSES)
+        write, start = space.write, time.perf_counter_ns()
+        for _ in range(ACCESSES):
+            write(address, 4, 1)
+        figures["write"].append((time.perf_counter_ns() - start) / ACCESSES)
+    for devices in (1, 10, 100, 1000, 10_000):
+        read = build(devices).read
+        start = time.perf_counter_ns()
+        for _ in range(ACCESSES):
+            read((devices // 3) << 16, 4)
+        figures[f"read among {devices}"] = [(time.perf_counter_ns() - start) / ACCESSES]
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,50 @@
+"""What can go wrong in a machine, by who did it: see dbt/errors.py for the four kinds.
+
+    UserError
+    ├── MapError         regions that cannot be put together so: the board's author has to change it
+    └── SnapshotError    a saved state that is not this device's, or not of this version, or damaged
+    GuestError
+    ├── BusError         an access that the bus answers with an error: an external abort, a machine check
+    └── DmaError         a device was told to reach what is no memory; the device reports it as its data sheet says
+
+No guest's error leaves the device layer: AddressSpace.perform makes a result of a BusError, devices catch a DmaError.
+"""
+
+from __future__ import annotations
+
+from dbt.errors import GuestError, UserError
+
+
+class MapError(UserError):
+    """Regions that cannot be put together in the way that was asked for."""
+
+
+class SnapshotError(UserError):
+    """A saved state that cannot be restored; nothing has been changed."""
+
+
+class BusError(GuestError):
+    """An access that the bus answers with an error: `reason` says why, for the log."""
+
+    def __init__(self, address: int, size: int, *, write: bool, reason: str) -> None:
+        super().__init__(address, size, write, reason)
+        self.address = address
+        self.size = size
+        self.write = write
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{'write' if self.write else 'read'} of {self.size} bytes at {self.address:#x}: {self.reason}"
+
+
+class DmaError(GuestError):
+    """A transfer of a device that the map does not allow; `address` is the first byte that cannot be reached."""
+
+    def __init__(self, device: str, address: int, reason: str) -> None:
+        super().__init__(device, address, reason)
+        self.device = device
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.device}: DMA at {self.address:#x}: {self.reason}"
