@@ -148,9 +148,9 @@ def test_the_flat_view_is_that_of_the_naive_reference(base: int) -> None:
             graph.step()
             check(graph, space)
             assert told == set(space.view.sections)
-        sections += len(space.view.sections)
+            sections += len(space.view.sections)
         refused += graph.refused
-    assert sections > 100
+    assert sections > 1000  # the graphs show something
     assert refused  # graphs that would have had cycles were among them
 
 
