@@ -60,14 +60,14 @@ class PlainSignals:
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on."""
         del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python
-        if signo not in FAULTS:
+        if signo not in FAULTS and signo in signal.valid_signals():
             signal.signal(signo, self._note)
             signal.siginterrupt(signo, True)
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""
         del flags
-        if signo not in FAULTS:
+        if signo not in FAULTS and signo in signal.valid_signals():  # not 32 and 33, which are the C library's
             signal.signal(signo, signal.SIG_IGN if how else signal.SIG_DFL)
 
     def borrow(self, signo: int) -> None:
@@ -84,6 +84,16 @@ class PlainSignals:
     def die(self, signo: int) -> None:
         """The default action, so that one can die of the signal."""
         signal.signal(signo, signal.SIG_DFL)
+
+    def ignore(self, signo: int) -> None:
+        """Have a fault's signal ignored, for a program that replaces us."""
+        signal.signal(signo, signal.SIG_IGN)
+
+    def take_back(self) -> None:
+        """Undo `ignore`: it was not replaced."""
+        for signo in FAULTS:
+            if signal.getsignal(signo) == signal.SIG_IGN:
+                signal.signal(signo, signal.SIG_DFL)
 
     def take(self) -> list[tuple[int, bytes]]:
         """What has arrived: (signal number, siginfo)."""

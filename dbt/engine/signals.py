@@ -70,6 +70,7 @@ class Signals:
         self._slot = -1
         self._guest = False
         self._lent: dict[int, tuple[bytes, int]] = {}
+        self._ignored: dict[int, bytes] = {}
 
     def start(self, env_address: int) -> None:
         """Take the faults of this CPU's translated code."""
@@ -182,6 +183,16 @@ class Signals:
     def die(self, signo: int) -> None:
         """The default action, for the faults as well: so that one can die of the signal."""
         self._set(signo, SIG_DFL, 0, 0)
+
+    def ignore(self, signo: int) -> None:
+        """Have a fault's signal ignored, for a program that replaces us."""
+        self._ignored[signo] = self._set(signo, SIG_IGN, 0, 0)
+
+    def take_back(self) -> None:
+        """Undo `ignore`: it was not replaced."""
+        for signo, action in self._ignored.items():
+            self._put_back(signo, action)
+        self._ignored.clear()
 
     def borrow(self, signo: int) -> None:
         """As install, remembering the handler that is there, for `give_back`."""

@@ -7,6 +7,7 @@ has a copy; when it ends or executes something, it sends back the part of the pa
 from __future__ import annotations
 
 import os
+from struct import unpack
 
 from dbt.errors import GuestFault
 
@@ -23,6 +24,8 @@ _NAMESPACES = 0x7E020080
 _BLOCK_ALL = ((1 << 64) - 1) & ~OWN
 _SHARED_STACK = 16384  # bytes from the parent's stack pointer up
 _SIG_SETMASK = 2
+_HOST_SOCKETPAIR, _HOST_SENDTO = 53, 44
+_AF_UNIX, _SOCK_STREAM, _SOCK_CLOEXEC, _MSG_NOSIGNAL = 1, 1, 0x80000, 0x4000
 # What a child is likely to call before and after it executes something: execve, exit_group, close, dup3, fcntl,
 # rt_sigaction, rt_sigprocmask, brk, mprotect, set_tid_address, set_robust_list, prlimit64, readlinkat, prctl,
 # newfstatat.
@@ -59,7 +62,7 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
     cpu = process.cpu
     sp = cpu.reg("sp")
     process.prepare(_LIKELY)
-    ends = os.pipe() if flags & CLONE_VFORK else None
+    ends = _connection(process) if flags & CLONE_VFORK else None
     pid = os.fork()
     if pid:
         if ends is not None:
@@ -69,6 +72,7 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
             process.memory.write_u32(parent_tid, pid)
         return pid
     process.child = True
+    process.signals.forked()
     if process.vfork_pipe >= 0:
         process.call(3, process.vfork_pipe)
         process.vfork_pipe = -1
@@ -89,6 +93,16 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
     if stack:
         cpu.set_reg("sp", stack)
     return 0
+
+
+def _connection(process: Process) -> tuple[int, int]:
+    """A pair of sockets: unlike a pipe, it can be written to without SIGPIPE where nobody reads any more."""
+    place = process.scratch.space(8)
+    result = int(process.call(_HOST_SOCKETPAIR, _AF_UNIX, _SOCK_STREAM | _SOCK_CLOEXEC, 0, place))
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    parent, child = unpack("<ii", process.scratch.get(place, 8))
+    return parent, child
 
 
 def _shared_part(process: Process, sp: int) -> tuple[int, int]:
@@ -116,9 +130,14 @@ def _await_child(process: Process, fd: int, sp: int) -> None:
 def release_parent(process: Process) -> None:
     """In a vforked child that ends or executes: hand back the stack, let the parent go on."""
     start, end = _shared_part(process, process.vfork_stack)
-    try:  # noqa: SIM105
-        os.write(process.vfork_pipe, process.memory.read(start, end - start))
-    except (OSError, GuestFault):
-        pass  # the parent is gone, or there is no stack: nobody to tell
+    try:
+        data = process.memory.read(start, end - start)
+    except GuestFault:
+        data = b""  # there is no stack
+    while data:
+        sent = int(process.call(_HOST_SENDTO, process.vfork_pipe, process.scratch.put(data), len(data), _MSG_NOSIGNAL))
+        if sent <= 0:
+            break  # the parent is gone: nobody to tell
+        data = data[sent:]
     process.call(3, process.vfork_pipe)
     process.vfork_pipe = -1

@@ -23,7 +23,6 @@ from .abi import (
     ENOEXEC,
 )  # fmt: skip
 from .elf import is_guest
-from .signals import SYS_SIGPROCMASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,9 +181,8 @@ def _execute_host(process: Process, path: bytes, argv: list[bytes], environment:
     table = [*pointers[1:split], 0, *pointers[split:], 0]
     data = pack(f"<{words}Q", *table) + b"".join(text + b"\0" for text in texts)
     ctypes.memmove(block, data, len(data))
-    mask = process.scratch.put(pack("<Q", process.signals.mask))
-    process.call(SYS_SIGPROCMASK, 2, mask, 0, 8)
+    process.signals.hand_over()
     result = int(process.call(_HOST_EXECVE, pointers[0], block, block + 8 * split))
-    process.signals.apply_mask()
+    process.signals.take_back()
     hostmem.unmap_memory(block, size)
     return result

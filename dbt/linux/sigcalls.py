@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from struct import pack, unpack
 
-from .abi import EFAULT, EINTR, EINVAL, ENOMEM, EPERM, s32
-from .sigframe import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, altstack_flags, on_altstack
+from .abi import EINTR, EINVAL, s32
+from .sigframe import altstack_flags, set_altstack
 from .signals import OWN, SIGNALS, UNBLOCKABLE, bit
 
 TYPE_CHECKING = False
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from .process import Process
 
 _HOST_SIGPENDING, _HOST_SIGTIMEDWAIT, _HOST_SIGSUSPEND = 127, 128, 130
+_HOST_TIMER_CREATE, _HOST_TIMER_DELETE = 222, 226
+_SIGEVENT = 64  # bytes
 _MASK_SIZE = 8
 _BLOCK, _UNBLOCK, _SETMASK = 0, 1, 2
-_MIN_STACK = 4720  # AT_MINSIGSTKSZ, see loader.py
 
 
 def sys_rt_sigaction(process: Process, signal: int, new: int, old: int, size: int, *_: int) -> int:
@@ -66,7 +67,7 @@ def sys_rt_sigpending(process: Process, buffer: int, size: int, *_: int) -> int:
     mask = int.from_bytes(process.scratch.get(found, _MASK_SIZE), "little")
     for signal, _info in process.signals.deferred:
         mask |= bit(signal)
-    process.memory.write(buffer, pack("<Q", mask)[:size])
+    process.memory.write(buffer, pack("<Q", mask & process.signals.mask)[:size])
     return 0
 
 
@@ -106,19 +107,24 @@ def sys_sigaltstack(process: Process, new: int, old: int, *_: int) -> int:
     sp = process.cpu.reg("sp")
     before = signals.altstack
     if new:
-        base, flags, size = unpack("<QixxxxQ", process.memory.read(new, 24))
-        if on_altstack(before, sp):
-            return -EPERM
-        mode = flags & 0xFFFFFFFF & ~SS_AUTODISARM
-        if mode not in {0, SS_DISABLE, SS_ONSTACK}:
-            return -EINVAL
-        if mode == SS_DISABLE:
-            base = size = 0
-        elif size < _MIN_STACK:
-            return -ENOMEM
-        if base + size > process.limit:
-            return -EFAULT
-        signals.altstack = (base, flags & SS_AUTODISARM, size)
+        result = set_altstack(process, *unpack("<QIxxxxQ", process.memory.read(new, 24)))
+        if result < 0:
+            return result
     if old:
         process.memory.write(old, pack("<QIxxxxQ", before[0], altstack_flags(before, sp), before[2]))
     return 0
+
+
+def sys_timer_create(process: Process, clock: int, event: int, timer: int, *_: int) -> int:
+    """Make a timer that sends a signal."""
+    place = process.pointer(timer, 4)
+    result = int(process.call(_HOST_TIMER_CREATE, clock, process.optional(event, _SIGEVENT), place))
+    if result == 0:
+        process.signals.timers.add(process.memory.read_u32(timer))
+    return result
+
+
+def sys_timer_delete(process: Process, timer: int, *_: int) -> int:
+    """Remove a timer."""
+    process.signals.timers.discard(timer & 0xFFFFFFFF)
+    return int(process.call(_HOST_TIMER_DELETE, timer))

@@ -12,7 +12,7 @@ from struct import pack, unpack, unpack_from
 
 from dbt.errors import GuestFault
 
-from .abi import U64
+from .abi import EINVAL, ENOMEM, EPERM, U64
 from .signals import SA_ONSTACK, SA_RESTORER, SA_SIGINFO, SIGSEGV
 
 TYPE_CHECKING = False
@@ -24,10 +24,12 @@ _STACK, _MASK, _MCONTEXT = 16, 40, 176  # in ucontext
 _REGS, _RECORDS = 8, 288  # in sigcontext
 _RECORDS_SIZE = 4096
 FRAME_SIZE = UCONTEXT + _MCONTEXT + _RECORDS + _RECORDS_SIZE
+MIN_STACK = 4720  # AT_MINSIGSTKSZ, see loader.py
 FPSIMD_MAGIC, FPSIMD_SIZE = 0x46508001, 528
 ESR_MAGIC, ESR_SIZE = 0x45535201, 16
 SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
 _NZCV = 0xF0000000
+_PRIVILEGED = 0x3DF  # PSTATE: mode and AArch32, masks of interrupts (arch/arm64/kernel/ptrace.c: valid_user_regs)
 
 
 def on_altstack(altstack: tuple[int, int, int], sp: int) -> bool:
@@ -41,6 +43,22 @@ def altstack_flags(altstack: tuple[int, int, int], sp: int) -> int:
     if not altstack[2]:
         return SS_DISABLE
     return (SS_ONSTACK if on_altstack(altstack, sp) else 0) | altstack[1] & SS_AUTODISARM
+
+
+def set_altstack(process: Process, base: int, flags: int, size: int) -> int:
+    """Set the stack for handlers with SA_ONSTACK (kernel/signal.c: do_sigaltstack); 0 or -errno."""
+    signals = process.signals
+    if on_altstack(signals.altstack, process.cpu.reg("sp")):
+        return -EPERM
+    mode = flags & ~SS_AUTODISARM
+    if mode not in {0, SS_DISABLE, SS_ONSTACK}:
+        return -EINVAL
+    if mode == SS_DISABLE:
+        base = size = 0
+    elif size < MIN_STACK:
+        return -ENOMEM
+    signals.altstack = (base, flags, size)
+    return 0
 
 
 def push(
@@ -60,12 +78,13 @@ def push(
     alternate = signals.altstack
     if flags & SA_ONSTACK and alternate[2] and not on_altstack(alternate, sp):
         top = alternate[0] + alternate[2]
-    record = (top - 16) & -16
+    record = (top & U64) - 16 & -16
     frame = record - FRAME_SIZE
     if top == sp and on_altstack(alternate, sp) and not on_altstack(alternate, frame):
         return False
     x = [cpu.x[index] for index in range(31)]
-    stack = pack("<QIIQ", alternate[0], altstack_flags(alternate, sp), 0, alternate[2])
+    # As it was set, not whether it is in use (kernel/signal.c: __save_altstack).
+    stack = pack("<QIIQ", alternate[0], alternate[1], 0, alternate[2])
     head = pack("<QQ", 0, 0) + stack + pack("<Q", mask & U64) + bytes(_MCONTEXT - _MASK - 8)
     context = pack("<Q31QQQQ", fault & U64, *x, sp, pc, cpu.reg("nzcv") & _NZCV)
     records = pack("<IIII", FPSIMD_MAGIC, FPSIMD_SIZE, cpu.reg("fpsr") & 0xFFFFFFFF, cpu.reg("fpcr") & 0xFFFFFFFF)
@@ -108,6 +127,8 @@ def sys_rt_sigreturn(process: Process, *_: int) -> int:
     if vectors is None:
         return _bad_frame(process)
     values = unpack_from("<31QQQQ", body, at + _REGS)
+    if values[33] & _PRIVILEGED:
+        return _bad_frame(process)
     for index in range(31):
         cpu.x[index] = values[index]
     cpu.set_reg("sp", values[31])
@@ -119,9 +140,7 @@ def sys_rt_sigreturn(process: Process, *_: int) -> int:
     for index in range(32):
         cpu.set_reg(f"v{index}", int.from_bytes(vectors[16 + 16 * index : 32 + 16 * index], "little"))
     cpu.clear_exclusive()
-    base, flags, size = unpack_from("<QixxxxQ", body, UCONTEXT + _STACK)
-    if not on_altstack(signals.altstack, values[31]):
-        signals.altstack = (0, SS_DISABLE, 0) if flags & SS_DISABLE else (base, flags & SS_AUTODISARM, size)
+    set_altstack(process, *unpack_from("<QIxxxxQ", body, UCONTEXT + _STACK))
     signals.set_mask(unpack_from("<Q", body, UCONTEXT + _MASK)[0])
     return int(values[0])
 

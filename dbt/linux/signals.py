@@ -25,7 +25,11 @@ SIGINT, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGPIPE = 2, 4, 5, 7,
 SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXFSZ, SIGWINCH = 17, 18, 19, 20, 21, 22, 23, 25, 28
 SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO, SA_ONSTACK = 1, 2, 4, 0x08000000
 SA_RESTORER, SA_RESTART, SA_NODEFER, SA_RESETHAND = 0x04000000, 0x10000000, 0x40000000, 0x80000000
+_KNOWN_FLAGS = (
+    SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800 | SA_RESTORER | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND
+)  # 0x800: SA_EXPOSE_TAGBITS
 SIGNALS = 64
+SI_KERNEL = 128
 
 
 def bit(signal: int) -> int:
@@ -41,7 +45,8 @@ _STOPPING = bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU)
 _CHANGED_BY_PYTHON = (SIGINT, SIGPIPE, SIGXFSZ)
 _DEFAULT = (SIG_DFL, 0, 0, 0)
 
-SYS_SIGPROCMASK, SYS_SIGACTION, SYS_KILL, SYS_GETPID = 14, 13, 62, 39
+SYS_SIGPROCMASK, SYS_SIGACTION, SYS_KILL, SYS_GETPID, SYS_SIGQUEUEINFO, SYS_GETSOCKOPT = 14, 13, 62, 39, 129, 55
+SYS_TIMER_DELETE = 226
 _SETMASK = 2
 
 # Calls that the kernel starts again after a handler with SA_RESTART (signal(7)), by AArch64 number: flock, read, write
@@ -50,6 +55,17 @@ _RESTARTABLE = frozenset(
     (32, 63, 64, 65, 66, 67, 68, 69, 70, 286, 287, 56, 95, 260, 98, 29, 25, 202, 203, 206, 207, 211, 212, 242, 71, 76,
      77, 278, 285)
 )  # fmt: skip
+# But not where the call has a time limit: an argument of futex, an option of the socket (its name: SO_RCVTIMEO for
+# those that receive, SO_SNDTIMEO for those that send).
+_FUTEX, _FUTEX_LIMIT = 98, 3
+_SOL_SOCKET, _RECEIVING, _SENDING = 1, 20, 21
+_SOCKET_LIMITS = {
+    63: _RECEIVING, 65: _RECEIVING, 202: _RECEIVING, 207: _RECEIVING, 212: _RECEIVING, 242: _RECEIVING,
+    64: _SENDING, 66: _SENDING, 203: _SENDING, 206: _SENDING, 211: _SENDING,
+}  # fmt: skip
+# What ends early if a signal comes that nobody handles (one of OWN that the guest blocks): to start again from the
+# whole of a relative time would be worse. nanosleep, clock_nanosleep.
+_SLEEPS = frozenset((101, 115))
 
 
 class Signals:
@@ -57,7 +73,7 @@ class Signals:
 
     __slots__ = (
         "actions", "altstack", "caught", "deferred", "ignored", "mask", "observer", "process", "restart", "saved_mask",
-        "syndrome",
+        "syndrome", "timers",
     )  # fmt: skip
 
     def __init__(self, process: Process, ignored: int) -> None:
@@ -71,14 +87,17 @@ class Signals:
         self.syndrome = 0
         self.ignored = ignored
         self.caught: frozenset[int] = frozenset()  # see catch
+        self.timers: set[int] = set()  # what timer_create has made: they end with the program
         # A debugger sees (signal, siginfo) before the guest does, and says what is to be delivered, 0: nothing.
         self.observer: Callable[[int, bytes], int] | None = None
 
-    def start(self, mask: int = 0) -> None:
-        """Give the host's process the dispositions and the mask that a program finds at its start."""
+    def start(self) -> None:
+        """Give the host's process the dispositions that we were started with; the mask is still that of our start."""
         for signal in _CHANGED_BY_PYTHON:
             self.process.cpu.signals.restore(signal, SIG_IGN if self.ignored & bit(signal) else SIG_DFL)
-        self.mask = mask & ~UNBLOCKABLE
+        address = self.process.scratch.space(8)
+        self.process.call(SYS_SIGPROCMASK, 0, 0, address, 8)
+        self.mask = int.from_bytes(self.process.scratch.get(address, 8), "little")
         self.apply_mask()
 
     # ---- dispositions and mask
@@ -91,8 +110,11 @@ class Signals:
         return (SIG_IGN, 0, 0, 0) if self._ignored_at_start(signal) else _DEFAULT
 
     def set_action(self, signal: int, action: tuple[int, int, int, int]) -> None:
-        """Set a disposition here and at the host."""
+        """Set a disposition here and at the host. What is pending of a signal that is ignored now is gone."""
+        action = (action[0], action[1] & _KNOWN_FLAGS, *action[2:])
         self.actions[signal] = action
+        if action[0] == SIG_IGN:
+            self.deferred = [one for one in self.deferred if one[0] != signal]
         handler, flags = action[0], action[1] & (SA_NOCLDSTOP | SA_NOCLDWAIT)
         if handler in {SIG_DFL, SIG_IGN} and not (handler == SIG_DFL and signal in self.caught):
             self.process.cpu.signals.restore(signal, handler, flags)
@@ -106,10 +128,12 @@ class Signals:
             self.set_action(signal, self.action(signal))
 
     def reset(self) -> None:
-        """What exec does: handlers become the default, ignored signals stay ignored, the other stack is gone."""
+        """What exec does: handlers become the default, ignored signals stay ignored, stack and timers are gone."""
         for signal, action in list(self.actions.items()):
-            if action[0] not in {SIG_DFL, SIG_IGN}:
-                self.set_action(signal, _DEFAULT)
+            self.set_action(signal, (SIG_IGN if action[0] == SIG_IGN else SIG_DFL, 0, 0, 0))
+        for timer in self.timers:
+            self.process.call(SYS_TIMER_DELETE, timer)
+        self.timers.clear()
         self.altstack = (0, 2, 0)
         self.saved_mask = self.restart = None
 
@@ -125,6 +149,33 @@ class Signals:
         scratch = self.process.scratch
         address = scratch.put(pack("<Q", self.mask & ~OWN))
         self.process.call(SYS_SIGPROCMASK, _SETMASK, address, 0, 8)
+
+    def forked(self) -> None:
+        """In a child: what is pending, and timers, are its parent's."""
+        self.deferred.clear()
+        self.timers.clear()
+
+    def hand_over(self) -> None:
+        """Give the host everything that we keep in its place: a program of its own is about to replace us."""
+        process = self.process
+        for signal in range(1, 32):
+            if bit(signal) & OWN and self.action(signal)[0] == SIG_IGN:
+                process.cpu.signals.ignore(signal)
+        process.call(SYS_SIGPROCMASK, _SETMASK, process.scratch.put(pack("<Q", self.mask)), 0, 8)
+        kept, self.deferred = self.deferred, []
+        for signal, info in kept:
+            self._requeue(signal, info)
+
+    def take_back(self) -> None:
+        """It could not be executed: undo hand_over. Signals that it made pending come again."""
+        self.process.cpu.signals.take_back()
+        self.apply_mask()
+
+    def _requeue(self, signal: int, info: bytes) -> bool:
+        """Make a signal pending at the host again; False if it cannot queue any more."""
+        process = self.process
+        me = process.call(SYS_GETPID)
+        return int(process.call(SYS_SIGQUEUEINFO, me, signal, process.scratch.put(info))) == 0
 
     def _ignored_at_start(self, signal: int) -> bool:
         """Whether a signal that the guest has not set yet was ignored when we were started."""
@@ -160,7 +211,7 @@ class Signals:
         handled = False
         for signal, info in arrived:
             if self.mask & bit(signal):
-                self.deferred.append((signal, info))
+                self._keep(signal, info)
             else:
                 if self.observer is not None:
                     signal = self.observer(signal, info)  # noqa: PLW2901 - that is the signal then
@@ -174,6 +225,14 @@ class Signals:
             self.mask = self.saved_mask
         self.saved_mask = None
         self.apply_mask()
+
+    def _keep(self, signal: int, info: bytes) -> None:
+        """A signal arrived that the guest has blocked: it is pending. OWN is never blocked at the host."""
+        if bit(signal) & OWN:
+            if self.action(signal)[0] != SIG_IGN and all(one[0] != signal for one in self.deferred):
+                self.deferred.append((signal, info))
+        elif not self._requeue(signal, info):  # the host still blocks all that it noted: see engine/faults.py
+            self.deferred.append((signal, info))
 
     def force(self, signal: int, code: int, address: int, syndrome: int = 0) -> None:
         """Deliver a signal that the guest's own instruction caused; blocked or ignored, it kills (force_sig_fault)."""
@@ -211,25 +270,48 @@ class Signals:
         old = self.mask if self.saved_mask is None else self.saved_mask
         self.saved_mask = None
         if not push(self.process, signal, info, action, old, fault, self.syndrome):
-            self.process.status = -SIGSEGV
-            return False
+            self.mask = old
+            if signal == SIGSEGV:
+                self.process.status = -SIGSEGV
+            else:  # SIGSEGV's handler may have another stack (force_sigsegv)
+                self.force(SIGSEGV, SI_KERNEL, 0)
+            return self.process.status is None
         self.syndrome = 0
         if flags & SA_RESETHAND:
-            self.set_action(signal, _DEFAULT)
+            self.set_action(signal, (SIG_DFL, *action[1:]))
         self.mask |= sa_mask | (0 if flags & SA_NODEFER else bit(signal))
         self.mask &= ~UNBLOCKABLE
         return True
 
-    def _restart(self, flags: int = SA_RESTART) -> None:
-        """Let the cut call be made again: always if it was not started or no handler runs, else as SA_RESTART says."""
+    def _restart(self, flags: int | None = None) -> None:
+        """Let the cut call be made again: always if it was not started, else as the handler's `flags` say.
+
+        None: no handler runs, so the guest must not notice.
+        """
         assert self.restart is not None
         number, first, result = self.restart
         self.restart = None
-        cpu = self.process.cpu
-        if result == -ERESTARTSYS or (flags & SA_RESTART and number in _RESTARTABLE):
+        if flags is None:
+            again = number not in _SLEEPS
+        else:
+            again = bool(flags & SA_RESTART) and number in _RESTARTABLE and not self._limited(number, first)
+        if result == -ERESTARTSYS or again:
+            cpu = self.process.cpu
             cpu.x[0] = first & U64
             cpu.set_reg("pc", cpu.reg("pc") - 4)
         # else x0 holds EINTR already
+
+    def _limited(self, number: int, first: int) -> bool:
+        """Whether a call has a limit of time: then it is not made again (signal(7))."""
+        if number == _FUTEX:
+            return bool(self.process.cpu.x[_FUTEX_LIMIT])
+        option = _SOCKET_LIMITS.get(number)
+        if option is None:
+            return False
+        process = self.process
+        time, size = process.scratch.put(bytes(16)), process.scratch.put(pack("<Q", 16))
+        result = process.call(SYS_GETSOCKOPT, first & 0xFFFFFFFF, _SOL_SOCKET, option, time, size)
+        return result == 0 and any(process.scratch.get(time, 16))
 
     # ---- the end
 

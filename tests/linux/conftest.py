@@ -38,6 +38,12 @@ class FakeSignals:
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         self.dispositions[signo] = (how, flags)
 
+    def ignore(self, signo: int) -> None:
+        self.dispositions[signo] = (1, 0)
+
+    def take_back(self) -> None:
+        self.dispositions = {signo: how for signo, how in self.dispositions.items() if how != (1, 0)}
+
     def take(self) -> list[tuple[int, bytes]]:
         self.env.poll = 0
         arrived, self.arrived = self.arrived, []
