@@ -68,6 +68,8 @@ def main(arguments: list[str]) -> int:
     saved = ["figures.json"]
     if report.plot(figures, options.output / "figures.svg"):
         saved.append("figures.svg")
+    if report.plot_lines(figures, options.output / "lines.svg"):
+        saved.append("lines.svg")
     print(f"saved in {options.output}: {', '.join(saved)}")
     return int(any(figure.met is False for figure in figures))
 

@@ -29,6 +29,7 @@ class Figure:
     goal: float | None = None  # of `ratio`
     limit: float | None = None  # of `ours`, where that has to be below a figure
     kind: str = ""
+    at: float | None = None  # where it is on the line of its kind, of figures over something
 
     @property
     def ratio(self) -> float | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .measure import Figure
 
 HEADER = f"{'':32} {'Dragoman':>12} {'qemu':>12} {'speed':>8}  wanted"
-SCALES = {"s": (1e3, "ms"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B"), "x": (1, "x")}
+SCALES = {"s": (1e3, "ms"), "us": (1e6, "us"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B"), "x": (1, "x")}
 # Geometric means that are wanted: of qemu's speed, and of native time.
 GOALS = {"all kernels": 0.8, "optimizer, integer kernels": 2.5}
 LIMITS = {"optimizer by native": 1.8}
@@ -82,15 +82,18 @@ def save_json(figures: Sequence[Figure], path: Path, qemu: str) -> None:
         "qemu": qemu,
         "means": dict(means(figures)),
         "figures": [
-            {"name": f.name, "kind": f.kind, "unit": f.unit, "dragoman": f.ours, "qemu": f.qemus, "ratio": f.ratio}
+            {
+                "name": f.name, "kind": f.kind, "at": f.at, "unit": f.unit,
+                "dragoman": f.ours, "qemu": f.qemus, "ratio": f.ratio,
+            }
             for f in figures
         ],
-    }
+    }  # fmt: skip
     path.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def plot(figures: Sequence[Figure], path: Path) -> bool:
-    """Speed against qemu as a bar for each pair; False where matplotlib is not installed."""
+    """Speed against qemu as a bar for each pair; False where there is none, or matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError:
@@ -99,6 +102,8 @@ def plot(figures: Sequence[Figure], path: Path) -> bool:
     from matplotlib import pyplot as plt
 
     chosen = [f for f in figures if f.ratio is not None][::-1]
+    if not chosen:
+        return False
     _, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(chosen)))
     bars = axes.barh([f.name for f in chosen], [f.ratio or 0 for f in chosen], color="tab:blue")
     axes.bar_label(bars, fmt="%.2f", padding=3)
@@ -106,4 +111,34 @@ def plot(figures: Sequence[Figure], path: Path) -> bool:
     axes.margins(x=0.12)
     axes.set_xlabel("speed, qemu-aarch64-static = 1 (longer is better)")
     plt.savefig(path, bbox_inches="tight")
+    plt.close()
+    return True
+
+
+def plot_lines(figures: Sequence[Figure], path: Path) -> bool:
+    """Figures over something as lines, medians with the quartiles; False where there are none, or no matplotlib."""
+    kinds = dict.fromkeys(figure.kind for figure in figures if figure.at is not None)
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:
+        return False
+    if not kinds:
+        return False
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    _, axes = plt.subplots(figsize=(7, 4))
+    for kind in kinds:
+        points = [(f.at or 0, statistics.quantiles(f.ours, n=4), f.unit) for f in figures if f.kind == kind]
+        scale, unit = SCALES[points[0][2]]
+        places = [at for at, _, _ in points]
+        axes.plot(places, [middle * scale for _, (_, middle, _), _ in points], marker="o", label=kind)
+        low, high = ([values[i] * scale for _, values, _ in points] for i in (0, 2))
+        axes.fill_between(places, low, high, alpha=0.2)
+    axes.set_xscale("symlog", base=4)
+    axes.set_yscale("log")
+    axes.set_ylabel(unit)
+    axes.legend()
+    plt.savefig(path, bbox_inches="tight")
+    plt.close()
     return True

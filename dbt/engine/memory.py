@@ -42,7 +42,7 @@ class Area:
         self.name = name  # of the file; '' for anonymous memory, '[heap]', '[stack]'
         self.offset = offset  # in the file, of `start`
         self.shared = shared
-        self.backing: tuple[Any, int] | None = None  # a snapshot's pages (dbt/control/snapshot.py), offset of `start`
+        self.backing: tuple[Any, int] | None = None  # a snapshot's pages (dbt/control/pages.py), offset of `start`
 
     def part(self, start: int, end: int) -> Area:
         """The part of this mapping between two addresses inside of it."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import dbt.guests
 import pytest
 
 import dbt
+from dbt.control.pages import page_runs
+from dbt.control.state import CLEAN_EVERY
 from dbt.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,6 +124,68 @@ def test_damage_is_refused(cpu: dbt.CPU) -> None:
     ):
         with pytest.raises(UserError, match=said):
             dbt.Snapshot.from_bytes(bad)
+
+
+def test_any_byte_may_be_damaged(cpu: dbt.CPU) -> None:
+    """Damage is told by the checksum; with a right checksum, what makes no sense is refused whole."""
+    cpu.memory.write(DATA + 0x1000, bytes(range(256)) * 8)
+    data = cpu.snapshot().to_bytes()
+    before = state(cpu)
+    rng = Random(5)
+    refused = 0
+    for number in range(400):
+        raw = bytearray(data[:-4])
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        if number % 4 == 0:
+            del raw[rng.randrange(12, len(raw)) :]
+        elif number % 4 == 1:
+            at = rng.randrange(16, len(raw))
+            raw[at:at] = raw[at : at + rng.randrange(1, 40)]
+        right = bytes(raw) + zlib.crc32(raw).to_bytes(4, "little")
+        with pytest.raises(UserError, match="snapshot"):
+            dbt.Snapshot.from_bytes(bytes(raw) + b"\0\0\0\0")
+        try:
+            snapshot = dbt.Snapshot.from_bytes(right)
+            cpu.restore(snapshot)
+        except UserError as error:
+            refused += "snapshot" in str(error)
+    assert refused > 200
+    cpu.restore(dbt.Snapshot.from_bytes(data))
+    assert state(cpu) == before
+    version = data[:8] + (2).to_bytes(4, "little") + data[12:-4]
+    with pytest.raises(UserError, match="version 2"):
+        dbt.Snapshot.from_bytes(version + zlib.crc32(version).to_bytes(4, "little"))
+
+
+def pages_held(cpu: dbt.CPU, *, written: bool) -> int:
+    """Pages of the guest that the kernel has for it: copies of those that were written to, or all that are mapped."""
+    space = cpu._cpu.memory
+    runs = page_runs(space.base, 0, space.limit, anonymous=written)
+    if runs is None:
+        pytest.skip("this kernel does not say which pages are written to")
+    return sum(end - start for start, end in runs) >> 12
+
+
+def test_copies_are_made_of_what_is_written_and_dropped(cpu: dbt.CPU, load: Callable[..., None]) -> None:
+    load(STR, SVC)
+    cpu.memory.map(1 << 32, 64 << 20)
+    for page in range(0, 64 << 20, 1 << 16):
+        cpu.memory.write((1 << 32) + page, b"full")
+    snapshot = cpu.snapshot()
+    for count in (0, 1, 7, 300):
+        for number in range(count):
+            cpu.registers.update({"pc": CODE, "x0": (1 << 32) + 0x1000 * (200 * number % 16384)})
+            assert isinstance(cpu.run(), dbt.SystemCall)
+        assert pages_held(cpu, written=True) == count
+        cpu.restore(snapshot)
+        assert pages_held(cpu, written=True) == 0
+    cpu.memory.read(1 << 32, 16 << 20)
+    assert pages_held(cpu, written=False) >= 4096
+    for _ in range(CLEAN_EVERY):
+        cpu.restore(snapshot)
+    assert pages_held(cpu, written=False) == 0  # what was read is not looked at for ever
+    assert cpu.memory.read((1 << 32) + (1 << 16), 4) == b"full"
 
 
 def test_restores_hold_nothing() -> None:

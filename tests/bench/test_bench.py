@@ -37,6 +37,17 @@ def test_a_run_prints_a_table_and_saves_all_measurements(busybox: Path, tmp_path
 
 
 @pytest.mark.needs("qemu-aarch64-static")
+def test_figures_over_something(busybox: Path, tmp_path: Path) -> None:
+    """Restores take longer with more pages written to, not with more memory: the figures are there to see that."""
+    done = bench("snapshots", "--rounds", "1", "--busybox", busybox, "--output", tmp_path)
+    assert "restore, 256 MiB by 1 MiB" in done.stdout, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    lines = {figure["kind"] for figure in figures if figure["at"] is not None}
+    assert len(lines) == 3
+    assert all(min(figure["dragoman"]) > 0 for figure in figures)
+
+
+@pytest.mark.needs("qemu-aarch64-static")
 def test_a_wrong_result_is_no_measurement(busybox: Path, tmp_path: Path) -> None:
     done = bench("startup", "--dragoman", "/bin/false", "--busybox", busybox, "--output", tmp_path)
     assert done.returncode == 2
