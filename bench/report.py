@@ -128,16 +128,17 @@ def plot_lines(figures: Sequence[Figure], path: Path) -> bool:
     from matplotlib import pyplot as plt
 
     _, axes = plt.subplots(figsize=(7, 4))
+    axes.set_ylabel(SCALES[next(f.unit for f in figures if f.at is not None)][1])
     for kind in kinds:
-        points = [(f.at or 0, statistics.quantiles(f.ours, n=4), f.unit) for f in figures if f.kind == kind]
-        scale, unit = SCALES[points[0][2]]
-        places = [at for at, _, _ in points]
-        axes.plot(places, [middle * scale for _, (_, middle, _), _ in points], marker="o", label=kind)
-        low, high = ([values[i] * scale for _, values, _ in points] for i in (0, 2))
+        points = [f for f in figures if f.kind == kind]
+        scale = SCALES[points[0].unit][0]
+        quartiles = [[value * scale for value in statistics.quantiles(f.ours, n=4)] for f in points]
+        places = [f.at or 0 for f in points]
+        low, middle, high = zip(*quartiles, strict=True)
+        axes.plot(places, middle, marker="o", label=kind)
         axes.fill_between(places, low, high, alpha=0.2)
     axes.set_xscale("symlog", base=4)
     axes.set_yscale("log")
-    axes.set_ylabel(unit)
     axes.legend()
     plt.savefig(path, bbox_inches="tight")
     plt.close()
