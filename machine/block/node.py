@@ -10,7 +10,7 @@ runs these methods on its pool of workers. So
 - every error is a BlockError with the node's name, the offset and the reason.
 
 What a format or protocol must have and may have is in the classes Format and Protocol below; how one is written is in
-CONTRIBUTING.md, "Add a disk format or protocol".
+docs/storage-drivers.md.
 """
 
 from __future__ import annotations

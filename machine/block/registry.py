@@ -1,6 +1,7 @@
 """Drivers are found by name: a module of `formats/` or `protocols/` with that name, whose DRIVER is the class.
 
-There is no list: a file put there is a driver. Dashes in driver names are underscores in file names.
+There is no list: a file put there, or in another folder of these packages' __path__, is a driver. Dashes in driver
+names are underscores in file names.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ PACKAGE = __name__.rpartition(".")[0]
 
 def names(kind: str) -> list[str]:
     """The drivers of a kind, `formats` or `protocols`."""
-    folder = os.path.join(os.path.dirname(__file__), kind)
-    found = (entry.partition(".")[0] for entry in os.listdir(folder) if not entry.startswith("_"))
+    folders = import_module(f"{PACKAGE}.{kind}").__path__
+    entries = (entry for folder in folders for entry in os.listdir(folder))
+    found = (entry.partition(".")[0] for entry in entries if not entry.startswith("_"))
     return sorted(name.replace("_", "-") for name in found)
 
 

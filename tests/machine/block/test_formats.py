@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -396,6 +397,47 @@ def test_what_was_flushed_survives_a_crash(tmp_path: Path, case: Case) -> None:
                 assert node.check("leaks").clean  # type: ignore[attr-defined]
                 node.close()
             tool(tmp_path, "qemu-img", "check", "-f", driver, "c")
+
+
+FULL: list[Case] = [*CRASHED, ("qed", {"cluster_size": 4096, "table_size": 2})]
+
+
+@pytest.mark.parametrize("case", FULL, ids=name_of)
+def test_a_full_disk_at_any_point(tmp_path: Path, case: Case) -> None:
+    driver, options = case
+    met = 0
+    for at in range(1, 50, 4):
+        before, pick = make(tmp_path, driver, options), random.Random(at)
+        fault = {"driver": "fault", "at": at, "count": 3, "error": "ENOSPC", "short": bool(at & 2),
+                 "file": {"driver": "file", "filename": str(tmp_path / "a"), "no-flush": True}}  # fmt: skip
+        disk = Disk(open_image({"driver": driver, "file": fault}, writable=True))
+        sectors = [{bytes(before[k : k + 512])} for k in range(0, SIZE, 512)]
+        for step in range(25):
+            offset = pick.randrange(SIZE // 512) * 512
+            length = min(pick.choice([512, 4096, 12288, 65536, 300 << 10]), SIZE - offset)
+            data = bytes([step + 1]) * 512
+            touched = range(offset // 512, (offset + length) // 512)
+            try:
+                disk.write(offset, data * (length // 512))
+                for sector in touched:
+                    sectors[sector] = {data}
+            except BlockError as error:
+                assert error.errno == errno.ENOSPC  # noqa: PT017 - the rest goes on
+                met += 1
+                for sector in touched:
+                    sectors[sector] = sectors[sector] | {data}
+        disk.node.children["file"].options["at"] = 0  # there is room again
+        disk.write(0, b"!" * 4096)
+        sectors[:8] = [{b"!" * 512}] * 8
+        disk.close()
+        with opened(tmp_path, "a", driver) as after:
+            found = after.node.check()  # type: ignore[attr-defined]
+            assert not found.corruptions, (at, found.problems[:3])
+            content = bytes(after.read(0, SIZE))
+        for i, allowed in enumerate(sectors):
+            assert content[i * 512 : i * 512 + 512] in allowed, (at, i)
+        assert qemu_content(tmp_path, driver, "a") == content
+    assert met > 5
 
 
 def test_what_was_flushed_of_a_stream_survives_a_crash(tmp_path: Path) -> None:

@@ -89,16 +89,17 @@ def content(name: str, driver: str) -> bytes:
 def valid(name: str, driver: str = "qcow2") -> None:
     """Repaired, if it asks for that, when it is opened for writing; leaks at worst."""
     node: Any = open_image(name, driver, writable=True)
-    found = node.check()
+    found = node.check("leaks" if driver == "vdi" else "")  # its count of blocks, which qemu takes for a corruption
     node.close()
     assert not found.corruptions, found.problems[:5]
-    done = subprocess.run(["qemu-img", "check", "-f", driver, name], capture_output=True, text=True, check=False)
-    assert done.returncode in {0, 3}, done.stdout + done.stderr
+    if driver != "vpc":  # which qemu-img cannot check
+        done = subprocess.run(["qemu-img", "check", "-f", driver, name], capture_output=True, text=True, check=False)
+        assert done.returncode in {0, 3}, done.stdout + done.stderr
 
 
-def patterned(name: str, options: dict[str, Any], seed: int) -> None:
-    create_image(name, "qcow2", MIB, {"cluster_size": 4096, **options})
-    with Disk(open_image(name, "qcow2", writable=True)) as disk:
+def patterned(name: str, options: dict[str, Any], seed: int, driver: str = "qcow2") -> None:
+    create_image(name, driver, MIB, {**({"cluster_size": 4096} if driver in {"qcow2", "qed"} else {}), **options})
+    with Disk(open_image(name, driver, writable=True)) as disk:
         for k in range(6):
             disk.write((seed * 7 + k * 37) % 250 * 4096 + 100, bytes([seed + k]) * 9000)
         disk.write_zeroes(seed * 40_000, 30_000)
@@ -150,10 +151,11 @@ def test_convert(folder: Path, made: str, how: str) -> None:
 
 
 @ALL
-def test_commit(how: str) -> None:
+@pytest.mark.parametrize("below", ["qcow2", "qed", "vhdx", "vdi", "vpc", "vmdk"])
+def test_commit(how: str, below: str) -> None:
     def prepare() -> None:
-        patterned("base", {}, 1)
-        patterned("top", {"backing_file": "base", "backing_fmt": "qcow2"}, 4)
+        patterned("base", {"force_size": True} if below == "vpc" else {}, 1, below)
+        patterned("top", {"backing_file": "base", "backing_fmt": below}, 4)
 
     prepare()
     before = content("top", "qcow2")
@@ -162,10 +164,10 @@ def test_commit(how: str) -> None:
         prepare()
         done = expect(child(words, at, how)[0], how)
         assert content("top", "qcow2") == before
-        for name in ("base", "top"):
-            valid(name)
+        valid("base", below)
+        valid("top")
         if done:
-            assert content("base", "qcow2") == before
+            assert content("base", below) == before
 
 
 @ALL
