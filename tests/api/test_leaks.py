@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import dbt.guests
 import pytest
 
 import dbt
-from dbt.engine.cpu import ENGINES as INSTRUMENTED
 from dbt.run import ENGINES
 
 if TYPE_CHECKING:
@@ -26,12 +28,24 @@ CODE = 0x10000
 SLACK = 4 << 20  # bytes that allocators may keep, whatever the number of rounds
 
 
-def held() -> tuple[int, int, int]:
-    """What this process holds: bytes of address space without Python's own, mappings, descriptors."""
+class Held(NamedTuple):
+    """What this process holds."""
+
+    resident: int  # bytes
+    mappings: int
+    descriptors: int
+    threads: int
+    children: int
+
+
+def held() -> Held:
+    """What this process holds now."""
     gc.collect()
     maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096
-    return resident, len(maps), len(os.listdir("/proc/self/fd"))
+    tasks = list(Path("/proc/self/task").iterdir())
+    children = sum(len((task / "children").read_text(encoding="utf-8").split()) for task in tasks)
+    return Held(resident, len(maps), len(os.listdir("/proc/self/fd")), len(tasks), children)
 
 
 def check(action: Callable[[], None], rounds: int = ROUNDS) -> None:
@@ -41,9 +55,9 @@ def check(action: Callable[[], None], rounds: int = ROUNDS) -> None:
     for _ in range(rounds):
         action()
     after = held()
-    assert after[0] - before[0] < SLACK + rounds * 100, (before, after)
-    assert after[1] - before[1] < 4, (before, after)
-    assert after[2] == before[2]
+    assert after.resident - before.resident < SLACK + rounds * 100, (before, after)
+    assert after.mappings - before.mappings < 4, (before, after)
+    assert after[2:] == before[2:], (before, after)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -57,26 +71,31 @@ def test_cpus(engine: str) -> None:
     check(use)
 
 
-def test_programs(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_programs(engine: str, capfd: pytest.CaptureFixture[str]) -> None:
     def use() -> None:
-        with dbt.open_program(HELLO) as program:
+        with dbt.open_program(HELLO, engine=engine) as program:
             assert program.run() == dbt.Exited(0)
 
-    check(use)
+    check(use, ROUNDS // 3)
     capfd.readouterr()
 
 
-def test_mappings() -> None:
-    with dbt.open_cpu() as cpu:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mappings(engine: str) -> None:
+    with dbt.open_cpu(engine=engine) as cpu:
+        cpu.memory.map(0x800000, 0x1000, "rx")
 
         def use() -> None:
             for i in range(8):
                 cpu.memory.map(CODE + 0x4000 * i, 0x2000, "rwx")
+                cpu.memory.write(CODE + 0x4000 * i, bytes.fromhex("00040091010000d4"))
+                assert isinstance(cpu.run(CODE + 0x4000 * i), dbt.SystemCall)
                 cpu.memory.protect(CODE + 0x4000 * i, 0x1000, "r")
             cpu.memory.unmap(CODE, 0x40000)
 
         check(use)
-        assert cpu.memory.mappings() == []
+        assert len(cpu.memory.mappings()) == 1
 
 
 def test_hot_code() -> None:
@@ -92,7 +111,7 @@ def test_hot_code() -> None:
     check(use, ROUNDS // 10)
 
 
-@pytest.mark.parametrize("engine", INSTRUMENTED)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_hooks_on_code(engine: str) -> None:
     with dbt.open_cpu(engine=engine) as cpu:
         cpu.memory.map(CODE, 0x4000, "rwx")
@@ -111,15 +130,54 @@ def _ignore(_: object) -> None:
     pass
 
 
-def test_watchpoints_and_devices() -> None:
-    with dbt.open_cpu() as cpu:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_watchpoints_devices_and_breakpoints(engine: str) -> None:
+    with dbt.open_cpu(engine=engine) as cpu:
         cpu.memory.map(CODE, 0x4000, "rwx")
+        cpu.memory.write(CODE, bytes.fromhex("200000f9010000d4"))  # str x0, [x1]; svc
+        cpu.registers["x1"] = CODE + 0x1000
 
         def use() -> None:
             watch = cpu.watch(CODE + 0x1000, 8)
             device = cpu.memory.map_io(CODE + 0x10000, 0x1000, read=lambda _offset, _size: 0)
             hook = cpu.on_fault(lambda _fault: None)
+            stop = cpu.break_at(CODE + 4)
+            assert isinstance(cpu.run(CODE), dbt.Watched)
             for each in (watch, device, hook):
                 each.remove()
+            assert cpu.run(CODE) == dbt.Reached(CODE + 4)
+            stop.remove()
 
         check(use)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_snapshots(engine: str) -> None:
+    with dbt.open_cpu(engine=engine) as cpu:
+        cpu.memory.map(CODE, 0x4000, "rwx")
+
+        def use() -> None:
+            snapshot = cpu.snapshot()
+            cpu.memory.write(CODE, b"written")
+            cpu.restore(dbt.Snapshot.from_bytes(snapshot.to_bytes()))
+            cpu.restore(snapshot)
+
+        check(use)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_debuggers(engine: str, tmp_path: Path) -> None:
+    where = str(tmp_path / "gdb")
+    with dbt.open_cpu(engine=engine) as cpu:
+        cpu.memory.map(CODE, 0x4000, "rwx")
+
+        def use() -> None:
+            thread = threading.Thread(target=cpu.serve_gdb, args=(where,))
+            thread.start()
+            with socket.socket(socket.AF_UNIX) as client:
+                while client.connect_ex(where):
+                    time.sleep(0.001)
+                client.sendall(b"$Z0,10000,4#8b$Z2,11000,8#18$D#44")
+            thread.join()
+
+        check(use, ROUNDS // 3)
