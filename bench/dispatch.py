@@ -1,6 +1,7 @@
 """What an access to a device costs: `python -m bench machine` runs this and reads the JSON line that it prints.
 
-A map of 1,000 devices and a register of a register bank among them: look-up, dispatch, the device's lock, the read.
+A map of 1,000 devices: look-up, the machine's lock, dispatch, a handler that does nothing; and the same with a register
+of a PL031, so with what register declarations cost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 import sys
 import time
 
+from dbt.machine.devices.pl031 import PL031
+from dbt.machine.machine import Machine
 from dbt.machine.memory import MMIO, AccessSizes, AddressSpace, Attributes, Container
 
 DEVICES, ACCESSES = 1000, 100_000
@@ -54,6 +57,14 @@ def main(rounds: int) -> None:
         for _ in range(ACCESSES):
             write(address, 4, 1)
         figures["write"].append((time.perf_counter_ns() - start) / ACCESSES)
+    machine = Machine()
+    machine.place(PL031("rtc", machine), 0x0901_0000)
+    figures["register read"], read = [], machine.memory.read
+    for _ in range(rounds):
+        start = time.perf_counter_ns()
+        for _ in range(ACCESSES):
+            read(0x0901_0004, 4)
+        figures["register read"].append((time.perf_counter_ns() - start) / ACCESSES)
     for devices in (1, 10, 100, 1000, 10_000):
         read = build(devices).read
         start = time.perf_counter_ns()

@@ -1,1 +1,5 @@
-"""Machines: what is around a processor: the memory map (`memory`) and the disks (`block`)."""
+"""Machines: what is around a processor.
+
+`memory` is the memory map; `machine`, `device`, `registers`, `lines`, `clock`, `chardev` and `log` are what devices are
+made of; `devices` has them, one a file; `block` is disks.
+"""

@@ -31,6 +31,8 @@ TOOLS = {
     "gdb-multiarch": "apt-get install gdb-multiarch",
     "qemu-io": "apt-get install qemu-utils",
     "qemu-img": "apt-get install qemu-utils",
+    "qemu-system-aarch64": "apt-get install qemu-system-arm",
+    "qemu-system-x86_64": "apt-get install qemu-system-x86",
     "nbdinfo": "apt-get install libnbd-bin",
     "nbdcopy": "apt-get install libnbd-bin",
     "nbdkit": "apt-get install nbdkit",

@@ -1,0 +1,272 @@
+"""Devices: what their register declarations become in an instance.
+
+A device knows offsets; the board places its windows. Its clock, log and lock are the machine's; interrupt lines and
+back ends are given to its constructor. All its methods are called under the machine's lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dbt.machine.errors import SnapshotError
+from dbt.machine.log import GUEST_ERROR, TRACE, UNIMPLEMENTED
+from dbt.machine.memory import CPU0, MMIO, Attributes
+from dbt.machine.registers import Fifo, Layout, Register, State, Window
+
+if TYPE_CHECKING:
+    from dbt.machine.machine import Machine
+
+Saved = dict[str, Any]  # numbers, texts, lists and dictionaries: what JSON has
+
+
+class Device:
+    """The base of all devices. `VERSION` is that of what `save` returns."""
+
+    VERSION: ClassVar[int] = 1
+    WINDOWS: ClassVar[dict[str, Window]] = {}
+    LAYOUTS: ClassVar[dict[str, Layout]] = {}
+    REGISTERS: ClassVar[dict[str, Register]] = {}
+    STATES: ClassVar[dict[str, State | Fifo]] = {}
+
+    def __init_subclass__(cls) -> None:
+        members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+        cls.WINDOWS = {name: value for name, value in members.items() if isinstance(value, Window)}
+        cls.REGISTERS = {name: value for name, value in members.items() if isinstance(value, Register)}
+        cls.STATES = {name: value for name, value in members.items() if isinstance(value, State | Fifo)}
+        first = next(iter(cls.WINDOWS.values()), None)
+        cls.LAYOUTS = {
+            name: Layout(
+                cls.__name__, window, [r for r in cls.REGISTERS.values() if (r.window or first) is window]
+            )
+            for name, window in cls.WINDOWS.items()
+        }  # fmt: skip
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.name = name
+        self.machine = machine
+        self.clock = machine.clock
+        self.attributes: Attributes = CPU0
+        self.banks = {window: Bank(self, layout) for window, layout in self.LAYOUTS.items()}
+        self.regions = {
+            window: MMIO(name if len(self.banks) == 1 else f"{name}.{window}", bank.window.size, bank, bank.sizes)
+            for window, bank in self.banks.items()
+            if bank.window.placed
+        }
+        self._initial()
+        machine.add(self)
+
+    @property
+    def region(self) -> MMIO:
+        """The first window, as what a board places."""
+        return next(iter(self.regions.values()))
+
+    # What devices may have
+
+    def on_reset(self) -> None:
+        """Registers and states have their reset values: do the rest."""
+
+    def on_restore(self) -> None:
+        """Registers and states are those of a saved device: set lines and timers by them."""
+        self.on_reset()
+
+    # What follows from the declarations
+
+    def _initial(self) -> None:
+        values = self.__dict__
+        for name, register in self.REGISTERS.items():
+            values[name] = register.reset if register.count == 1 else [register.reset] * register.count
+        for name, state in self.STATES.items():
+            if isinstance(state, Fifo):
+                values[name] = bytearray()
+            else:
+                values[name] = [state.reset] * state.count if state.count else state.reset
+
+    def reset(self) -> None:
+        """As after power-on."""
+        self._initial()
+        self.on_reset()
+
+    def save(self) -> Saved:
+        """All registers and states, as JSON has them."""
+        state: Saved = {}
+        for name in (*self.REGISTERS, *self.STATES):
+            value = self.__dict__[name]
+            state[name] = (
+                value.hex() if isinstance(value, bytearray) else list(value) if isinstance(value, list) else value
+            )
+        return {"device": type(self).__name__, "version": self.VERSION, "state": state}
+
+    def check(self, saved: object) -> Saved:
+        """The values of a saved state, after a look at each; SnapshotError if one cannot be."""
+        kind = type(self).__name__
+        if not isinstance(saved, dict) or (saved.get("device"), saved.get("version")) != (kind, self.VERSION):
+            raise SnapshotError(f"{self.name}: this is no saved {kind} of version {self.VERSION}")
+        state = saved.get("state")
+        if not isinstance(state, dict) or state.keys() != {*self.REGISTERS, *self.STATES}:
+            raise SnapshotError(f"{self.name}: the saved {kind} has other registers")
+        values: Saved = {}
+        for name, value in state.items():
+            declared = self.REGISTERS.get(name) or self.STATES[name]
+            values[name] = self._checked(name, declared, value)
+        return values
+
+    def _checked(self, name: str, declared: Register | State | Fifo, value: Any) -> Any:  # noqa: ANN401 - from outside
+        if isinstance(declared, Fifo):
+            try:
+                data = bytearray.fromhex(value)
+            except (TypeError, ValueError):
+                data = bytearray(declared.depth + 1)
+            if len(data) > declared.depth:
+                raise SnapshotError(f"{self.name}.{name}: not up to {declared.depth} bytes in hexadecimal")
+            return data
+        bits, count = (declared.bits, declared.count) if isinstance(declared, State) else (8 * declared.size, 0)
+        if isinstance(declared, Register) and declared.count > 1:
+            count = declared.count
+        numbers = value if count else [value]
+        good = isinstance(numbers, list) and len(numbers) == (count or 1)
+        if not good or not all(type(number) is int and 0 <= number < 1 << bits for number in numbers):
+            raise SnapshotError(f"{self.name}.{name}: not {count or 1} numbers of {bits} bits")
+        return list(numbers) if count else value
+
+    def restore(self, saved: Saved) -> None:
+        """Be as `save` was called. Nothing changes if that cannot be."""
+        self.__dict__.update(self.check(saved))
+        self.on_restore()
+
+    def guest_error(self, thing: str, detail: str = "") -> None:
+        """The guest did what the data sheet forbids."""
+        self.machine.log.say(GUEST_ERROR, self.name, thing, detail)
+
+    def unimplemented(self, thing: str, detail: str = "") -> None:
+        """The guest wants what the data sheet has and this device does not."""
+        self.machine.log.say(UNIMPLEMENTED, self.name, thing, detail)
+
+
+class Bank:
+    """The registers of one window of one device, as the handler of its region."""
+
+    def __init__(self, device: Device, layout: Layout) -> None:
+        self.device = device
+        self.window = layout.window
+        self.sizes = layout.window.sizes
+        self.traced: frozenset[str] = frozenset()  # names of registers
+        self._reads = layout.reads
+        self._writes = layout.writes
+
+    def read(self, offset: int, size: int, attributes: Attributes) -> int:
+        """A read as the bus gives it."""
+        self.device.attributes = attributes
+        for place in self._reads.get(offset, ()):
+            register = place[0]
+            if register.when is None or register.when(self.device):
+                if register.size == size and place[2] == offset:
+                    return self._get(register, place[1])
+                break
+        return self._read_parts(offset, size)
+
+    def write(self, offset: int, size: int, value: int, attributes: Attributes) -> None:
+        """A write as the bus gives it."""
+        self.device.attributes = attributes
+        for place in self._writes.get(offset, ()):
+            register = place[0]
+            if register.when is None or register.when(self.device):
+                if register.size == size and place[2] == offset:
+                    self._put(register, place[1], value)
+                    return
+                break
+        self._write_parts(offset, size, value)
+
+    def _get(self, register: Register, index: int) -> int:
+        if register.reader is not None:
+            value: int = register.reader(self.device, index) if register.count > 1 else register.reader(self.device)
+        else:
+            value = self._stored(register, index)
+        if register.name in self.traced:
+            self._trace(register, index, "->", value)
+        return value
+
+    def _stored(self, register: Register, index: int) -> int:
+        value = self.device.__dict__[register.name]
+        return int(value[index]) if register.count > 1 else int(value)
+
+    def _put(self, register: Register, index: int, value: int) -> None:
+        device = self.device
+        if register.name in self.traced:
+            self._trace(register, index, "<-", value)
+        old = self._stored(register, index)
+        if wrong := value & ~old & ~(register.mask | register.clear | register.unimplemented) & register.all:
+            device.guest_error(f"{register.label(index)} has reserved bits {wrong:#x} written as ones")
+        if missing := value & register.unimplemented & ~register.reset:
+            device.unimplemented(f"{register.label(index)} bits {missing:#x}")
+        if register.writer is not None:
+            if register.count > 1:
+                register.writer(device, index, value)
+            else:
+                register.writer(device, value)
+            return
+        new = (old & ~register.mask | value & register.mask) & ~(value & register.clear)
+        if register.count > 1:
+            device.__dict__[register.name][index] = new
+        else:
+            device.__dict__[register.name] = new
+        if register.after is not None:
+            if register.count > 1:
+                register.after(device, index)
+            else:
+                register.after(device)
+
+    def _trace(self, register: Register, index: int, arrow: str, value: int) -> None:
+        who = self.device.attributes
+        name = f"cpu{who.cpu}" if who.requester == "cpu" else who.requester
+        self.device.machine.log.say(
+            TRACE, self.device.name, f"{name} {register.label(index)} {arrow} {register.text(value)}"
+        )
+
+    def _split(self, offset: int, size: int, *, write: bool) -> list[tuple[Register | None, int, int, int, int]]:
+        """An access as parts of registers: (register or None, index, offset in it, offset in the access, bytes)."""
+        parts: list[tuple[Register | None, int, int, int, int]] = []
+        done = 0
+        while done < size:
+            at = offset + done
+            for register, index, start in (self._writes if write else self._reads).get(at, ()):
+                if register.when is None or register.when(self.device):
+                    count = min(size - done, start + register.size - at)
+                    parts.append((register, index, at - start, done, count))
+                    break
+            else:
+                count = 1
+                parts.append((None, 0, 0, done, 1))
+            done += count
+        whole = all(register is None or count == register.size for register, _, _, _, count in parts)
+        if all(register is None for register, *_ in parts):
+            known = (self._reads if write else self._writes).get(offset)
+            what = f"{known[0][0].name} is {known[0][0].access}" if known else f"no register at {offset:#x}"
+            self.device.guest_error(f"{'write' if write else 'read'}: {what}")
+            return []
+        if not (whole or self.window.partial):
+            names = " ".join(sorted({register.name for register, *_ in parts if register}))
+            self.device.guest_error(
+                f"{'write' if write else 'read'} of {size} bytes at {offset:#x}: {names} has others"
+            )
+            return []
+        return parts
+
+    def _read_parts(self, offset: int, size: int) -> int:
+        parts = self._split(offset, size, write=False)
+        hole = self.window.hole & 0xFF
+        data = bytearray([hole]) * size
+        for register, index, start, at, count in parts:
+            if register is not None:
+                data[at : at + count] = self._get(register, index).to_bytes(register.size, "little")[
+                    start : start + count
+                ]
+        return int.from_bytes(data, "little")
+
+    def _write_parts(self, offset: int, size: int, value: int) -> None:
+        data = value.to_bytes(size, "little")
+        for register, index, start, at, count in self._split(offset, size, write=True):
+            if register is not None:
+                old = 0 if register.clear else self._stored(register, index)
+                whole = bytearray(old.to_bytes(register.size, "little"))
+                whole[start : start + count] = data[at : at + count]
+                self._put(register, index, int.from_bytes(whole, "little"))

@@ -1,0 +1,24 @@
+"""Devices, one a file: a class that declares its registers (machine/registers.py) and what they do.
+
+`DEVICES` names the files; the class in each is found by `load`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbt.machine.device import Device
+
+DEVICES = {"pl011": "PL011", "pl031": "PL031"}
+
+
+def load(name: str) -> type[Device]:
+    """The class of a device by the name of its file."""
+    if name not in DEVICES:
+        raise UsageError(f"there is no device {name!r}", f"devices: {', '.join(DEVICES)}")
+    kind: type[Device] = getattr(import_module(f"dbt.machine.devices.{name}"), DEVICES[name])
+    return kind

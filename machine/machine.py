@@ -1,0 +1,113 @@
+"""A machine: its spaces, clock, log and lock, and the devices that are in it.
+
+The lock is taken around every entry into a device: accesses (the address space does it), timers (`advance`,
+`run_timers`) and input of back ends (whoever brings it). It is never held while something of the host is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from dbt.machine.clock import SECOND, Clock
+from dbt.machine.errors import MapError, SnapshotError
+from dbt.machine.log import Log
+from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
+
+from dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbt.machine.device import Device, Saved
+
+MEMORY, PORTS = "memory", "ports"
+
+
+class Machine:
+    """`epoch`: the seconds since 1970 that the machine's clocks show when it starts."""
+
+    def __init__(
+        self,
+        name: str = "machine",
+        *,
+        clock: Clock | None = None,
+        log: Log | None = None,
+        epoch: int = 0,
+        unassigned: Unassigned = Unassigned.ERROR,
+    ) -> None:
+        self.name = name
+        self.clock = clock or Clock()
+        self.log = log or Log()
+        self.epoch = epoch
+        self.lock = threading.RLock()
+        self.devices: dict[str, Device] = {}
+        self.system = Container("system", 1 << 64)
+        self.io = Container("io", 1 << 16)
+        self.memory = AddressSpace(MEMORY, self.system, unassigned=unassigned, lock=self.lock, log=self.log)
+        self.ports = AddressSpace(
+            PORTS, self.io, bits=16, unassigned=Unassigned.ONES, lock=self.lock, log=self.log
+        )  # fmt: skip
+
+    @property
+    def wall(self) -> int:
+        """Nanoseconds since 1970, as the machine's clocks have it."""
+        return self.epoch * SECOND + self.clock.now
+
+    def add(self, device: Device) -> None:
+        """Know a device by its name: constructors of devices call this."""
+        if device.name in self.devices:
+            raise MapError(f"there are two devices called {device.name} in {self.name}")
+        self.devices[device.name] = device
+
+    def place(self, what: Device | Region, at: int, space: str = MEMORY, window: str = "") -> None:
+        """Put a region, or a window of a device, at an address of `memory` or `ports`."""
+        region = what if isinstance(what, Region) else what.regions[window] if window else what.region
+        (self.system if space == MEMORY else self.io).place(region, at)
+
+    def trace(self, pattern: str) -> int:
+        """Trace what matches `device`, `device.REGISTER` or such with * and ?; the result is how many registers do."""
+        wanted = pattern if "." in pattern else f"{pattern}.*"
+        found = 0
+        for device in self.devices.values():
+            for bank in device.banks.values():
+                names = {
+                    register.name
+                    for register in device.LAYOUTS[bank.window.name].registers
+                    if fnmatchcase(f"{device.name}.{register.name}", wanted)
+                }
+                bank.traced |= names
+                found += len(names)
+        if not found:
+            raise UsageError(f"nothing to trace matches {pattern!r}", f"devices: {', '.join(self.devices)}")
+        return found
+
+    def advance(self, nanoseconds: int) -> None:
+        """Let time pass on a clock without a source."""
+        with self.lock:
+            self.clock.advance(nanoseconds)
+
+    def run_timers(self) -> None:
+        """Run what is due on a clock that follows the host."""
+        with self.lock:
+            self.clock.run_due()
+
+    def reset(self) -> None:
+        """Reset all devices; memory stays as it is."""
+        with self.lock:
+            for device in self.devices.values():
+                device.reset()
+
+    def save(self) -> dict[str, Saved]:
+        """The state of all devices."""
+        with self.lock:
+            return {name: device.save() for name, device in self.devices.items()}
+
+    def restore(self, saved: dict[str, Saved]) -> None:
+        """Restore all devices, or none if one of them cannot be."""
+        with self.lock:
+            if saved.keys() != self.devices.keys():
+                raise SnapshotError(f"{self.name}: other devices were saved: {', '.join(map(str, saved))}")
+            for name, device in self.devices.items():
+                device.check(saved[name])
+            for name, device in self.devices.items():
+                device.restore(saved[name])
