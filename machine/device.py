@@ -152,13 +152,25 @@ class Bank:
         self.traced: frozenset[str] = frozenset()  # names of registers
         self._reads = layout.reads
         self._writes = layout.writes
+        self._whole = layout.whole
 
     def read(self, offset: int, size: int, attributes: Attributes) -> int:
         """A read as the bus gives it."""
-        self.device.attributes = attributes
+        device = self.device
+        device.attributes = attributes
+        whole = self._whole.get(offset)  # most registers need no more than this
+        if whole is not None and whole[1] == size:
+            register = whole[0]
+            if register.reader is not None:
+                value: int = register.reader(device)
+            else:
+                value = device.__dict__[register.name]
+            if register.name in self.traced:
+                self._trace(register, 0, "->", value)
+            return value
         for place in self._reads.get(offset, ()):
             register = place[0]
-            if register.when is None or register.when(self.device):
+            if register.when is None or register.when(device):
                 if register.size == size and place[2] == offset:
                     return self._get(register, place[1])
                 break

@@ -263,6 +263,12 @@ class Layout:
                     for places, wanted in ((self.reads, (RO, RW)), (self.writes, (WO, RW))):
                         if register.access in wanted:
                             self._add(owner, places, byte, (register, index, start))
+        # Single registers that are alone at their offset: what reads find first.
+        self.whole = {
+            offset: (there[0][0], there[0][0].size)
+            for offset, there in self.reads.items()
+            if there[0][2] == offset and there[0][0].when is None and there[0][0].count == 1
+        }
 
     @staticmethod
     def _add(owner: str, places: dict[int, tuple[Place, ...]], byte: int, place: Place) -> None:
