@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from dbt.engine.files import write_aside
 from dbt.engine.layout import (
@@ -57,6 +57,33 @@ class Pack:
         self._special: dict[int, bytes] = {}
         self._pool = bytearray()
         self._constants: dict[bytes, int] = {}
+
+    @classmethod
+    def parse(cls, data: bytes, path: str, stamp: str, n_forms: int, n_fusable: int) -> Self:
+        """The contents of a pack file, whose path is for the error: PackError if it is damaged or of another build."""
+        pack = cls(stamp, n_forms, n_fusable)
+        if len(data) < PackHead.size:
+            raise PackError(f"{path}: {len(data)} bytes")
+        magic, size, checksum, forms, fusable, *offsets = _HEAD.unpack_from(data)
+        at_index, at_fused, at_special, at_pool, at_stamp, stamp_size = offsets
+        if magic != cls.magic or size != len(data) or zlib.crc32(memoryview(data)[PackHead.size :]) != checksum:
+            raise PackError(f"{path}: damaged")
+        if (forms, fusable) != (n_forms, n_fusable) or data[at_stamp : at_stamp + stamp_size] != stamp.encode():
+            raise PackError(f"{path}: of another build")
+        ends: list[int] = []
+        for table, at, count in (
+            (pack._stencils, at_index, n_forms * VARIANTS),
+            (pack._stencils, at_fused, pack._pairs),
+            (pack._special, at_special, N_SPECIAL),
+        ):
+            for i, (start,) in enumerate(Struct("<I").iter_unpack(data[at : at + _U32 * count])):
+                if start:
+                    code_size, _, code = _STENCIL.unpack_from(data, start)
+                    table[i | FUSED_STENCIL if at == at_fused else i] = data[start : start + code + code_size]
+                    ends.append(start)
+        # Old constants stay where they are, old stencils point to them.
+        pack._pool += data[at_pool : min(ends, default=at_pool)]
+        return pack
 
     def numbers(self) -> set[int]:
         """Which stencils it has."""
@@ -168,36 +195,3 @@ class HandlerPack(Pack):
             target = at_pool if kind == HOLE_RODATA else leave
             placed[code + offset : code + offset + _I32.size] = _I32.pack(target + addend - (at + code + offset))
         return bytes(placed)
-
-
-def read_pack(path: str, stamp: str, n_forms: int, n_fusable: int, kind: type[Pack] = Pack) -> Pack:
-    """The contents of a pack file. Raises PackError if it is damaged or not of this build, OSError if unreadable."""
-    with open(path, "rb") as file:
-        return parse_pack(file.read(), path, stamp, n_forms, n_fusable, kind)
-
-
-def parse_pack(data: bytes, path: str, stamp: str, n_forms: int, n_fusable: int, kind: type[Pack] = Pack) -> Pack:
-    """The same of what is in the file; its path is for the error."""
-    pack = kind(stamp, n_forms, n_fusable)
-    if len(data) < PackHead.size:
-        raise PackError(f"{path}: {len(data)} bytes")
-    magic, size, checksum, forms, fusable, *offsets = _HEAD.unpack_from(data)
-    at_index, at_fused, at_special, at_pool, at_stamp, stamp_size = offsets
-    if magic != kind.magic or size != len(data) or zlib.crc32(memoryview(data)[PackHead.size :]) != checksum:
-        raise PackError(f"{path}: damaged")
-    if (forms, fusable) != (n_forms, n_fusable) or data[at_stamp : at_stamp + stamp_size] != stamp.encode():
-        raise PackError(f"{path}: of another build")
-    ends: list[int] = []
-    for table, at, count in (
-        (pack._stencils, at_index, n_forms * VARIANTS),  # noqa: SLF001 - of this module
-        (pack._stencils, at_fused, pack._pairs),  # noqa: SLF001
-        (pack._special, at_special, N_SPECIAL),  # noqa: SLF001
-    ):
-        for i, (start,) in enumerate(Struct("<I").iter_unpack(data[at : at + _U32 * count])):
-            if start:
-                code_size, _, code = _STENCIL.unpack_from(data, start)
-                table[i | FUSED_STENCIL if at == at_fused else i] = data[start : start + code + code_size]
-                ends.append(start)
-    # Old constants stay where they are, old stencils point to them.
-    pack._pool += data[at_pool : min(ends, default=at_pool)]  # noqa: SLF001
-    return pack

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dbt.engine.guests import HOST_STICKY, arm_control, arm_status
 from dbt.engine.layout import GUEST_BYTES, Env
 from dbt.errors import GuestFault
 from dbt.ir import lanes
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 MASK64: Final = (1 << 64) - 1
 _MODES: Final = {"even": 0, "up": 1, "down": 2, "zero": 3}  # FPCR.RMode
 _RMODE_SHIFT: Final = 22
-_HOST_ROUNDING: Final = (0, 2, 1, 3)  # MXCSR.RC by FPCR.RMode
-_HOST_RC_SHIFT: Final = 13
-_HOST_FLAGS: Final = ((1 << 0, 1 << 0), (1 << 2, 1 << 1), (1 << 3, 1 << 2), (1 << 4, 1 << 3), (1 << 5, 1 << 4))
 _QC: Final = 1 << 27
 
 _SCALAR: Final[dict[str, Callable[[int, int, int], int]]] = {
@@ -196,24 +194,18 @@ class State:
 
     def get_fpsr(self) -> int:
         """FPSR, with the sticky flags that native code has left in MXCSR."""
-        host = self.env32[Env.offset("mxcsr") >> 2]
-        value = self.words[self.offsets.fpsr >> 3]
-        for host_bit, bit in _HOST_FLAGS:
-            if host & host_bit:
-                value |= bit
-        return value
+        return self.words[self.offsets.fpsr >> 3] | arm_status(self.env32[Env.offset("mxcsr") >> 2])
 
     def set_fpsr(self, value: int) -> None:
         """FPSR; MXCSR collects from zero again."""
         self.words[self.offsets.fpsr >> 3] = value
-        self.env32[Env.offset("mxcsr") >> 2] &= ~0x3F
+        self.env32[Env.offset("mxcsr") >> 2] &= ~HOST_STICKY
 
     def set_fpcr(self, value: int) -> None:
         """FPCR; MXCSR rounds the same way."""
         self.words[self.offsets.fpcr >> 3] = value
-        rounding = _HOST_ROUNDING[value >> _RMODE_SHIFT & 3]
         index = Env.offset("mxcsr") >> 2
-        self.env32[index] = self.env32[index] & ~(3 << _HOST_RC_SHIFT) | rounding << _HOST_RC_SHIFT
+        self.env32[index] = arm_control(value) | self.env32[index] & HOST_STICKY
 
     def set_qc(self, saturated: int) -> None:
         """FPSR.QC is sticky."""

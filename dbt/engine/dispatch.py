@@ -31,7 +31,8 @@ from .layout import (
 )
 from .syscalls import pass_through
 from .table import find_block, find_instruction, look_up
-from .translate import is_stop, translate
+from .translate import translate
+from .variants import is_stop
 
 
 @native(inline=True)

@@ -243,7 +243,7 @@ def _live(
 
 
 def flags_ahead(tables: Tables, fetch: Fetch, pc: int, stops: Collection[int] = ()) -> int:
-    """The flags that code at `pc` may read before it writes them, as translate.live_flags."""
+    """The flags that code at `pc` may read before it writes them, as variants.live_flags."""
     read = killed = 0
     for _ in range(LOOK_AHEAD):
         word = None if pc in stops else fetch(pc)  # whoever stops there may look at all of them

@@ -11,16 +11,19 @@ if TYPE_CHECKING:
 # The host's control word (MXCSR): all exceptions masked; rounding bits 14:13 in the order even, down, up, zero.
 _MXCSR_DEFAULT = 0x1F80
 _ARM_TO_HOST_ROUNDING = (0, 2, 1, 3)  # FPCR.RMode: even, up, down, zero
+HOST_STICKY = 0x3F  # MXCSR's
 # MXCSR sticky bit: FPSR bit. Invalid, divide by zero, overflow, underflow, inexact; Arm's input-denormal only comes
 # with flush-to-zero.
 _STICKY = ((0, 0), (2, 1), (3, 2), (4, 3), (5, 4))
 
 
-def _arm_control(fpcr: int) -> int:
+def arm_control(fpcr: int) -> int:
+    """The host's control word for FPCR: it rounds the same way, nothing is noted."""
     return _MXCSR_DEFAULT | _ARM_TO_HOST_ROUNDING[fpcr >> 22 & 3] << 13
 
 
-def _arm_status(mxcsr: int) -> int:
+def arm_status(mxcsr: int) -> int:
+    """FPSR's sticky flags that the host's control word holds."""
     return sum(1 << arm for host, arm in _STICKY if mxcsr >> host & 1)
 
 
@@ -39,8 +42,8 @@ class GuestInfo:
         self.machine = machine
         self.registers = registers
         self.host_fp_default = _MXCSR_DEFAULT
-        self.host_fp_control: Callable[[int], int] = _arm_control
-        self.fp_status: Callable[[int], int] = _arm_status
+        self.host_fp_control: Callable[[int], int] = arm_control
+        self.fp_status: Callable[[int], int] = arm_status
 
 
 def _aarch64() -> GuestInfo:

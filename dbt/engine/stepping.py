@@ -29,7 +29,8 @@ from .layout import (
 )
 from .syscalls import pass_through
 from .table import find_block, find_instruction, note_code
-from .translate import ALL_FLAGS, ROOM, choose_variants, emit_block, is_stop, leave_with, missing, put_stop, read_block
+from .translate import ROOM, emit_block, leave_with, missing, put_stop, read_block
+from .variants import ALL_FLAGS, choose_variants, is_stop
 
 
 @native(inline=False)

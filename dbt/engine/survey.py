@@ -6,7 +6,7 @@ from dbt.native import Ptr, cast, native, u8, u32, u64
 
 from .decode import decode, fetch_page
 from .layout import CONDITIONS, ENDS_DIRECT, ENDS_NO, Ctx, Record
-from .translate import ENDS, wide_bit
+from .variants import ENDS, wide_bit
 
 VISITED_FACTOR = 0x9E3779B97F4A7C15
 

@@ -186,7 +186,7 @@ def build_handlers(server: Server, guest: str, numbers: Sequence[int]) -> dict[i
 
 def build_pack(server: Server, kind: str, guest_name: str, numbers: Sequence[int]) -> dict[int, str]:
     """Compile stencils or handlers into their file; why by number of those that cannot be."""
-    from dbt.backends.llvm.pack import HandlerPack, Pack, PackError, parse_pack
+    from dbt.backends.llvm.pack import HandlerPack, Pack, PackError
     from dbt.frontends.guest import load_guest
 
     guest = load_guest(guest_name)
@@ -198,7 +198,7 @@ def build_pack(server: Server, kind: str, guest_name: str, numbers: Sequence[int
     data = space.read(name)
     if data is not None:
         try:
-            pack = parse_pack(data, name, *identity, make)
+            pack = make.parse(data, name, *identity)
         except PackError as error:
             space.trouble[f"damaged {name}"] = f"{error}; building it again"
             data = None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dbt.frontends.tables import Decoded, Tables
 
 _NAMES: Final = {WIDE: "wide", NO_FLAGS: "no flags", POLL: "poll"}
-_NARROW: Final = 0x7FFF_0000  # as dbt/engine/translate.py has it: 32 bits with room for an addend
+_NARROW: Final = 0x7FFF_0000  # as dbt/engine/variants.py has it: 32 bits with room for an addend
 
 
 def name_of(variant: int) -> str:

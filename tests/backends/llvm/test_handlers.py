@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from struct import unpack_from
-from typing import TYPE_CHECKING
 
 import pytest
 from dbt.backends.llvm.extract import Stencil, StencilHole
 from dbt.backends.llvm.handlers import compile_handlers, compile_special_handlers
-from dbt.backends.llvm.pack import HandlerPack, Pack, PackError, read_pack
+from dbt.backends.llvm.pack import HandlerPack, Pack, PackError
 from dbt.backends.llvm.peephole import shorten
 from dbt.backends.llvm.stencils import Request
 from dbt.frontends.guest import load_guest
 
 from dbt.engine import layout
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GUEST = load_guest("aarch64")
 BY_NAME = {form.name: form for form in GUEST.tables.forms}
@@ -65,7 +62,7 @@ def test_a_file_of_handlers_grows_and_refers_to_itself(tmp_path: Path) -> None:
     constant = bytes(range(16))
     pack.add(8, Stencil(bytes(8), (StencilHole(4, layout.HOLE_RODATA, 0, -4, constant),)))
     pack.write(path)
-    grown = read_pack(path, "stamp", 4, 1, HandlerPack)
+    grown = HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
     grown.add(16, Stencil(bytes(5), (StencilHole(1, layout.HOLE_LEAVE, 0, -4),)))
     data = grown.to_bytes()
     index, special = (int(unpack_from("<I", data, layout.PackHead.offset(name))[0]) for name in ("index", "special"))
@@ -84,7 +81,7 @@ def test_what_is_no_file_of_handlers_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "pack")
     Pack("stamp", 4, 1).write(path)
     with pytest.raises(PackError):
-        read_pack(path, "stamp", 4, 1, HandlerPack)
+        HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
     pack = HandlerPack("stamp", 4, 1)
     pack.add(8, Stencil(bytes(4), (StencilHole(0, layout.HOLE_REG32, 0, 0),)))
     with pytest.raises(PackError, match="hole of kind"):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 from dbt.backends.llvm.extract import Stencil, StencilHole
-from dbt.backends.llvm.pack import Pack, PackError, read_pack
+from dbt.backends.llvm.pack import Pack, PackError
 
 from dbt.engine import layout
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RODATA_16: Final = bytes(range(16))
 
@@ -22,6 +20,10 @@ def stencil(code: bytes, constant: bytes = b"") -> Stencil:
     if constant:
         holes.append(StencilHole(5, layout.HOLE_RODATA, 0, -4, constant))
     return Stencil(code, tuple(holes))
+
+
+def read(path: str | Path, stamp: str, n_forms: int, n_fusable: int) -> Pack:
+    return Pack.parse(Path(path).read_bytes(), str(path), stamp, n_forms, n_fusable)
 
 
 def pack() -> Pack:
@@ -61,7 +63,7 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
 def test_growing_keeps_constants_in_place(tmp_path: Path) -> None:
     path = str(tmp_path / "x.pack")
     pack().write(path)
-    grown = read_pack(path, "a stamp", 10, 2)
+    grown = read(path, "a stamp", 10, 2)
     assert grown.to_bytes() == (tmp_path / "x.pack").read_bytes()
     grown.add(1, stencil(b"\xcc" * 8, b"\xff" * 8))
     grown.add(2, stencil(b"\xcc" * 8, RODATA_16))
@@ -69,7 +71,12 @@ def test_growing_keeps_constants_in_place(tmp_path: Path) -> None:
     data = (tmp_path / "x.pack").read_bytes()
     assert data[u32(data, layout.PackHead.field_offsets["rodata"]) :][:16] == RODATA_16
     assert data.count(RODATA_16) == 1
-    assert read_pack(path, "a stamp", 10, 2).numbers() == {1, 2, 3 * layout.VARIANTS + 1, layout.FUSED_STENCIL | 5}
+    assert read(path, "a stamp", 10, 2).numbers() == {
+        1,
+        2,
+        3 * layout.VARIANTS + 1,
+        layout.FUSED_STENCIL | 5,
+    }
 
 
 @pytest.mark.parametrize("at", [0, 8, 60, -1])
@@ -79,16 +86,16 @@ def test_damage_is_noticed(tmp_path: Path, at: int) -> None:
     data[at] ^= 1
     path.write_bytes(data)
     with pytest.raises(PackError, match="damaged"):
-        read_pack(str(path), "a stamp", 10, 2)
+        read(path, "a stamp", 10, 2)
 
 
 def test_other_builds_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "x.pack")
     pack().write(path)
     with pytest.raises(PackError, match="another build"):
-        read_pack(path, "another", 10, 2)
+        read(path, "another", 10, 2)
     with pytest.raises(PackError, match="another build"):
-        read_pack(path, "a stamp", 11, 2)
+        read(path, "a stamp", 11, 2)
 
 
 def test_numbers_out_of_range_are_refused() -> None:
