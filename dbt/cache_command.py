@@ -21,9 +21,11 @@ from dbt.engine.layout import (
     PACK_MAGIC,
     POLL,
     POLL_FUSED,
+    SUPER_MAGIC,
     TABLES_MAGIC,
     VARIANTS,
     PackHead,
+    SuperHead,
     TablesHead,
 )
 
@@ -32,8 +34,9 @@ HEADS: Final = (
     (".tables", TablesHead, TABLES_MAGIC),
     (".pack", PackHead, PACK_MAGIC),
     (".handlers", PackHead, HANDLERS_MAGIC),
+    (".superinstructions", SuperHead, SUPER_MAGIC),
 )
-CHECKED: Final = (".image", ".tables", ".pack", ".handlers")
+CHECKED: Final = (".image", ".tables", ".pack", ".handlers", ".superinstructions")
 PAIRED: Final = ("ADD_imm", "ADD_reg", "AND_imm", "AND_reg")  # rows of CMP, CMN, TST and their like, plain operands
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB")
 
@@ -141,7 +144,7 @@ def problem(path: str, stamp: str) -> str | None:
     return None
 
 
-def _problem_of(data: bytes, head: type[TablesHead | PackHead], magic: int, stamp: str) -> str | None:
+def _problem_of(data: bytes, head: type[TablesHead | PackHead | SuperHead], magic: int, stamp: str) -> str | None:
     def word(name: str, size: int) -> int:
         at = head.offset(name)
         return int.from_bytes(data[at : at + size], "little")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # layout.Node, FormInfo, OperandInfo; a test compares them.
 _NODE: Final = struct.Struct("<III")
-_FORM: Final = struct.Struct("<III10B2x")
+_FORM: Final = struct.Struct("<III11B1x")
 _OPERAND: Final = struct.Struct("<8BI4B4B")
 
 
@@ -100,7 +100,7 @@ class Tables:
             forms += _FORM.pack(
                 form.mask, form.value, first, count, m.flags_read, m.flags_written, m.flags_killed, m.ends, m.uses,
                 n_fusable if m.fuse_first else 0, 0 if m.fuse_second is None else 1 + m.fuse_second,
-                m.accesses, m.updates,
+                m.accesses, m.updates, m.part,
             )  # fmt: skip
         nodes = b"".join(_NODE.pack(*node) for node in self.tree.nodes)
         children = struct.pack(f"<{len(self.tree.children)}i", *self.tree.children)

@@ -8,7 +8,7 @@ compare-and-exchange; states are joined over all ways that lead to an instructio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from capstone import CS_AC_WRITE, CS_ARCH_X86, CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET, CS_MODE_64, Cs
 from capstone.x86 import X86_OP_IMM, X86_OP_MEM, X86_OP_REG, X86_REG_RIP, X86_REG_RSP
@@ -18,6 +18,8 @@ from dbt.engine.layout import Env
 from .extract import ExtractError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capstone import CsInsn
 
     from .extract import Stencil
@@ -26,6 +28,8 @@ PINNED: Final = ("r12", "r13", "r14", "r15", "rdi")
 BASE: Final = "rsi"
 TMP: Final = "rcx"  # what the interpreter's handlers find their record by, and the fault's record is found by
 _POINTER: Final = 8  # bytes
+_MARK: Final = b"\x48\x8d\x89"  # lea rcx, [rcx + 32 bits]
+_MARK_BYTES: Final = 7
 _STEP: Final = Env.offset("step")  # no state of the guest
 _ALIASES: Final = {
     name: full
@@ -40,6 +44,16 @@ _ALIASES: Final = {
 
 class CheckError(ExtractError):
     """A guest access comes too late, behind a change of state."""
+
+
+class Mark(NamedTuple):
+    """Where another instruction of a superinstruction begins: so much is added to TMP, by an asm that LLVM was given.
+
+    `tied`: the flag words are operands of it, so that they are in their registers behind it.
+    """
+
+    distance: int
+    tied: bool
 
 
 class _State:
@@ -68,16 +82,21 @@ class _State:
         return before != (self.env, self.host, self.clobbered, self.stored)
 
 
-def check(stencil: Stencil, name: str, *, step: bool = False, saved: bool = False) -> None:
+def check(stencil: Stencil, name: str, *, step: bool = False, saved: bool = False, marks: Sequence[Mark] = ()) -> None:
     """Raise CheckError if a fault at some access would find a changed state.
 
     `step`: this is a handler of the interpreter, with its step in TMP, or also in Env.step if it is `saved`.
+    `marks`: in front of what is not the first instruction's, in order.
     """
     pinned = (*PINNED, TMP) if step and not saved else PINNED
     decoder = Cs(CS_ARCH_X86, CS_MODE_64)
     decoder.detail = True
     code = {i.address: i for i in decoder.disasm(stencil.code, 0)}
     patched = {hole.offset for hole in stencil.holes}
+    found = [i for i in code.values() if i.bytes[:3] == _MARK and i.size == _MARK_BYTES] if marks else []
+    if [i.operands[1].mem.disp for i in found] != [mark.distance for mark in marks]:
+        raise CheckError(f"{name}: the marks are not where they were put")
+    marked = {i.address: mark for i, mark in zip(found, marks, strict=True)}
     states = {0: _State(frozenset({TMP} if step else ()))}
     waiting = [0]
     while waiting:
@@ -86,7 +105,10 @@ def check(stencil: Stencil, name: str, *, step: bool = False, saved: bool = Fals
         if instruction is None:
             continue  # behind the end: the next stencil
         state = states[at].copy()
-        _step(instruction, state, name, pinned)
+        if at in marked:
+            _begin(state, marked[at])
+        else:
+            _step(instruction, state, name, pinned)
         for successor in _successors(instruction, patched):
             known = states.get(successor)
             if known is None:
@@ -94,6 +116,13 @@ def check(stencil: Stencil, name: str, *, step: bool = False, saved: bool = Fals
                 waiting.append(successor)
             elif known.join(state):
                 waiting.append(successor)
+
+
+def _begin(state: _State, mark: Mark) -> None:
+    """What is stored to env before is the state of the instruction that begins; operands are where asm wants them."""
+    state.stored = False
+    state.host |= {TMP}
+    state.clobbered -= {TMP, *PINNED[:-1]} if mark.tied else {TMP}
 
 
 def _successors(i: CsInsn, patched: set[int]) -> list[int]:

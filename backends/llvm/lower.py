@@ -138,6 +138,12 @@ class Lowering:
         self._held.clear()
         self._held.update(before)
 
+    def before(self, op: Op) -> None:
+        """Called in front of each op: for code that has to be told apart by instructions."""
+
+    def after(self, op: Op) -> None:
+        """Called behind each op."""
+
     # the driver
     def run(self, template: Template) -> None:
         """Lower every op. The last one ends the function or, with no END op, the next edge does."""
@@ -152,6 +158,7 @@ class Lowering:
             if op.name == "select":
                 self.selected.update(arg.index for arg in op.args[1:])
         for op in template.ops:
+            self.before(op)
             lower = table.get(op.name)
             if lower is None:
                 raise IRError(f"{template.name}: the LLVM back end has no lowering for {op.name}")
@@ -160,6 +167,7 @@ class Lowering:
                 if result is None:
                     raise IRError(f"{template.name}: lowering of {op!r} gave no result")
                 self._values[op.result.index] = result
+            self.after(op)
         if not template.ops or not OPS[template.ops[-1].name].effects & END:
             from .lower_flags import words
 

@@ -55,7 +55,7 @@ class Pack:
         self.n_fusable: Final = n_fusable
         self._stencils: dict[int, bytes] = {}  # number: holes and code, as in the file
         self._special: dict[int, bytes] = {}
-        self._pool = bytearray()
+        self.pool = bytearray()  # constants, in the file behind the stamp
         self._constants: dict[bytes, int] = {}
 
     @classmethod
@@ -82,7 +82,7 @@ class Pack:
                     table[i | FUSED_STENCIL if at == at_fused else i] = data[start : start + code + code_size]
                     ends.append(start)
         # Old constants stay where they are, old stencils point to them.
-        pack._pool += data[at_pool : min(ends, default=at_pool)]
+        pack.pool += data[at_pool : min(ends, default=at_pool)]
         return pack
 
     def numbers(self) -> set[int]:
@@ -126,17 +126,17 @@ class Pack:
         found = self._constants.get(constant)
         if found is None:
             align = min(_POOL_ALIGN, 1 << (len(constant) - 1).bit_length())
-            found = self._pool.find(constant)
+            found = self.pool.find(constant)
             while found % align and found >= 0:
-                found = self._pool.find(constant, found + 1)
+                found = self.pool.find(constant, found + 1)
             if found < 0:
-                self._pool += bytes(-len(self._pool) % align)
-                found = len(self._pool)
-                self._pool += constant
+                self.pool += bytes(-len(self.pool) % align)
+                found = len(self.pool)
+                self.pool += constant
             self._constants[constant] = found
         return found
 
-    def _placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
+    def placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
         """Head, holes and code for their place in the file."""
         del at, at_pool, leave
         return blob
@@ -151,13 +151,13 @@ class Pack:
         at_special = at_fused + _U32 * len(fused)
         at_stamp = at_special + _U32 * len(special)
         at_pool = -(-(at_stamp + len(stamp)) // _POOL_ALIGN) * _POOL_ALIGN
-        parts = [bytes(self._pool)]
-        at = at_pool + len(self._pool)
+        parts = [bytes(self.pool)]
+        at = at_pool + len(self.pool)
         stencils = [(fused if n & FUSED_STENCIL else index, n, blob) for n, blob in sorted(self._stencils.items())]
         for table, number, blob in (*((special, n, blob) for n, blob in sorted(self._special.items())), *stencils):
             padding = -at % _CODE_ALIGN
             table[number & ~FUSED_STENCIL] = at + padding
-            parts += (bytes(padding), self._placed(blob, at + padding, at_pool, special[SPECIAL_LEAVE]))
+            parts += (bytes(padding), self.placed(blob, at + padding, at_pool, special[SPECIAL_LEAVE]))
             at += padding + len(blob)
         tables = b"".join(n.to_bytes(_U32, "little") for table in (index, fused, special) for n in table)
         body = b"".join((tables, stamp.ljust(at_pool - at_stamp, b"\0"), *parts, bytes(_SLACK)))
@@ -183,7 +183,7 @@ class HandlerPack(Pack):
 
     magic = HANDLERS_MAGIC
 
-    def _placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
+    def placed(self, blob: bytes, at: int, at_pool: int, leave: int) -> bytes:
         placed = bytearray(blob)
         _, n_holes, code = _STENCIL.unpack_from(blob)
         if leave:

@@ -57,8 +57,8 @@ def _is_folded(load: CsInsn, between: Sequence[CsInsn], address: int) -> bool:
     step, distance, copied = place.mem.base, place.mem.disp, place.mem.base == X86_REG_RCX
     for i in between:
         read, written = i.regs_access()
-        if i.mnemonic == "add" and i.operands[0].reg == step and i.operands[1].type == X86_OP_IMM:
-            distance -= i.operands[1].imm
+        if i.mnemonic in ("add", "sub") and i.operands[0].reg == step and i.operands[1].type == X86_OP_IMM:
+            distance -= i.operands[1].imm if i.mnemonic == "add" else -i.operands[1].imm
         elif i.mnemonic == "mov" and i.operands[1].type == X86_OP_REG and i.operands[0].type == X86_OP_REG:
             to, origin = (operand.reg for operand in i.operands)
             if to == X86_REG_RCX and origin == step and not distance:

@@ -12,6 +12,7 @@ from dbt.engine.layout import (
     EXIT_LINK,
     SPECIAL_COUNT,
     SPECIAL_ENTRY,
+    SPECIAL_HOT,
     SPECIAL_LEAVE,
     SPECIAL_LINK,
     TOKENS,
@@ -23,7 +24,7 @@ from dbt.engine.layout import (
 from .edges import TailCalls
 from .holes import INSERTED, LEAVE
 from .source import IMM, NPC, PC, SITE, TARGET, Flags, Immediate
-from .special import COMMON, PINNED, number, save_stack_pointer, spill_and_return, write_count
+from .special import COMMON, PINNED, count_down, number, save_stack_pointer, spill_and_return, write_count
 from .text import INVARIANT
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RecordSource(TailCalls):
     def __init__(self, body: Body, *, wide: bool = False, poll: bool = False) -> None:
         del wide  # every number has 64 bits
         super().__init__(body, poll=poll)
-        self.step: Final = body.emit("inttoptr i64 %tmp to ptr")
+        self.step = body.emit("inttoptr i64 %tmp to ptr")
 
     def field(self, type_: str, offset: int) -> str:
         """A field of the step."""
@@ -171,6 +172,14 @@ def _count(s: TailCalls) -> None:
     write_count(s, number(s, IMM))
 
 
+def _hot(s: TailCalls) -> None:
+    """The counter is the step's immediate."""
+    assert isinstance(s, RecordSource)
+    counter = s.body.emit(f"getelementptr i8, ptr {s.step}, i64 {_FIELDS[IMM]}")
+    count_down(s, counter, "i64")
+
+
 HANDLERS: Final[dict[int, Callable[[TailCalls], None]]] = {
-    SPECIAL_ENTRY: _entry, SPECIAL_LEAVE: _leave, SPECIAL_LINK: _link, SPECIAL_COUNT: _count, **COMMON,
+    SPECIAL_ENTRY: _entry, SPECIAL_LEAVE: _leave, SPECIAL_LINK: _link, SPECIAL_COUNT: _count, SPECIAL_HOT: _hot,
+    **COMMON,
 }  # fmt: skip

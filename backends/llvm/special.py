@@ -106,12 +106,16 @@ def _jump(s: TailCalls) -> None:
 
 
 def _hot(s: TailCalls) -> None:
+    count_down(s, s.body.emit(f"inttoptr i64 {number(s, 'SITE')} to ptr"), "i32")
+
+
+def count_down(s: TailCalls, counter: str, type_: str) -> None:
+    """Take one off a counter; below 0: leave, the block is hot."""
     body = s.body
-    counter = body.emit(f"inttoptr i64 {number(s, 'SITE')} to ptr")
-    before = body.emit(f"load i32, ptr {counter}")
-    after = body.emit(f"sub i32 {before}, 1")
-    body.line(f"store i32 {after}, ptr {counter}")
-    often = body.emit(f"icmp slt i32 {after}, 0")
+    before = body.emit(f"load {type_}, ptr {counter}")
+    after = body.emit(f"sub {type_} {before}, 1")
+    body.line(f"store {type_} {after}, ptr {counter}")
+    often = body.emit(f"icmp slt {type_} {after}, 0")
     out, on = body.label("hot"), body.label("on")
     body.line(f"br i1 {often}, label %{out}, label %{on}, {UNLIKELY}")
     body.place(out)

@@ -99,7 +99,8 @@ def module_text(functions: Iterable[str], declared: Declarations) -> str:
     return "\n".join((declarations(), declared.text(), *functions, attributes(host_cpu()[1]), METADATA, ""))
 
 
-def _compile(functions: Iterable[str], declared: Declarations) -> dict[str, Stencil]:
+def compile_functions(functions: Iterable[str], declared: Declarations) -> dict[str, Stencil]:
+    """Stencils by name of functions of translated code: one module, one pass through LLVM."""
     return extract(compile_text(module_text(functions, declared), reloc="static", opt=2, passes=False))
 
 
@@ -112,7 +113,7 @@ def compile_templates(
         function(name, stencil_body(template, declared, operands, wide=wide, poll=poll))
         for name, template, wide, poll in templates
     ]
-    return _compile(functions, declared)
+    return compile_functions(functions, declared)
 
 
 def compile_requests(guest: Guest, requests: Iterable[Request]) -> dict[Request, Stencil]:
@@ -140,7 +141,7 @@ def compile_specials(
     """The special stencils by number (layout.SPECIAL_...)."""
     declared = Declarations()
     functions = special_functions(declared, source, writers)
-    found = _compile(functions.values(), declared)
+    found = compile_functions(functions.values(), declared)
     return {number: found[f"special_{number}"] for number in functions}
 
 
@@ -152,10 +153,10 @@ def fallback(request: Request) -> Stencil:
     for field, value in (("pc", source.value(Immediate(PC))), ("exit", EXIT_UNIMPLEMENTED), ("value", request.form)):
         body.line(f"store i64 {value}, ptr {source.env(Env.offset(field))}")
     source.leave(PINNED)
-    return _compile([function("fallback", body)], declared)["fallback"]
+    return compile_functions([function("fallback", body)], declared)["fallback"]
 
 
 __all__: Final = [
-    "Request", "compile_requests", "compile_specials", "compile_templates", "compile_unchecked", "fallback",
-    "request_of", "template_of",
+    "Request", "compile_functions", "compile_requests", "compile_specials", "compile_templates", "compile_unchecked",
+    "fallback", "request_of", "template_of",
 ]  # fmt: skip

@@ -145,15 +145,29 @@ class Worker:
         with self._exchange():
             return self._channel.ready()
 
-    def receive(self) -> Any:
+    def lend(self, kept: dict[str, bytes]) -> dict[str, bytes]:
+        """Of the files that are not in the cache those that it does not have; they are to be sent to it."""
+        new = {name: data for name, data in kept.items() if self.known.get(name) is not data}
+        self.known = dict(kept)
+        return new
+
+    def learn(self, answer: Answer) -> None:
+        """What it has made it has."""
+        self.known.update({name: data for name, data in answer.files.items() if data is not None})
+
+    def receive(self, *, wait: bool = True) -> Any:
         """Wait for a message: (kind, …). Raises WorkerEnded, Interrupted; InternalError, UserError if it says so.
+
+        None if there is none and the caller does not `wait`.
 
         A worker that has ended before it took the request has said good-bye, in words or not.
         """
         try:
             with self._exchange():
-                message = self._channel.receive()
+                message: Any = ("alive",)
                 while message[0] == "alive":
+                    if not wait and not self._channel.ready():
+                        return None
                     message = self._channel.receive()
         except WorkerEnded:
             if self._gone:
@@ -291,15 +305,13 @@ def _request(store: Store, jobs: Sequence[Job]) -> Answer:
     progress = Progress(quiet=store.quiet)
     ended, broken = False, True
     try:
-        new = {name: data for name, data in store.kept.items() if worker.known.get(name) is not data}
-        worker.send(("jobs", jobs, new))
-        worker.known = dict(store.kept)
+        worker.send(("jobs", jobs, worker.lend(store.kept)))
         while True:
             kind, *rest = worker.receive()
             if kind == "done":
                 broken = False
                 answer = Answer(*rest)
-                worker.known.update({name: data for name, data in answer.files.items() if data is not None})
+                worker.learn(answer)
                 return answer
             if kind == "bye":
                 broken = False

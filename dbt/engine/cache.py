@@ -4,6 +4,7 @@
     <cache>/<build>/<guest>.tables    decoder tables
     <cache>/<build>/<guest>.pack      stencils, growing as guests need them
     <cache>/<build>/<guest>.handlers  the interpreter's handlers, likewise
+    <cache>/<build>/<guest>.superinstructions  those of its hot blocks, likewise
     <cache>/<build>/<guest>.pack.failed  stencils that LLVM does not survive, why; <guest>.handlers.failed likewise
     <cache>/<build>/<guest>.regions.failed  the same of regions
     <cache>/<build>/modules.bundle    our Python modules, see dbt/bundle.py
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from .build import Answer
     from .image import Image
 
     Job = tuple[Any, ...]  # see worker.py
@@ -235,6 +237,11 @@ class Store:
         from .build import run_worker  # the cold path
 
         answer = run_worker(self, jobs)
+        self.accept(answer)
+        return answer.failed
+
+    def accept(self, answer: Answer) -> None:
+        """Keep the files that are not in the cache, and say what the worker has to say."""
         for name, data in answer.files.items():
             if data is None:
                 self.kept.pop(name, None)
@@ -242,7 +249,6 @@ class Store:
                 self.kept[name] = data
         for kind, text in answer.trouble.items():
             say_once(kind, text, quiet=self.quiet)
-        return answer.failed
 
 
 def forget_old_builds(store: Store) -> None:

@@ -102,12 +102,12 @@ def _run(work: Callable[[], object], write_end: int, log: int) -> None:
 
 
 def in_batches(
-    batches: Sequence[list[int]], work: Callable[[list[int]], object], limit: int, alive: Callable[[], None]
-) -> Iterator[tuple[list[int], Outcome]]:
-    """Yield (batch, outcome) of `work`, for `limit` batches at a time; trouble is of an item alone."""
+    batches: Sequence[list[Any]], work: Callable[[list[Any]], object], limit: int, alive: Callable[[], None]
+) -> Iterator[tuple[list[Any], Outcome]]:
+    """Yield (batch, outcome) of `work`, for `limit` batches at a time; trouble is of a number or key alone."""
     waiting = list(reversed(batches))
-    running: list[tuple[Child, list[int]]] = []
-    tried: dict[int, int] = {}
+    running: list[tuple[Child, list[Any]]] = []
+    tried: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < limit:
             batch = waiting.pop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, i64, native, u8, u16, u32, u64, unlikely
 
 from .host_x86_64 import copy_own
-from .layout import PAGE_CACHE, PAGE_SIZE, Ctx, FormInfo, Record
+from .layout import PAGE_CACHE, PAGE_SIZE, TOKENS, Ctx, FormInfo, Record
 
 PROT_EXEC = 4
 WORD = 4  # bytes of an A64 instruction
@@ -69,6 +69,8 @@ def decode(c: Ctx, word: u32, pc: u64, out: Record) -> u32:
     out.form = u16(form)
     out.variant = 0
     out.length = WORD
+    for token in range(u32(TOKENS)):
+        out.r[token] = 0  # superinstructions are known by all of them
     out.imm = 0
     out.target = 0
     out.pc = pc

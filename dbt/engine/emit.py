@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dbt.native import Ptr, cast, i32, i64, native, new, u8, u32, u64, u128
+from dbt.native import Ptr, addr, cast, i32, i64, native, new, u8, u32, u64, u128
 
 from . import layout
 from .layout import (
     MODE_STEPS,
     NUMBERS,
+    SPECIAL_HOT,
+    SPECIAL_JUMP,
     SPECIAL_LINK,
+    SPECIAL_STOP,
     STENCIL_HEAD_BYTES,
     TOKENS,
     Ctx,
@@ -94,6 +97,45 @@ def put_special(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u
     if c.mode & MODE_STEPS:
         return put_special_step(c, to, number, r, v)
     return put(c, to, c.special[number], r, v)
+
+
+@native(inline=False)
+def put_stop(c: Ctx, to: Ptr[u8], pc: u64, reason: u64, value: u64) -> Ptr[u8]:
+    """Code that leaves with a reason."""
+    r = new(Record)
+    v = new(Values)
+    r.pc = pc
+    r.imm = i64(reason)
+    r.target = i64(value)
+    v.npc = i64(pc)
+    return put_special(c, to, SPECIAL_STOP, r, v)
+
+
+@native(inline=False)
+def put_jump(c: Ctx, to: Ptr[u8], pc: u64) -> Ptr[u8]:
+    """A jump to the block at `pc`."""
+    r = new(Record)
+    v = new(Values)
+    r.target = i64(pc)
+    r.pc = pc
+    return put_special(c, to, SPECIAL_JUMP, r, v)
+
+
+@native(inline=False)
+def put_counter(c: Ctx, to: Ptr[u8], r: Record, v: Values) -> Ptr[u8]:
+    """Have the block that begins with a record leave when it was entered c.threshold times.
+
+    Of the interpreter only where that may do some good: where superinstructions are missing (see superinstructions.py).
+    """
+    if c.mode & MODE_STEPS:
+        if c.n_missing == 0:
+            return to
+        start = new(Values)
+        start.count = i64(c.threshold)
+        return put_special(c, to, SPECIAL_HOT, r, start)
+    v.site = i64(cast(u64, addr(c.counters[c.n_blocks])))
+    c.counters[c.n_blocks] = u32(c.threshold)
+    return put_special(c, to, SPECIAL_HOT, r, v)
 
 
 @native(inline=False)

@@ -2,7 +2,7 @@
 
 What translation makes of a block is data, and the handlers are mapped from a file of the cache: nothing that is both
 writable and executable, nor anonymous and executable, is needed. Decoding, the block table, the native loop and all
-else are the baseline engine's.
+else are the baseline engine's. Blocks that are hot get superinstructions (joiner.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from .baseline import Baseline
 from .layout import (
     EXIT_BUS,
     EXIT_FAULT,
+    EXIT_HOT,
     MODE_COUNT,
+    MODE_HOT,
     MODE_STEPS,
     SPECIAL_ENTRY,
     SPECIAL_LEAVE,
@@ -26,6 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cache import Store
     from .cpu import Cpu
+    from .joiner import Joiner
+
+THRESHOLD = 1 << 13  # entries of a block before it is worth while to look for superinstructions
 
 
 class Interpreter(Baseline):
@@ -38,8 +43,24 @@ class Interpreter(Baseline):
 
     def __init__(self, cpu: Cpu, store: Store) -> None:
         self._kept = False
+        self.joiner: Joiner | None = None
         super().__init__(cpu, store)
-        self.ctx.mode = self.ctx.mode | MODE_STEPS
+        self.ctx.mode = self.ctx.mode | MODE_STEPS | MODE_HOT
+        self.ctx.threshold = THRESHOLD
+
+    def close(self) -> None:
+        if self.joiner is not None:
+            self.joiner.close()
+        super().close()
+
+    def run(self) -> int:
+        while (reason := super().run()) == EXIT_HOT:
+            if self.joiner is None:
+                from .joiner import Joiner
+
+                self.joiner = Joiner(self)
+            self.joiner.hot(int(self.cpu.env.pc))
+        return reason
 
     def run_exactly(self, count: int) -> int:
         """Run `count` instructions and leave with every flag exact, natively."""
@@ -72,6 +93,9 @@ class Interpreter(Baseline):
         finally:
             self.ctx.n_stops = stops
 
+    def statistics(self) -> dict[str, int]:
+        return {**super().statistics(), "superinstructions": self.joiner.count if self.joiner is not None else 0}
+
     def keep_flags(self, *, on: bool) -> None:
         self._kept = on
         super().keep_flags(on=on or bool(self.ctx.n_stops))
@@ -101,3 +125,4 @@ class Interpreter(Baseline):
             at = pack + ctypes.c_uint32.from_address(index + 4 * number).value
             setattr(ctx, name, at + int(StencilHead.at(at).code))
         ctx.code, ctx.code_end = pack, pack + PACK_RESERVE
+        self.cpu.env.leave_code = ctx.leave

@@ -18,6 +18,7 @@ FUSED_STENCIL = 1 << 31  # in the value of EXIT_STENCIL: the index is one of a f
 FUSED_VARIANTS = 4  # of a fused pair: bits WIDE, POLL_FUSED
 POLL_FUSED = 2
 MAX_BLOCK = 64  # guest instructions of a block
+MAX_PARTS = 32  # steps of a superinstruction
 MAX_HELPERS = 64
 NOWHERE = 0xFFFFFFFFFFFFFFFF  # no guest address: nothing is at an odd place
 LOOKS = 4  # stretches of code that liveness may look at for one block
@@ -92,6 +93,7 @@ class Env(Struct):
     helpers: Arr[u64] = array(MAX_HELPERS)  # addresses of native helpers, in the order of engine/helpers.py
     ctx: u64  # address of Ctx
     step: u64  # of the interpreter: the Step, while its handler needs the register for something else; else 0
+    leave_code: u64  # of the interpreter: the leave handler, for code that is mapped from other files
 
 
 @struct
@@ -138,11 +140,13 @@ class FormInfo(Struct):
     fuse_second: u8  # 1 + condition number (0..15) for a conditional branch on flags, 0: none
     accesses: u8  # 1: may access guest memory, so that it may fault
     updates: u8  # 1: reads what it writes, in one access: where it may not read, Arm calls the fault a read
+    part: u8  # of superinstructions: PART_...
 
 
 ENDS_NO, ENDS_CONDITIONAL, ENDS_ALWAYS = 0, 1, 2  # goes on; may fall through; never falls through
 ENDS_DIRECT = 4  # bit: Record.target is a direct branch target
 USES_IMM, USES_TARGET, USES_PC, USES_NPC = 1, 2, 4, 8
+PART_NEVER, PART_ANYWHERE, PART_LAST = 0, 1, 2  # cannot be a part; may be one; only the last one
 
 
 @struct
@@ -210,6 +214,49 @@ class Values(Struct):
     site: i64
     count: i64
     numbers: Arr[i64] = array(NUMBERS)  # of an insertion
+
+
+@struct
+class Part(Struct):
+    """A step as part of a superinstruction (superinstructions.py): its first PART_KEY bytes are what it is known by."""
+
+    number: u32  # of its handler, as in EXIT_STENCIL
+    r: Arr[u16] = array(TOKENS)
+    imm: i64
+    target: i64  # 0 for a branch, whose target is read from the step
+    handler: u64  # of the superinstruction that begins with this step; 0: none does
+    span: u64  # steps of one that would begin here and is not compiled; 0: none
+
+
+PART_KEY = 32
+
+
+@struct
+class SuperEntry(Struct):
+    """In a file of superinstructions: the keys of `n` parts follow."""
+
+    n: u32
+    head: u32  # offset of its StencilHead; 0: it cannot be compiled
+
+
+@struct
+class SuperHead(Struct):
+    """The start of a file of superinstructions. Offsets are from the start of the file."""
+
+    magic: u64
+    size: u64  # of the whole file
+    checksum: u64  # over everything behind this head
+    slots: u32  # u32[n_slots]: offsets of entries by hash, 0: free; open addressing, n_slots is a power of two
+    n_slots: u32
+    stamp: u32
+    stamp_size: u32
+    rodata: u32
+    entries: u32  # the first one; they lie behind each other
+    n_entries: u32
+    code: u32  # the first StencilHead
+
+
+SUPER_MAGIC = 0x3152555045474144  # 'DAGEPUR1', little-endian
 
 
 @struct
@@ -290,7 +337,7 @@ SPECIAL_COUNT = 3  # Env.budget -= count, Env.block = pc; below 0: undo and exit
 SPECIAL_STOP = 4  # Env.pc = pc, Env.exit = imm, Env.value = target: leave
 SPECIAL_POLL = 5  # if Env.poll: Env.pc = pc, exit EXIT_POLL
 SPECIAL_JUMP = 6  # go to the code of Record.target (HOLE_TAKEN): the end of a block that falls through
-SPECIAL_HOT = 7  # count down the u32 at `site`; below 0: exit EXIT_HOT with Env.pc = pc
+SPECIAL_HOT = 7  # count down the u32 at `site` (of steps: Record.imm); below 0: exit EXIT_HOT with Env.pc = pc
 N_SPECIAL = 8
 
 
@@ -385,6 +432,9 @@ class Ctx(Struct):
     looks: Arr[u64] = array(LOOKS)
     block_flags: u64  # read_block: the flags that its instructions write
     records: Ptr[Record]  # scratch: MAX_BLOCK + LOOK_AHEAD of them
+    parts: Ptr[Part]  # scratch: MAX_BLOCK of them, of the block in hand
+    n_missing: u64  # superinstructions of the block in hand that are not compiled
+    supers: u64  # the SuperHead that is mapped; 0: none is
     page_tags: Ptr[u64]  # PAGE_CACHE guest page numbers + 1 (0: empty)
     page_data: Ptr[u8]  # their bytes, PAGE_SIZE each: translation reads these, so it can not fault
     # guest memory that may be executed
@@ -471,6 +521,6 @@ MODE_NO_FUSION = 4
 MODE_STEPS = 16  # the interpreter: blocks are steps, stencils are handlers
 MODE_ALONE = 32  # of the interpreter: a block that leads nowhere
 MODE_EXACT_FLAGS = 8  # flags are exact at every access that may fault: a guest handler may look at them
-MODE_HOT = 64  # blocks count their entries (SPECIAL_HOT), unless instructions are counted
+MODE_HOT = 64  # blocks count their entries (SPECIAL_HOT), of stencils unless instructions are counted; see emit.py
 MODE_INSTRUMENT = 128  # blocks have insertions: EXIT_INSTRUMENT asks for them
 MODE_ALL_FLAGS = 256  # flags are exact at every instruction

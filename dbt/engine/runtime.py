@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 U64 = ctypes.c_uint64
 PACK_RESERVE = 64 << 20  # host bytes kept free in front of an arena for the stencil pack
 SNIPPET_ROOM = 4 << 20  # the last of them, for the stencils of tools: engine/instrumentation.py
+SUPER_ROOM = 16 << 20  # in front of those, for superinstructions: engine/joiner.py
 
 
 class Runtime:
@@ -33,7 +34,7 @@ class Runtime:
 
     __slots__ = (
         "area", "area_address", "drop_blocks", "drop_code", "flush", "foreign_actions", "forget_pages", "image",
-        "instruction_at", "raw", "ring", "run", "run_exactly", "scan", "signal_handler", "signal_return",
+        "instruction_at", "plan_block", "raw", "ring", "run", "run_exactly", "scan", "signal_handler", "signal_return",
         "still_valid", "touches_code", "translate_at", "wait", "walk",
     )  # fmt: skip
 
@@ -53,6 +54,7 @@ class Runtime:
         self.foreign_actions: Any = get("foreign_actions", U64, (U64,))
         self.walk: Any = get("walk_forms", U64, (U64,) * 6)
         self.scan: Any = get("scan_forms", U64, (U64,) * 5)
+        self.plan_block: Any = get("plan_block", U64, (U64,) * 3)
         self.raw: Any = get("raw_call", ctypes.c_int64, (U64,) * 7)
         self.wait: Any = get("wait_call", ctypes.c_int64, (U64,) * 8)
         self.signal_handler = image.address("on_signal")
@@ -138,7 +140,7 @@ def load_pack(store: Store, guest: str, job: str, at: int) -> Any:
     """Load what a job makes (cache.PACKS) to the room in front of an arena; returns its PackHead view."""
     code = job == "handlers"
     name, magic = f"{guest}.{PACKS[job]}", HANDLERS_MAGIC if code else PACK_MAGIC
-    limit = PACK_RESERVE - SNIPPET_ROOM
+    limit = PACK_RESERVE - SNIPPET_ROOM - SUPER_ROOM
     return PackHead.at(load_checked(store, name, (job, guest, ()), PackHead, magic, at, limit, code=code))
 
 

@@ -6,6 +6,7 @@ from dbt.native import Ptr, addr, cast, i64, native, u8, u32, u64, unlikely, vol
 
 from .decode import fetch_page
 from .dispatch import enter
+from .emit import put_stop
 from .layout import (
     EXIT_BUDGET,
     EXIT_BUS,
@@ -23,13 +24,14 @@ from .layout import (
     MODE_ALONE,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
+    MODE_HOT,
     MODE_NO_LIVENESS,
     Ctx,
     Env,
 )
 from .syscalls import pass_through
 from .table import find_block, find_instruction, note_code
-from .translate import ROOM, emit_block, leave_with, missing, put_stop, read_block
+from .translate import ROOM, emit_block, leave_with, missing, read_block
 from .variants import ALL_FLAGS, choose_variants, is_stop
 
 
@@ -68,7 +70,7 @@ def enter_alone(env: Env, c: Ctx) -> u64:
     hot = c.hot
     blocks = c.n_blocks
     offsets = c.n_offsets
-    c.mode = (mode & ~u64(MODE_COUNT)) | (MODE_ALONE | MODE_NO_LIVENESS | MODE_EXACT_FLAGS)
+    c.mode = (mode & ~u64(MODE_COUNT | MODE_HOT)) | (MODE_ALONE | MODE_NO_LIVENESS | MODE_EXACT_FLAGS)
     if u64(env.budget) < most:
         c.max_block = u64(env.budget)
     start = translate_alone(env, c, env.pc)

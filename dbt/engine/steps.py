@@ -8,6 +8,7 @@ from .layout import (
     MODE_ALONE,
     NUMBERS,
     SPECIAL_COUNT,
+    SPECIAL_HOT,
     SPECIAL_JUMP,
     SPECIAL_LINK,
     Ctx,
@@ -54,8 +55,8 @@ def put_inserted_step(c: Ctx, to: Ptr[u8], handler: u32, r: Record, v: Values) -
 
 @native(inline=False)
 def put_special_step(c: Ctx, to: Ptr[u8], number: u32, r: Record, v: Values) -> Ptr[u8]:
-    """As emit.put_special. A count step has the count as its immediate."""
+    """As emit.put_special. A step that counts has the number as its immediate."""
     end = put_step(c, to, c.special[number], r, u32(number == SPECIAL_JUMP))
-    if number == SPECIAL_COUNT:
+    if number == SPECIAL_COUNT or number == SPECIAL_HOT:
         cast(Step, to).record.imm = v.count
     return end

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dbt.native import Ptr, cast, native, u8, u32, u64
+from dbt.native import Ptr, cast, i64, native, u8, u32, u64
 
 from .decode import decode, fetch_page
-from .layout import CONDITIONS, ENDS_DIRECT, ENDS_NO, Ctx, Record
-from .variants import ENDS, wide_bit
+from .layout import CONDITIONS, ENDS_DIRECT, ENDS_NO, SPECIAL_HOT, Ctx, Env, Record, Step
+from .steps import handler_at
+from .superinstructions import plan
+from .table import look_up
+from .translate import fused_stencil, read_block
+from .variants import ALL_FLAGS, ENDS, choose_variants, flags_behind, wide_bit
 
 VISITED_FACTOR = 0x9E3779B97F4A7C15
 
@@ -99,3 +103,29 @@ def walk_forms(c: Ctx, start: u64, limit: u64, seen: Ptr[u8], pairs: Ptr[u8], sc
                     tail += 1
                 break
     return count
+
+
+@native(export=True)
+def plan_block(env: Env, pc: u64, again: u64) -> u64:
+    """Plan the superinstructions of the interpreter's block at `pc` anew, which has left because it is hot.
+
+    What it is made of is in Ctx.parts then. It leaves `again` entries later the next time. Returns the number of parts,
+    0 if there is no such block.
+    """
+    c = cast(Ctx, env.ctx)
+    code = look_up(c, pc)
+    if code == 0:
+        return 0
+    step = cast(Step, code)
+    if step.handler != handler_at(c, c.special[SPECIAL_HOT]):
+        return 0
+    step.record.imm = i64(again)
+    n = read_block(c, pc)
+    if n == 0:
+        return 0
+    behind: u32 = ALL_FLAGS
+    if c.block_flags:
+        behind = flags_behind(c, c.records[n - 1])
+    choose_variants(c, n, behind)
+    plan(c, n, fused_stencil(c, n, behind))
+    return n

@@ -6,10 +6,10 @@ the fall-through costs no jump; each is a block of its own in the table.
 
 from __future__ import annotations
 
-from dbt.native import Ptr, addr, cast, i64, native, new, u8, u16, u32, u64, unlikely
+from dbt.native import Ptr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
 from .decode import decode, fetch_page
-from .emit import put, put_insertions, put_special
+from .emit import put, put_counter, put_insertions, put_jump, put_special, put_stop
 from .layout import (
     CONDITIONS,
     ENDS_ALWAYS,
@@ -32,17 +32,15 @@ from .layout import (
     POLL,
     POLL_FUSED,
     SPECIAL_COUNT,
-    SPECIAL_HOT,
-    SPECIAL_JUMP,
-    SPECIAL_STOP,
     VARIANTS,
     WIDE,
     Ctx,
     Env,
-    Record,
+    Step,
     Values,
 )
 from .steps import put_step
+from .superinstructions import plan
 from .table import look_up, note_block
 from .variants import ALL_FLAGS, ENDS, choose_variants, flags_behind, is_stop
 
@@ -76,28 +74,6 @@ def leave_with(env: Env, reason: u64, pc: u64, value: u64) -> u64:
     env.pc = pc
     env.value = value
     return 0
-
-
-@native(inline=False)
-def put_stop(c: Ctx, to: Ptr[u8], pc: u64, reason: u64, value: u64) -> Ptr[u8]:
-    """Code that leaves with a reason."""
-    r = new(Record)
-    v = new(Values)
-    r.pc = pc
-    r.imm = i64(reason)
-    r.target = i64(value)
-    v.npc = i64(pc)
-    return put_special(c, to, SPECIAL_STOP, r, v)
-
-
-@native(inline=False)
-def put_jump(c: Ctx, to: Ptr[u8], pc: u64) -> Ptr[u8]:
-    """A jump to the block at `pc`."""
-    r = new(Record)
-    v = new(Values)
-    r.target = i64(pc)
-    r.pc = pc
-    return put_special(c, to, SPECIAL_JUMP, r, v)
 
 
 @native(inline=False)
@@ -156,12 +132,12 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
     v.count = n
     v.site = 0
     v.npc = i64(pc0)
+    if c.mode & MODE_STEPS:
+        plan(c, n, fused)
+    if c.mode & MODE_HOT and c.mode & (MODE_STEPS | MODE_COUNT) != MODE_COUNT:
+        p = put_counter(c, p, c.records[0], v)  # in front of the count: who leaves here has not run the block
     if c.mode & MODE_COUNT:
         p = put_special(c, p, SPECIAL_COUNT, c.records[0], v)
-    elif c.mode & MODE_HOT:
-        v.site = i64(cast(u64, addr(c.counters[c.n_blocks])))
-        c.counters[c.n_blocks] = u32(c.threshold)
-        p = put_special(c, p, SPECIAL_HOT, c.records[0], v)
     offsets = c.offsets + c.n_offsets
     single = n
     if fused >= 0:
@@ -175,7 +151,10 @@ def emit_block(c: Ctx, n: u32, fused: i64, start: Ptr[u8]) -> Ptr[u8]:
         v.npc = i64(r.pc + r.length)
         stencil = c.stencils[u32(r.form) * VARIANTS + r.variant]
         if c.mode & MODE_STEPS:
+            step = cast(Step, p)
             p = put_step(c, p, stencil, r, u32(c.forms[r.form].ends) & ENDS_DIRECT)
+            if c.parts[i].handler:
+                step.handler = c.parts[i].handler
         else:
             p = put(c, p, stencil, r, v)
     if fused >= 0:

@@ -7,6 +7,8 @@ It is told first which cache and build it is for: `("hello", root, build)`. Then
   `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of no use. The
   answer is `("done", *build.Answer)`.
 - `("region", …)`, see region_job.py.
+- `("superinstructions", guest, keys, files)`, see super_job.py. These are not waited for, so there may be several, each
+  with its answer, `("done", *build.Answer)`; and who has asked may be gone, while they are of use for the next one.
 
 Before an answer come `("progress", done, total, text)` and `("alive",)`. Instead of it may come `("failed", text)`, a
 bug of ours, or `("refused", what, hint)`, which the user can mend. When nobody has asked for something for a while
@@ -21,7 +23,7 @@ import resource
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +46,8 @@ PATIENCE: Final = 5.0  # seconds to wait for another request
 REGION_PATIENCE: Final = 60.0  # the same after a region: hot code is met again and again, and starting costs a second
 SPECIALS: Final = [-1]  # the batch of the special stencils
 RUNTIME: Final = "runtime.image"
+SUPERINSTRUCTIONS: Final = "superinstructions"
+ROUNDS: Final = 4  # of requests that come while others are served, until these are answered
 
 
 def main() -> None:
@@ -64,11 +68,15 @@ class Server:
         _, root, build = channel.receive()
         self.space = Workspace(root, build)
         self._patience = PATIENCE
+        self._next: list[Any] = []  # a request that has been received already
 
     def serve(self) -> None:
         """The loop."""
-        while self.channel.wait(self._patience):
-            kind, *arguments = self.channel.receive()
+        while self._next or self.channel.wait(self._patience):
+            kind, *arguments = self._next.pop() if self._next else self.channel.receive()
+            if kind == SUPERINSTRUCTIONS:
+                self._superinstructions(*arguments)
+                continue
             try:
                 answer = self._answer(kind, *arguments)
             except Ended:
@@ -100,6 +108,48 @@ class Server:
                         failed.update(JOBS[name](self, *arguments) or {})
         return ("done", self.space.changed, failed, self.space.trouble)
 
+    def _superinstructions(self, guest: str, keys: Sequence[bytes], files: dict[str, bytes]) -> None:
+        """Compile what is asked for, and in the same requests that come meanwhile, and answer them all."""
+        from .super_job import build_superinstructions
+
+        requests: list[tuple[str, Sequence[bytes], dict[str, bytes]]] = [(guest, keys, files)]
+        count = 0
+        answer: tuple[object, ...] = ()
+        for _ in range(ROUNDS):
+            requests += self._more(guest)
+            if not requests:
+                break
+            count += len(requests)
+            wanted = [key for _, keys, _ in requests for key in keys]
+            self.space.begin({name: data for _, _, files in requests for name, data in files.items()})
+            requests.clear()
+            try:
+                if not self.space.matches:
+                    raise UserError("Dragoman's own files changed while it ran", "Run the command again.")  # noqa: TRY301
+                with self.space.locked(self.quietly_alive):
+                    build_superinstructions(self, guest, wanted)
+                answer = ("done", self.space.changed, {}, self.space.trouble)
+            except UserError as error:
+                answer = ("refused", error.what, error.hint)
+                break
+            except Exception:  # noqa: BLE001 - whatever it is, the supervisor shows it
+                answer = ("failed", traceback.format_exc())
+                break
+        for _ in range(count):
+            self.channel.send(answer)
+
+    def _more(self, guest: str) -> list[tuple[str, Sequence[bytes], dict[str, bytes]]]:
+        """Requests for superinstructions that have come; another one is left for later."""
+        found = []
+        with suppress(Ended):  # who has asked is gone: what was asked for is of use all the same
+            while not self._next and self.channel.ready():
+                kind, *arguments = self.channel.receive()
+                if kind == SUPERINSTRUCTIONS and arguments[0] == guest:
+                    found.append((arguments[0], arguments[1], arguments[2]))
+                else:
+                    self._next.append((kind, *arguments))
+        return found
+
     def _region(self, *arguments: Any) -> tuple[object, ...]:
         from .region_job import compile_region
 
@@ -130,6 +180,11 @@ class Server:
         """Tell that it only takes long."""
         self.channel.send(("alive",))
 
+    def quietly_alive(self) -> None:
+        """The same for who may be gone."""
+        with suppress(Ended):
+            self.alive()
+
 
 def value_of(outcome: Outcome, what: str) -> Any:
     """What a child made. Raises InternalError if it did not."""
@@ -148,10 +203,10 @@ def image_bytes(stamp: str) -> bytes:
     from .helpers import HELPERS
 
     roots: list[Native] = [
-        dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, faults.on_signal,
-        faults.foreign_actions, syscalls.raw_call, syscalls.wait_call, table.flush, table.forget_pages,
-        table.touches_code, table.still_valid, table.find_instruction, stepping.run_exactly, invalidate.drop_blocks,
-        invalidate.drop_code, *(helper.function for helper in HELPERS.values()),
+        dispatch.run, dispatch.translate_at, survey.scan_forms, survey.walk_forms, survey.plan_block,
+        faults.on_signal, faults.foreign_actions, syscalls.raw_call, syscalls.wait_call, table.flush,
+        table.forget_pages, table.touches_code, table.still_valid, table.find_instruction, stepping.run_exactly,
+        invalidate.drop_blocks, invalidate.drop_code, *(helper.function for helper in HELPERS.values()),
     ]  # fmt: skip
     return link(stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
 

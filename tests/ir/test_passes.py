@@ -15,7 +15,19 @@ from dbt.engine.layout import (
     USES_TARGET,
 )
 from dbt.ir.ops import CONDITIONS
-from dbt.ir.passes import dead_code, drop_flags, flag_effects, fold, forward, fuse, uses
+from dbt.ir.passes import (
+    Joining,
+    Slots,
+    dead_code,
+    dead_puts,
+    drop_flags,
+    flag_effects,
+    fold,
+    forward,
+    fuse,
+    join,
+    uses,
+)
 from dbt.ir.text import parse_template, parse_templates
 from dbt.ir.values import IRError, Template
 from dbt.ir.verify import verify
@@ -245,3 +257,96 @@ def test_uses_counts_tokens() -> None:
 def test_passes_keep_templates_valid(template: Template) -> None:
     for apply in (dead_code, drop_flags, fold, forward):
         verify(apply(template), fused=True)
+
+
+def joined_ops(template: Template) -> str:
+    """As `ops`, of several instructions, which the verifier does not take."""
+    return "\n".join(line.strip() for line in template.text().splitlines()[1:-1])
+
+
+def test_dead_puts() -> None:
+    template = parse_template("""
+        %0: i64 = get [@0]
+        put [@8] %0
+        put [@16] %0
+        %1: i32 = get [@8]
+        put [@24] %0
+        put [@8] %0
+        %2: i64 = load %0
+        put [@24] %2
+        put [@16] %1
+        put [@16] %2
+        put [@32] %0
+        put [@32] %1
+    """)
+    assert joined_ops(dead_puts(template)) == lines("""
+        %0: i64 = get [@0]
+        put [@8] %0
+        put [@16] %0
+        %1: i32 = get [@8]
+        put [@24] %0
+        put [@8] %0
+        %2: i64 = load %0
+        put [@24] %2
+        put [@16] %2
+        put [@32] %0
+        put [@32] %1
+    """)
+
+
+def test_dead_puts_wants_fixed_places() -> None:
+    with pytest.raises(IRError, match="not fixed"):
+        dead_puts(parse_template("%0: i64 = get [r0]"))
+
+
+ADD = parse_template("""
+    %0: i64 = get [r0]
+    %1: i64 = imm
+    %2: i64 = add %0, %1
+    put [r1] %2
+""")
+LOAD = parse_template("""
+    %0: i64 = get [r0]
+    %1: i64 = imm2
+    %2: i64 = add %0, %1
+    %3: i64 = load %2
+    put [r1] %3
+""")
+SLOTS = Slots(248, 264)
+
+
+def test_join() -> None:
+    parts = [Joining(ADD, (8, 16), 5, 0), Joining(ADD, (16, 16), 7, 0), Joining(LOAD, (16, 24), 0, 8)]
+    joined = join([*parts, Joining(ADD, (24, 16), 1, 0)], SLOTS)
+    assert joined.accesses == (2,)
+    assert joined_ops(joined.template) == lines("""
+        %0: i64 = get [@8]
+        %1: i64 = const [5]
+        %2: i64 = add %0, %1
+        %3: i64 = const [7]
+        %4: i64 = add %2, %3
+        put [@16] %4
+        %5: i64 = const [8]
+        %6: i64 = add %4, %5
+        %7: i64 = load %6
+        put [@24] %7
+        %8: i64 = const [1]
+        %9: i64 = add %7, %8
+        put [@16] %9
+    """)
+
+
+def test_join_knows_the_register_that_is_zero_and_the_one_that_nobody_reads() -> None:
+    joined = join([Joining(ADD, (248, 8), 5, 0), Joining(LOAD, (8, 264), 0, 0)], SLOTS)
+    assert joined_ops(joined.template) == lines("""
+        %0: i64 = const [5]
+        put [@8] %0
+        %1: i64 = load %0
+    """)
+
+
+def test_join_wants_ends_at_the_end() -> None:
+    branch = parse_template("goto")
+    assert join([Joining(ADD, (0, 8), 1, 0), Joining(branch, (), 0, 0)], SLOTS).template.ops[-1].name == "goto"
+    with pytest.raises(IRError):
+        join([Joining(branch, (), 0, 0), Joining(ADD, (0, 8), 1, 0)], SLOTS)

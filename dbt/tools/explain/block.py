@@ -7,7 +7,17 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import EXIT_NAMES, EXIT_STENCIL, EXIT_UNDEFINED, POLL, Block, Env, Record
+from dbt.engine.layout import (
+    EXIT_NAMES,
+    EXIT_STENCIL,
+    EXIT_UNDEFINED,
+    MODE_HOT,
+    MODE_STEPS,
+    POLL,
+    Block,
+    Env,
+    Record,
+)
 from dbt.errors import UsageError
 from dbt.ir.text import format_op
 from dbt.tools.assembly import disassemble
@@ -95,6 +105,9 @@ def explain_block(process: Process, pc: int, engines: Sequence[str]) -> Explanat
     from dbt.frontends.guest import load_guest
 
     context = Context(process, load_guest(process.cpu.info.name), pc)
+    ctx = context.engine.ctx
+    if int(ctx.mode) & MODE_STEPS:
+        ctx.mode = int(ctx.mode) & ~MODE_HOT  # the steps themselves, without the one that counts entries
     n, size = _translate(context)
     # Once more behind what follows it, so that the records that are left in Ctx.records are those of this block.
     context.engine.flush()
