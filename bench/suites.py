@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .guests import FOLDER, GUESTS, PLAIN, Guest
 from .images import storage
 from .measure import NATIVE, BenchError, Command, Figure, check, pairs, peak_mebibytes, turns, wall_seconds
+from .signals import signals
 from .snapshots import snapshots
 
 if TYPE_CHECKING:
@@ -202,5 +203,6 @@ SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "storage": storage,
     "instrumentation": instrumentation,
     "machine": machine,
+    "signals": signals,
     "snapshots": snapshots,
 }
