@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 PIP = -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find dbt frontends backends machine bench/guests bin -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help demo install test test-cluster lint types format bench guests clean
+.PHONY: help demo install test test-cluster lint types format bench guests launcher clean
 
 help:
 	@echo 'make demo     install into .venv and run the guests that come with Dragoman'
@@ -14,6 +14,7 @@ help:
 	@echo 'make lint     ruff and mypy'
 	@echo 'make bench    speed against qemu-aarch64-static, as a table; JSON and a plot in build/bench'
 	@echo 'make guests   build the guests anew (needs gcc-aarch64-linux-gnu)'
+	@echo 'make launcher build bin/dragoman anew, from dbt/engine/launcher.py'
 	@echo 'make clean    remove what the others made'
 
 demo: .venv/.stamp
@@ -22,7 +23,7 @@ demo: .venv/.stamp
 install: .venv/.stamp
 
 # A plain install, as users have it: an editable one adds 20 ms to every start.
-.venv/.stamp: setup.cfg pyproject.toml README.md LICENSE bin/make-venv $(SOURCES)
+.venv/.stamp: setup.cfg setup.py pyproject.toml README.md LICENSE bin/make-venv $(SOURCES)
 	@bin/make-venv $(PYTHON) .venv
 	@rm -rf build/lib build/bdist.*
 	@echo 'installing Dragoman into .venv'
@@ -30,7 +31,7 @@ install: .venv/.stamp
 	@touch $@
 
 # An editable install with what tests and checks need.
-.venv-dev/.stamp: setup.cfg pyproject.toml bin/make-venv bin/dragoman
+.venv-dev/.stamp: setup.cfg setup.py pyproject.toml bin/make-venv bin/dragoman
 	@bin/make-venv $(PYTHON) .venv-dev
 	@echo 'installing Dragoman and its tools into .venv-dev'
 	@.venv-dev/bin/python $(PIP) install --editable '.[dev]'
@@ -68,6 +69,10 @@ bench: .venv/.stamp
 
 guests:
 	bench/guests/build.sh
+
+# The command itself, an executable that our own compiler makes; it is kept in the repository.
+launcher: .venv-dev/.stamp
+	.venv-dev/bin/python -m dbt.backends.llvm.executable bin/dragoman
 
 clean:
 	rm -rf .venv .venv-dev build dist dragoman.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -1,15 +1,13 @@
-"""Where the `dragoman` command enters Python: bin/dragoman calls main() with its folder, its /proc/self/stat, and argv.
+"""Where the `dragoman` command enters Python: bin/dragoman (dbt/engine/launcher.py) has main() called.
 
 What the guest must get as if nobody stood between it and its caller is gathered here, in `Origin`, before Python's own
 traces matter:
 
 - Environment. Python adds LC_CTYPE to its environment under the C locale (PEP 538), also with -I. The block that the
-  kernel handed over stays as it was in /proc/self/environ, so it is read there: all bytes, order, duplicates. What the
-  launcher's shell itself changes is documented and cannot be undone here: it sets PWD to the working folder, and some
-  shells drop variables whose names are no shell names.
+  kernel handed over stays as it was in /proc/self/environ, so it is read there: all bytes, order, duplicates.
 - Arguments. Python runs with -X utf8, in which os.fsencode gives back every byte of an argument.
-- Signal dispositions. Python ignores SIGPIPE and SIGXFSZ; what was ignored before is in field 33 of /proc/PID/stat as
-  the launcher read it. Everything else (the other dispositions, the mask) is still as it was.
+- Signal dispositions. Python ignores SIGPIPE and SIGXFSZ; the launcher says what was ignored before that. Everything
+  else (the other dispositions, the mask) is still as it was.
 
 This module is on the warm path: see tests/cli/test_warm_path.py for what it may import.
 """
@@ -23,8 +21,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-STAT_SIGIGNORE = 33  # proc(5): number of the field of /proc/PID/stat, counted from 1
 
 
 class Origin:
@@ -55,17 +51,11 @@ def read_environ() -> list[bytes]:
     return block.split(b"\0")[:-1] if block else []
 
 
-def ignored_signals(stat: str) -> int:
-    """The mask of ignored signals in a line of /proc/PID/stat; 0 if there is no such line."""
-    fields = stat.rpartition(")")[2].split()  # the name of the process, field 2, may contain anything
-    return int(fields[STAT_SIGIGNORE - 3]) if len(fields) > STAT_SIGIGNORE - 3 else 0
-
-
 def main() -> NoReturn:
     """Run the command line in sys.argv as bin/dragoman lays it out, and leave the process."""
     gc.disable()  # what is made until the guest runs is there to stay: see dbt/run.py
-    _, folder, stat, *arguments = sys.argv
-    origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), ignored_signals(stat))
+    _, folder, ignored, *arguments = sys.argv
+    origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), int(ignored, 16))
     sys.argv = ["dragoman", *arguments]
     leave(dispatch(arguments, origin))
 

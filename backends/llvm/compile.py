@@ -32,22 +32,24 @@ def llvm_version() -> str:
 
 
 @cache
-def target_machine(reloc: str, opt: int, code_model: str) -> llvm.TargetMachine:
-    """LLVM's machine for these options; one is kept for each."""
+def target_machine(reloc: str, opt: int, code_model: str, *, portable: bool = False) -> llvm.TargetMachine:
+    """LLVM's machine for these options; one is kept for each. `portable`: code for every processor of this kind."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
-    cpu, features = host_cpu()
+    cpu, features = ("x86-64", "") if portable else host_cpu()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu, features=features, opt=opt, reloc=reloc, codemodel=code_model
     )
 
 
-def compile_text(ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = True, code_model: str = "small") -> bytes:
+def compile_text(
+    ir: str, *, reloc: str = "pic", opt: int = 2, passes: bool = True, code_model: str = "small", portable: bool = False
+) -> bytes:
     """An object file. opt: 0 to 3, for code generation and (with `passes`) for the optimiser before it."""
     if reloc not in _RELOCATIONS:
         raise ValueError(f"reloc {reloc!r}: it is one of {', '.join(_RELOCATIONS)}")
-    machine = target_machine(reloc, opt, code_model)
+    machine = target_machine(reloc, opt, code_model, portable=portable)
     return bytes(machine.emit_object(_optimised(ir, machine, opt, passes=passes)))
 
 

@@ -7,65 +7,119 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from dbt.backends.llvm.executable import launcher
 
-from dbt.launch import Origin, ignored_signals
+from dbt import launch
+from dbt.launch import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LAUNCHER = Path(sys.executable).with_name("dragoman")
-# Stands in for dbt.launch: shows what it would be given.
+# In the place of what the command does: shows what it would be given.
 PROBE = """
-import os, posix, sys
-sys.path.insert(0, {site!r})
-from dbt import launch
-def show(arguments, origin):
-    print([os.fsencode(a) for a in arguments], sorted(origin.environ), origin.ignored, sep="\\n")
+def dispatch(arguments, origin):
+    print([os.fsencode(a) for a in arguments], sorted(origin.environ), origin.ignored, origin.command, sep="\\n")
     return 0
-launch.dispatch = show
-launch.main()
 """
 
 
-def probe(*arguments: bytes, environ: dict[bytes, bytes], restore_signals: bool = True) -> list[str]:
-    """The launcher with its Python code replaced by PROBE: the arguments, environment and ignored signals it sees."""
-    text = LAUNCHER.read_text()
-    start, end = text.index("-c '") + 4, text.rindex('\' "$bin"')
-    code = PROBE.format(site=str(Path(__file__).parents[2])).replace("'", "'\\''")
-    text = text[:start] + code + text[end:]
-    command = [b"/bin/sh", b"-c", text.replace("self=$0", f"self={LAUNCHER}").encode(), b"dragoman", *arguments]
-    done: subprocess.CompletedProcess[bytes] = subprocess.run(
-        command, env=environ, capture_output=True, check=True, restore_signals=restore_signals
-    )
+@pytest.fixture(scope="module", params=["installed", "made now"])
+def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The launcher in an environment whose dbt.launch ends with PROBE."""
+    folder = tmp_path_factory.mktemp("environment")
+    package = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "dbt"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "launch.py").write_text(Path(launch.__file__).read_text() + PROBE)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to(sys.executable)
+    made = folder / "bin" / "dragoman"
+    made.write_bytes(LAUNCHER.read_bytes() if request.param == "installed" else launcher())
+    made.chmod(0o755)
+    return made
+
+
+def probe(
+    command: Path,
+    *arguments: bytes,
+    environ: dict[bytes, bytes],
+    restore_signals: bool = True,
+    before: Callable[[], None] | None = None,
+) -> list[str]:
+    """What PROBE is given."""
+    done = subprocess.run(
+        [command, *arguments], env=environ, capture_output=True, check=True, restore_signals=restore_signals,
+        preexec_fn=before,
+    )  # fmt: skip
     return done.stdout.decode().splitlines()
 
 
-def test_arguments_arrive_byte_for_byte() -> None:
+def test_arguments_arrive_byte_for_byte(command: Path) -> None:
     odd = [b"", b"a b", b"\xff\xfe", b"$(x) `y` \\ ' \"", "…".encode(), b"-c", b"\n"]
     for locale in ({}, {b"LC_ALL": b"C"}, {b"LANG": b"C.UTF-8"}):
-        assert probe(*odd, environ=locale)[0] == repr(odd)
+        assert probe(command, *odd, environ=locale)[0] == repr(odd)
 
 
-def test_environment_arrives_without_traces_of_python() -> None:
+def test_environment_arrives_without_traces_of_python_or_a_shell(command: Path) -> None:
     environ = {b"A": b"\xff", b"PYTHONHOME": b"/nowhere", b"PYTHONPATH": b"/nowhere", b"EMPTY": b""}
-    environ[b"PWD"] = os.fsencode(Path.cwd())  # the shell that the launcher is written for sets it
+    environ |= {b"no shell's": b"name", b"1-2.3": b"x", b"\xfe": b"y", b"PWD": b"/elsewhere", b"OLDPWD": b""}
     expected = sorted(name + b"=" + value for name, value in environ.items())
-    assert probe(environ=environ)[1] == repr(expected)
+    assert probe(command, environ=environ)[1] == repr(expected)
+    assert probe(command, environ={})[1] == "[]"
+
+
+def test_many_arguments(command: Path) -> None:
+    many = [b"%d" % number for number in range(20000)]
+    assert probe(command, *many, environ={})[0] == repr(many)
 
 
 @pytest.mark.parametrize("python_ignores", [True, False])
-def test_signals_ignored_by_the_caller_are_known(python_ignores: bool) -> None:
+def test_signals_ignored_by_the_caller_are_known(command: Path, python_ignores: bool) -> None:
     # subprocess restores SIGPIPE and SIGXFSZ unless told not to; this Python itself ignores them.
-    ignored = int(probe(environ={}, restore_signals=not python_ignores)[2])
+    ignored = int(probe(command, environ={}, restore_signals=not python_ignores)[2])
     origin = Origin([], [], ignored)
     assert origin.ignores(signal.SIGPIPE) == python_ignores
     assert origin.ignores(signal.SIGXFSZ) == python_ignores
     assert not origin.ignores(signal.SIGTERM)
 
 
-def test_stat_line_with_an_odd_process_name() -> None:
-    fields = ["S", *"0" * 29, "4096", "0"]
-    assert ignored_signals(f"1 (a) b) {' '.join(fields)}") == 4096
-    assert ignored_signals("") == 0
+def test_every_ignored_signal_is_known(command: Path) -> None:
+    wanted = [1, 2, 11, 17, 34, 64]
+
+    def ignore() -> None:
+        for number in wanted:
+            signal.signal(number, signal.SIG_IGN)
+
+    found = int(probe(command, environ={}, before=ignore)[2])
+    assert found == sum(1 << (number - 1) for number in wanted)
+
+
+def test_the_command_knows_itself(command: Path) -> None:
+    assert probe(command, environ={})[3] == repr([os.fsencode(command)])
+
+
+def test_without_a_python_beside_it(command: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bin" / "dragoman"
+    bare.parent.mkdir()
+    bare.write_bytes(command.read_bytes())
+    bare.chmod(0o755)
+    done = subprocess.run([bare], env={"PATH": "/nowhere::/nobody"}, capture_output=True, check=False)
+    assert done.returncode == 127
+    assert done.stderr == b"dragoman: there is no python3 beside it or in PATH that can be run\n"
+    # The first one of PATH then. It gets what is needed to go on.
+    (tmp_path / "other").mkdir()
+    python = tmp_path / "other" / "python3"
+    python.write_text('#!/bin/sh\nprintf "%s|" "$1" "$2" "$3" "$4" "$7" "$9"\n')
+    python.chmod(0o755)
+    long = "/x" * 3000
+    done = subprocess.run(
+        [bare, "run"], env={"PATH": f"{long}:/nowhere:{python.parent}"}, capture_output=True, check=True
+    )
+    assert done.stdout.decode() == f"-I|-S|-X|utf8|{bare.parent}|run|"
 
 
 def test_reached_through_symbolic_links(tmp_path: Path) -> None:
