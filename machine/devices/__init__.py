@@ -13,7 +13,15 @@ from dbt.errors import UsageError
 if TYPE_CHECKING:
     from dbt.machine.device import Device
 
-DEVICES = {"pl011": "PL011", "pl031": "PL031"}
+DEVICES = {
+    "i8254": "I8254",
+    "i8259": "I8259",
+    "mc146818": "MC146818",
+    "ns16550": "NS16550",
+    "pl011": "PL011",
+    "pl031": "PL031",
+    "pl061": "PL061",
+}
 
 
 def load(name: str) -> type[Device]:

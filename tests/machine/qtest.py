@@ -23,11 +23,11 @@ LETTERS = {1: "b", 2: "w", 4: "l", 8: "q"}
 class Bus(Protocol):
     """What drivers use: memory and ports, each by address and size."""
 
-    log: list[tuple[str, int, int, int]]
+    log: list[tuple[str, int, int, int]]  # `mask` leaves out bits that specifications leave open
 
     def read(self, address: int, size: int = 4) -> int: ...
     def write(self, address: int, value: int, size: int = 4) -> None: ...
-    def inp(self, port: int, size: int = 1) -> int: ...
+    def inp(self, port: int, size: int = 1, mask: int = -1) -> int: ...
     def out(self, port: int, value: int, size: int = 1) -> None: ...
 
 
@@ -46,8 +46,8 @@ class Ours:
     def write(self, address: int, value: int, size: int = 4) -> None:
         self.machine.memory.write(address, size, value)
 
-    def inp(self, port: int, size: int = 1) -> int:
-        value = self.machine.ports.read(port, size)
+    def inp(self, port: int, size: int = 1, mask: int = -1) -> int:
+        value = self.machine.ports.read(port, size) & mask
         self.log.append(("in", port, size, value))
         return value
 
@@ -85,8 +85,8 @@ class Qemu:
     def write(self, address: int, value: int, size: int = 4) -> None:
         self.ask(f"write{LETTERS[size]} {address:#x} {value:#x}")
 
-    def inp(self, port: int, size: int = 1) -> int:
-        value = int(self.ask(f"in{LETTERS[size]} {port:#x}"), 16)
+    def inp(self, port: int, size: int = 1, mask: int = -1) -> int:
+        value = int(self.ask(f"in{LETTERS[size]} {port:#x}"), 16) & mask
         self.log.append(("in", port, size, value))
         return value
 
@@ -101,8 +101,8 @@ def qemu(*command: str) -> Iterator[Qemu]:
         listener.bind(f"{folder}/qtest")
         listener.listen(1)
         listener.settimeout(60)
-        words = [*command, "-display", "none", "-S", "-qtest", f"unix:{folder}/qtest"]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        words = [*command, "-display", "none", "-S", "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null"]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             connection, _ = listener.accept()
             connection.settimeout(60)
@@ -110,7 +110,7 @@ def qemu(*command: str) -> Iterator[Qemu]:
                 yield Qemu(connection)
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def agree(script: Callable[[Bus], object], machine: Machine, theirs: Qemu) -> int:
