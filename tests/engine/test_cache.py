@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE
 from pathlib import Path
 
 import pytest
 
 from dbt.engine import cache
 from dbt.engine.cache import Store, build_name, cache_root, check_private, make_private, open_store
+from dbt.engine.cpu import Cpu
+from dbt.engine.layout import EXIT_SYSCALL
 from dbt.errors import CacheUnusable
 
 
@@ -90,3 +94,33 @@ def test_files_are_for_the_user_alone(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert all(not entry.stat().st_mode & 0o022 for entry in Path(store.folder).iterdir())
+
+
+@pytest.mark.parametrize("engine", ["baseline", "interpreter"])
+def test_constants_of_translated_code_outlive_the_cache(tmp_path: Path, engine: str) -> None:
+    """A pack that is begun anew has others where those of the old one were."""
+    tmp_path.chmod(0o700)
+    store = Store(str(tmp_path), quiet=True)
+    cpu = Cpu("aarch64", engine, store)
+    try:
+        cpu.memory.map(0x10000, 4096, 7, MAP_PRIVATE | MAP_ANONYMOUS)
+        words = (0x4E205821, 0x6E605842, 0x6E205863, 0x4E204884)  # cnt v1; rbit v2; not v3; cls v4: all 16b
+        for at, word in enumerate(words):
+            cpu.memory.write(0x10000 + 8 * at, word.to_bytes(4, "little") + 0xD4000001.to_bytes(4, "little"))
+
+        def run(at: int) -> int:
+            for number in range(1, 5):
+                cpu.set_reg(f"v{number}", 0x0123456789ABCDEF_7F80_0055AAFF1337)
+            cpu.set_reg("pc", 0x10000 + 8 * at)
+            assert cpu.run() == EXIT_SYSCALL
+            return cpu.reg(f"v{at + 1}")
+
+        first = [run(at) for at in range(2)]
+        shutil.rmtree(store.folder)
+        run(3)
+        assert Path(store.folder).is_dir()
+        assert [run(at) for at in range(2)] == first
+        run(2)
+        assert [run(at) for at in range(2)] == first
+    finally:
+        cpu.close()
