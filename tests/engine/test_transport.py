@@ -6,6 +6,7 @@ import itertools
 import pickle
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from dbt.engine import transport
 from dbt.engine.transport import Channel, Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HEAD = transport._HEAD
 MARK = transport._MARK
@@ -52,8 +53,13 @@ def test_a_message_arrives_byte_by_byte(pair: tuple[Channel, socket.socket]) -> 
 def test_large_messages_go_both_ways(pair: tuple[Channel, socket.socket]) -> None:
     channel, theirs = pair
     other = Channel(theirs)
-    found = []
-    thread = threading.Thread(target=lambda: (found.append(other.receive()), other.send(found[0][::-1])))
+    found: list[bytes] = []
+
+    def turn() -> None:
+        found.append(other.receive())
+        other.send(found[0][::-1])
+
+    thread = threading.Thread(target=turn)
     thread.start()
     data = bytes(range(256)) * (LARGE // 256)
     channel.send(data)
@@ -108,7 +114,8 @@ def test_an_exception_in_the_middle_ends_the_channel() -> None:
     def interrupt(_silence: float) -> None:
         raise KeyboardInterrupt
 
-    for act in (lambda channel: channel.send(b"x" * LARGE), lambda channel: channel.receive()):
+    acts: list[Callable[[Channel], object]] = [lambda channel: channel.send(b"x" * LARGE), Channel.receive]
+    for act in acts:
         ours, theirs = socket.socketpair()
         with theirs:
             channel = Channel(ours, interrupt)
@@ -128,7 +135,7 @@ def test_silence_is_counted_from_the_last_byte(monkeypatch: pytest.MonkeyPatch) 
         theirs.sendall(data[len(seen) - 1 : len(seen)])
 
     monkeypatch.setattr(transport, "_SLICE", 0.001)
-    monkeypatch.setattr(transport.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     with theirs:
         channel = Channel(ours, idle)
         assert channel.receive() == "late"
