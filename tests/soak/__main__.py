@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from tests.differential.text import parse
@@ -32,11 +33,12 @@ def main() -> int:
     command.add_argument("--until", type=lambda text: int(text, 0), action="append", default=[], metavar="ADDRESS",
                          help="a stop address; may be given more than once")  # fmt: skip
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare()
     if arguments.kind == "replay":
         return replay(arguments.case, tuple(sorted(arguments.until)))
     options = Options(arguments.kind, arguments.seed, arguments.count, arguments.every, "")
-    report = Parent(options, arguments.jobs).run()
+    report = Parent(options, arguments.jobs, lambda text: print(text, flush=True)).run()
     print(report.summary(arguments.kind))
     return bool(report.wrong)
 
@@ -57,4 +59,7 @@ def replay(text: str, stops: tuple[int, ...]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

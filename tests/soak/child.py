@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import pages, programs
 from .machines import Mode
-from .shrink import shrink
+from .shrink import Subject, shrink
 from .trial import ROUNDS, Trial, program_engines
 
 if TYPE_CHECKING:
@@ -151,25 +151,37 @@ class Child:
             self.place.seed = seed
             differences = list(self.trial.differences(program.case, mode, engines, budget))
             for name, wrong in differences:
-                self._shrink(seed, program.case, mode, name, budget, wrong)
+                self._shrink(seed, Subject(program.case, mode.stops, budget), mode, name, wrong)
             if differences:
                 self.trial.load(cases, mode, wanted)
 
-    def _shrink(self, seed: int, case: Case, mode: Mode, engine: str, budget: int | None, wrong: list[str]) -> None:
+    def _shrink(self, seed: int, subject: Subject, mode: Mode, engine: str, wrong: list[str]) -> None:
         self.found += 1
         if self.found > MOST:
             return
-        trial = self.trial
-        note = "only with the others of its batch in memory"
+        note, small = "only with the others of its batch in memory", None
         for rounds, what in ((1, ""), (ROUNDS, "after going on")):
-            if trial.alone(case, mode, engine, budget, rounds):
-                case = shrink(case, lambda small: bool(trial.alone(small, mode, engine, budget, rounds)))  # noqa: B023
-                wrong, note = trial.alone(case, mode, engine, budget, rounds), what
-                break
-        self._say(seed, engine, mode, wrong, trial.line(case, budget), note)
 
-    def _say(self, seed: int, engine: str, mode: Mode, wrong: list[str], line: str, note: str = "") -> None:
-        self.report(seed=seed, engine=engine, mode=mode._asdict(), wrong=wrong, line=line, note=note)
+            def differs(smaller: Subject, rounds: int = rounds) -> bool:
+                return bool(self.alone(smaller, mode, engine, rounds))
+
+            if differs(subject):
+                small = shrink(subject, differs)
+                wrong, note = self.alone(small, mode, engine, rounds), what
+                break
+        self._say(seed, engine, mode, wrong, small, note)
+
+    def alone(self, subject: Subject, mode: Mode, engine: str, rounds: int = ROUNDS) -> list[str]:
+        """What differs on one engine."""
+        return self.trial.alone(subject.case, mode._replace(stops=subject.stops), engine, subject.budget, rounds)
+
+    def _say(self, seed: int, engine: str, mode: Mode, wrong: list[str], subject: Subject | None, note: str) -> None:
+        line, stops = "", list[int]()
+        if subject is not None:
+            line, stops = self.trial.line(subject.case, subject.budget), list(subject.stops)
+        how = mode._replace(stops=())._asdict()
+        batch = seed - seed % SLOTS[self.options.kind]
+        self.report(seed=seed, engine=engine, mode=how, wrong=wrong, line=line, stops=stops, note=note, batch=batch)
 
     # ---- in isolation
 
@@ -178,18 +190,18 @@ class Child:
         options = self.options
         mode = self.mode(options.start // SLOTS[options.kind])
         for seed, program, engines, budget in self.plan(range(options.start, options.start + 1), mode):
+            subject = Subject(program.case, mode.stops, budget)
             for engine in engines:
-                how = self.fate(program.case, mode, engine, budget)
+                how = self.fate(subject, mode, engine)
                 if how:
-                    small = shrink(program.case, lambda case: self.fate(case, mode, engine, budget) == how)  # noqa: B023
-                    line = self.trial.line(small, budget)
-                    self._say(seed, engine, mode, [how], line)
+                    small = shrink(subject, lambda s: self.fate(s, mode, engine) == how)  # noqa: B023
+                    self._say(seed, engine, mode, [how], small, "")
                     return
-        self._say(options.start, "", mode, ["not again when alone"], "")
+        self._say(options.start, "", mode, ["not again when alone"], None, "")
 
-    def fate(self, case: Case, mode: Mode, engine: str, budget: int | None) -> str:
+    def fate(self, subject: Subject, mode: Mode, engine: str) -> str:
         """What becomes of a process that tries a case on an engine; empty: nothing bad."""
-        return fate_of(lambda: bool(self.trial.alone(case, mode, engine, budget)))
+        return fate_of(lambda: bool(self.alone(subject, mode, engine)))
 
 
 def fate_of(attempt: Callable[[], bool], patience: float = HANG) -> str:

@@ -19,17 +19,17 @@ from dbt.engine import layout
 from dbt.engine.build import Progress
 from dbt.engine.cache import open_store
 from tests.conftest import ROOT
-from tests.differential.text import parse
 from tests.differential.variants import every_number
 
 from .child import PLACE, Options, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SILENCE: Final = 300.0  # seconds that a child may stay at one place: the compiler of regions alone may take 120
 LOST: Final = 5  # children that may be lost before it is given up
 LARGE: Final = ("baseline", "optimizer", "interpreter")  # which engine has a full address space, by process
+NOTHING: Final[dict[str, Any]] = {"mode": {}, "wrong": [], "line": "", "stops": [], "note": "", "batch": 0}
 ISOLATION: Final = 1800.0  # seconds for making a crash small
 
 
@@ -60,39 +60,42 @@ class Report:
             "  runs compared with the reference engine: " + ", ".join(f"{name} {n}" for name, n in runs.items()),
             "  they stopped for: " + ", ".join(f"{name.removeprefix('stop ')} {n}" for name, n in stops.items()),
         ]
-        return "\n".join([*lines, *(shown(record) for record in self.wrong)])
+        return "\n".join(lines)
+
+    def details(self) -> str:
+        """All that is wrong."""
+        return "\n".join(shown(record) for record in self.wrong)
 
 
 def shown(record: dict[str, Any]) -> str:
     """A difference for people, with the command that shows it again."""
     mode = ", ".join(f"{name} {value}" for name, value in record["mode"].items() if name != "stops")
-    stops = _near(record)
     note = f" ({record['note']})" if record["note"] else ""
+    stops = "".join(f" --until {address:#x}" for address in record["stops"])
     lines = [f"number {record['seed']} on {record['engine']}{note}; {mode}", *record["wrong"]]
-    return "\n    ".join([*lines, f"python -m tests.soak replay '{record['line']}'{stops}"])
-
-
-def _near(record: dict[str, Any]) -> str:
-    """The stop addresses of a record's batch that are among the words of its line, as options."""
-    if not record["line"]:
-        return ""
-    case = parse(record["line"]).case
-    inside = range(case.code_address, case.code_address + len(case.code) + 1)
-    return "".join(f" --until {address:#x}" for address in record["mode"].get("stops", ()) if address in inside)
+    if record["line"]:
+        lines.append(f"python -m tests.soak replay '{record['line']}'{stops}")
+    else:
+        count = record["seed"] - record["batch"] + 1
+        lines.append(f"python -m tests.soak programs|pages --seed {record['batch']} --count {count} --jobs 1")
+    return "\n    ".join(lines)
 
 
 class Parent:
-    """`count` numbers from `start` on, in `jobs` processes."""
+    """`count` numbers from `start` on, in `jobs` processes. `show` gets what is wrong when it is found."""
 
-    def __init__(self, options: Options, jobs: int) -> None:
+    def __init__(self, options: Options, jobs: int, show: Callable[[str], None] = lambda _text: None) -> None:
         self._options: Final = options
         self._jobs: Final = jobs
+        self._show: Final = show
+        self._children: Final[list[subprocess.Popen[bytes]]] = []
+        self._stopped = False
         self._lock: Final = threading.Lock()
         self._progress: Final = Progress(quiet=False)
         self.report: Final = Report()
 
     def run(self) -> Report:
-        """Try all of them."""
+        """Try all of them, or what there is time for until Ctrl-C or SIGTERM."""
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="dragoman-soak-") as folder:
             threads = [
@@ -101,11 +104,22 @@ class Parent:
             ]
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            try:
+                for thread in threads:
+                    thread.join()
+            except KeyboardInterrupt:
+                self._stop()
+                for thread in threads:
+                    thread.join()
         self._progress.clear()
         self.report.seconds = time.monotonic() - begin
         return self.report
+
+    def _stop(self) -> None:
+        self._stopped = True
+        with self._lock:
+            for child in self._children:
+                child.kill()
 
     def _parts(self) -> Iterator[Options]:
         options = self._options
@@ -121,7 +135,7 @@ class Parent:
         lost = 0
         while options.count > 0:
             how = self._child(options)
-            if not how:
+            if not how or self._stopped:
                 return
             seed, engine = Place(path).read()
             self._blame(replace(options, start=seed, count=1, isolate=True), engine, how)
@@ -134,7 +148,7 @@ class Parent:
 
     def _child(self, options: Options) -> str:
         """Run a child; how it was lost, if it was."""
-        with tempfile.TemporaryFile() as said, _start(options, said) as child:
+        with tempfile.TemporaryFile() as said, self._start(options, said) as child:
             late = threading.Event()
             watch = threading.Thread(target=_watch, args=(child, options.place, late), daemon=True)
             watch.start()
@@ -153,21 +167,29 @@ class Parent:
     def _blame(self, options: Options, engine: str, how: str) -> None:
         """A child was lost: have it made small what was to blame."""
         before = len(self.report.wrong)
-        with tempfile.TemporaryFile() as said, _start(options, said) as child:
+        with tempfile.TemporaryFile() as said, self._start(options, said) as child:
             assert child.stdout is not None
             timer = threading.Timer(ISOLATION, child.kill)
             timer.start()
             for line in child.stdout:
-                self._note(json.loads(line))
+                self._note(json.loads(line), show=False)
             timer.cancel()
         with self._lock:
             if len(self.report.wrong) == before:
-                record = {"seed": options.start, "engine": engine, "mode": {}, "wrong": [], "line": "", "note": ""}
-                self.report.wrong.append(record)
+                self.report.wrong.append({**NOTHING, "seed": options.start, "engine": engine})
             self.report.wrong[-1]["engine"] = self.report.wrong[-1]["engine"] or engine
-            self.report.wrong[-1]["wrong"].append(how)
+            self.report.wrong[-1]["wrong"] = [*self.report.wrong[-1]["wrong"], how]
+            self._show(shown(self.report.wrong[-1]))
 
-    def _note(self, record: dict[str, Any]) -> None:
+    def _start(self, options: Options, said: Any) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(command(options), cwd=ROOT, stdout=subprocess.PIPE, stderr=said)
+        with self._lock:
+            self._children.append(child)
+            if self._stopped:
+                child.kill()
+        return child
+
+    def _note(self, record: dict[str, Any], *, show: bool = True) -> None:
         with self._lock:
             report = self.report
             if "done" in record:
@@ -175,6 +197,9 @@ class Parent:
                 report.counts.update(record["counts"])
             else:
                 report.wrong.append(record)
+                if show:
+                    self._progress.clear()
+                    self._show(shown(record))
             found = f", {len(report.wrong)} found" if report.wrong else ""
             self._progress.update(report.done, self._options.count, f"{self._options.kind}{found}")
 
@@ -182,10 +207,6 @@ class Parent:
 def command(options: Options) -> list[str]:
     """What starts a child."""
     return [sys.executable, "-m", "tests.soak.child", options.text()]
-
-
-def _start(options: Options, said: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(options), cwd=ROOT, stdout=subprocess.PIPE, stderr=said)
 
 
 def _watch(child: subprocess.Popen[bytes], place: str, late: threading.Event) -> None:

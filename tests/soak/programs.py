@@ -161,16 +161,27 @@ class Writer:
         """One that computes."""
         random = self.random
         kind = random.random()
+        if random.random() < 0.08:
+            self.constant()
+            return
         forms = _forms()[0]["vector" if kind < self.vectors else "system" if kind > 0.98 else "integer"]
         for _ in range(TRIES):
             form = random.choice(forms)
             if self._try(form, form.value | random.getrandbits(32) & ~form.mask, self._kept):
                 return
 
+    def constant(self) -> None:
+        """A value that an optimizer knows."""
+        random = self.random
+        opcode = random.choice((0x92800000, 0xD2800000, 0x52800000))  # movn, movz, movz w
+        shift = random.choice((0, 0, 0, 1)) << 21
+        immediate = random.choice((0, 0, 1, 0xFF, 0x7FFF, 0x8000, 0xFFFF, random.getrandbits(16)))
+        self.put(opcode | shift | immediate << 5 | random.choice(self.free))
+
     def _point(self, register: int, *, aligned: bool) -> None:
         """Have a pointer (31: SP) point somewhere near the middle of scratch memory."""
         random = self.random
-        if random.random() < 0.02:
+        if random.random() < 0.03:
             self.put(0xD2A00000 | random.choice((0x20, 0x40)) << 5 | self.scratch)  # movz: unmapped, code
             self.put(0x91000000 | self.scratch << 5 | register)
             return
@@ -212,6 +223,8 @@ class Writer:
                 number = base
             elif name == "Rm":
                 number = self.index
+            elif name in ("Rt", "Rt2", "Rs") and width == 5 and random.random() < 0.06:
+                number = 31
             elif name in ("Rt", "Rt2", "Rs") and width == 5 and number in self.roles:
                 number = random.choice(self.free)
             elif name == "imm12" and random.random() < 0.95:

@@ -28,7 +28,7 @@ OPTIMIZER = {
 def test_all_engines_agree(kind: str, count: int) -> None:
     prepare()
     report = Parent(Options(kind, START, count, OPTIMIZER[kind], ""), os.cpu_count() or 1).run()
-    assert not report.wrong, report.summary(kind)
+    assert not report.wrong, report.details()
     assert report.done == count
     counts = report.counts
     assert counts["left out"] < 0.05 * count if kind == "programs" else counts["interpreter"] > 3 * count

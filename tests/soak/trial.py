@@ -119,7 +119,8 @@ class Trial:
     ) -> Iterator[tuple[str, list[str]]]:
         """(engine, what differs) for a case that was loaded. `budget`: of instructions, if `mode.counted`.
 
-        What stops for a system call, a stop address or its budget goes on, until it has stopped `rounds` times.
+        What stops for a system call, a stop address or its budget goes on, until it has stopped `rounds` times or is
+        outside of its own code.
         """
         if mode.writable:  # what the last one has changed is put right
             self.load([case], mode, engines)
@@ -148,7 +149,7 @@ class Trial:
                 if wrong:
                     left.remove(name)
                     yield name, wrong
-            if expected.stop not in GOES_ON or not left:
+            if expected.stop not in GOES_ON or not left or not 0 <= expected.pc - case.code_address < len(case.code):
                 return
 
     def _wrong(self, name: str, found: Result, expected: Result, mode: Mode) -> list[str]:
