@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dbt.machine.device import Device
 
 DEVICES = {
+    "cfi_flash": "CfiFlash",
+    "fw_cfg": "FwCfg",
+    "gicv2": "GICv2",
     "i8254": "I8254",
     "i8259": "I8259",
     "mc146818": "MC146818",

@@ -55,8 +55,11 @@ def fuzz(
     registers = [
         (number << 32 | offset, register.size)
         for number, (window, _) in enumerate(regions)
+        if window in device.LAYOUTS
         for offset, register in device.LAYOUTS[window].every()
     ]
+    if not registers:  # a device of commands
+        registers = [(4 * random.randrange(regions[0][1].size // 4), 4) for _ in range(64)]
     requesters = [Attributes(cpu=cpu) for cpu in range(cpus)]
     refused = 0
     for _ in range(operations):
