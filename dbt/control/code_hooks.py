@@ -1,4 +1,4 @@
-"""Hooks on blocks, instructions and accesses to memory: one plugin (dbt/instrument.py) that calls Python for all.
+"""Hooks on blocks, instructions and accesses to memory: one plugin (dbt/instrument) that calls Python for all.
 
 Code outside of the hooks' ranges is translated as if they were not there; an access to memory is compared with the
 range in native code, and Python is called for those inside only. One insertion for each instruction serves all hooks,

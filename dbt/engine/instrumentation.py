@@ -1,4 +1,4 @@
-"""The engines' side of instrumentation (dbt/instrument.py): asks the plugins, has their code compiled, serves events.
+"""The engines' side of instrumentation (dbt/instrument): asks the plugins, has their code compiled, serves events.
 
 The native runtime leaves with EXIT_INSTRUMENT for a block whose insertions it does not know; `insert` fills
 Ctx.insertions in. Each insertion is a stencil, made from the template of a snippet: numbers are holes, so the same
