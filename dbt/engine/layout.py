@@ -261,7 +261,7 @@ SUPER_MAGIC = 0x3152555045474144  # 'DAGEPUR1', little-endian
 
 @struct
 class Insertion(Struct):
-    """Code of a tool's that runs before an instruction of a block: see engine/instrumentation.py."""
+    """Code of a tool's that runs before an instruction of a block: see engine/inserted.py."""
 
     index: u32  # of the record
     stencil: u32  # offset from Ctx.pack

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 U64 = ctypes.c_uint64
 PACK_RESERVE = 64 << 20  # host bytes kept free in front of an arena for the stencil pack
-SNIPPET_ROOM = 4 << 20  # the last of them, for the stencils of tools: engine/instrumentation.py
+SNIPPET_ROOM = 4 << 20  # the last of them, for the stencils of tools: engine/inserted.py
 SUPER_ROOM = 16 << 20  # in front of those, for superinstructions: engine/joiner.py
 
 

@@ -309,10 +309,10 @@ def compile_batch(guest_name: str, kind: str, batch: list[int]) -> dict[int, Ste
 
 
 def build_snippets(server: Server, kind: str, text: str) -> None:
-    """Compile templates: code that tools insert (engine/instrumentation.py). `kind` as in build_pack."""
+    """Compile templates: code that tools insert (engine/inserted.py). `kind` as in build_pack."""
     from dbt.backends.llvm.snippets import compile_snippets
 
-    from .instrumentation import file_bytes, file_name
+    from .inserted import file_bytes, file_name
 
     server.progress(0, 1, "compiling instrumentation")
     child = Child(lambda: compile_snippets(text, handlers=kind == "handlers"))
