@@ -32,7 +32,7 @@ def test_run_program() -> None:
 
 def test_count_blocks() -> None:
     lines = run("count_blocks.py").splitlines()
-    assert lines[1:3] == ["Exited(status=0)", "46,751,385 instructions"]
+    assert lines[1:3] == ["Exited(status=0)", "46,151,396 instructions"]
     assert lines[3].startswith("0x400140 was entered 3,148,0")
 
 

@@ -137,6 +137,21 @@ def test_steps_of_the_interpreter(looping: Path) -> None:
     assert any("; imm" in line for line in store.lines)
     assert re.match(r"\(step \+64: .*imm 0x1, target 0x401014, pc 0x401018\)", subtraction.lines[0])
     assert branch.size == 0  # fused
+    joined = found.columns[1]
+    assert joined.cells[0].lines == ["(alone)"] or "steps as one" in joined.cells[0].lines[0]
+
+
+def test_superinstructions_of_the_interpreter() -> None:
+    process = loaded(HASH, "interpreter")
+    found = explain_block(process, HOT, ["interpreter"])
+    process.cpu.close()
+    steps, joined = found.columns
+    first = joined.cells[0]
+    assert first.lines[0] == "(7 steps as one)"
+    assert [cell.lines for cell in joined.cells[1:]] == [["(the next part)"]] * 6
+    assert first.size == joined.size > 0
+    assert sum(line.endswith("; x2") for line in first.lines) == 2  # read and written once each
+    assert steps.size == 7 * Step.size
 
 
 def test_what_is_inside_a_region(looping: Path) -> None:

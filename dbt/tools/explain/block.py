@@ -23,7 +23,7 @@ from dbt.ir.text import format_op
 from dbt.tools.assembly import disassemble
 from dbt.tools.symbols import Names
 
-from .engines import COLUMNS, tokens
+from .engines import COLUMNS, superinstructions, tokens
 from .model import FUSED, Explanation, Item
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class Context:
         """Where the code of each instruction begins, in bytes from the start of the block's."""
         ctx, block = self.engine.ctx, self.block
         return list((ctypes.c_uint16 * int(block.n)).from_address(int(ctx.offsets) + 2 * int(block.first)))
+
+    def translate(self) -> bool:
+        """Translate the block; False if that is not possible, for the reason in Env.exit."""
+        return _is_translated(self, self.pc)
 
     def template(self, item: Item, following: Item | None) -> Template:
         """The IR of an instruction (or a fused pair) after the passes."""
@@ -121,8 +125,10 @@ def explain_block(process: Process, pc: int, engines: Sequence[str]) -> Explanat
         template = context.template(item, following)
         optimised.append([FUSED] if item.second else _item_operations(context, item, template, following))
     columns = [COLUMNS[name](context) for name in engines]
-    name = name_of(process, pc)
-    return Explanation(process.exe, name, pc, context.items, ir, optimised, columns, _stages(context, size))
+    stages = _stages(context, size)
+    if "interpreter" in engines:
+        columns.append(superinstructions(context))  # the block is another one then
+    return Explanation(process.exe, name_of(process, pc), pc, context.items, ir, optimised, columns, stages)
 
 
 def name_of(process: Process, pc: int) -> str:
@@ -140,7 +146,7 @@ def no_code(pc: int, what: str) -> UsageError:
 
 def _translate(context: Context) -> tuple[int, int]:
     """Translate the block; how many instructions and bytes it has. Raises UsageError where there is no code."""
-    if not _is_translated(context, context.pc):
+    if not context.translate():
         reason = int(context.process.cpu.env.exit)
         what = "no instruction" if reason == EXIT_UNDEFINED else f"nothing to show ({EXIT_NAMES[reason]})"
         raise no_code(context.pc, what)

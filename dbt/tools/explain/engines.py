@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from dbt.engine.layout import (
     CONDITIONS,
     FUSED_VARIANTS,
+    MODE_HOT,
     N_SPECIAL,
+    PART_KEY,
     SPECIAL_COUNT,
     SPECIAL_JUMP,
     SPECIAL_POLL,
@@ -22,6 +24,8 @@ from dbt.engine.layout import (
     Record,
     StencilHead,
     Step,
+    SuperEntry,
+    SuperHead,
 )
 from dbt.ir.values import Place
 from dbt.tools.assembly import disassemble
@@ -31,6 +35,7 @@ from .model import Cell, Column
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from dbt.engine.interpreter import Interpreter
     from dbt.ir.values import Template
     from dbt.tools.assembly import Line
 
@@ -120,6 +125,41 @@ def interpreter(context: Context) -> Column:
     return Column("interpreter: steps, handlers in x86-64", cells, int(block.size), note)
 
 
+def superinstructions(context: Context) -> Column:
+    """The interpreter's code for steps that run as one where the block is hot; compiled now, if it is not yet."""
+    from dbt.engine.joiner import Joiner
+
+    engine = cast("Interpreter", context.engine)
+    joiner = engine.joiner = Joiner(engine)
+    engine.ctx.mode = int(engine.ctx.mode) | MODE_HOT  # blocks count their entries where something is missing
+    engine.flush()
+    for _ in range(2):  # the first time the file is loaded, if there is one
+        context.translate()
+        joiner.hot(context.pc)
+    joiner.finish()
+    engine.flush()
+    context.translate()
+    block, offsets = context.block, context.offsets()
+    known = _superinstructions(context)
+    cells: list[Cell] = []
+    part_of, size = 0, 0  # instructions that are parts of the last one still; bytes of all
+    for item, start in zip(context.items, offsets, strict=True):
+        step = Step.at(int(block.code) + start)
+        found = known.get(int(step.handler)) if not item.second else None
+        if found is not None:
+            part_of, count = found
+            host = disassemble("x86_64", ctypes.string_at(int(step.handler), count), int(step.handler))
+            lines = annotated(host, {_ENV: context.place, _STEP: _step_field})
+            cells.append(Cell([f"({part_of} steps as one)", *lines], count))
+            size += count
+        else:
+            alone = "(the next part)" if part_of > 0 or item.second else "(alone)"
+            cells.append(Cell([alone]))
+        part_of -= not item.fused
+    note = "a hot block runs these in the place of their first step's handler; they have the operands inside"
+    return Column("interpreter: superinstructions", cells, size, note)
+
+
 COLUMNS: dict[str, Callable[[Context], Column]] = {
     "reference": reference, "interpreter": interpreter, "baseline": baseline,
 }  # fmt: skip
@@ -142,6 +182,22 @@ def _handlers(context: Context) -> dict[int, tuple[str, int]]:
                 stencil = StencilHead.at(at)
                 name = _SPECIALS.get(number, "") if kind else ""
                 found[at + int(stencil.code)] = (name, int(stencil.code_size))
+    return found
+
+
+def _superinstructions(context: Context) -> dict[int, tuple[int, int]]:
+    """(steps, bytes of code) of each superinstruction that is loaded, by its host address."""
+    supers = int(context.engine.ctx.supers)
+    found = {}
+    if supers:
+        head = SuperHead.at(supers)
+        at = supers + int(head.entries)
+        for _ in range(int(head.n_entries)):
+            entry = SuperEntry.at(at)
+            if entry.head:
+                code = StencilHead.at(supers + int(entry.head))
+                found[supers + int(entry.head) + int(code.code)] = (int(entry.n), int(code.code_size))
+            at += SuperEntry.size + int(entry.n) * PART_KEY
     return found
 
 
