@@ -65,6 +65,12 @@ def _convert(setting: Setting, tool: str, folder: Path) -> Iterator[Figure]:
         compared: Command = [tool, "compare", "-q", "-f", made, "-F", made, folder / "ours", folder / "theirs"]
         check(compared, setting.environ)
         yield Figure(name, "s", *times, goal=0.7, kind="storage")
+    for name, more in (("convert over an image, kept until then", []), ("convert --overwrite", ["--overwrite"])):
+        commands: list[Command] = []
+        for tool_, extra, target in (([setting.dragoman, "img"], more, "ours"), ([tool], [], "theirs")):
+            commands.append([*tool_, "convert", "-q", *extra, "-f", "raw", "-O", "qcow2", full, folder / target])
+            check(commands[-1], setting.environ)
+        yield Figure(name, "s", *pairs(commands[0], commands[1], setting.environ, setting.rounds), kind="storage")
 
 
 def _afresh(target: Path, command: Command) -> Command:

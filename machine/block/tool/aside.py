@@ -37,8 +37,8 @@ def orderly() -> Iterator[None]:
 
 
 @contextmanager
-def aside(image: str, driver: str) -> Iterator[Spec]:
-    """The Spec of where to write what is to become `image` of format `driver`."""
+def aside(image: str, driver: str, *, overwrite: bool = False) -> Iterator[Spec]:
+    """The Spec of where to write what is to become `image` of format `driver`: beside it, or there (`overwrite`)."""
     spec = parse_spec(image, driver)
     file = spec.children.get("file")
     name = os.path.realpath(str(file.options["filename"])) if file is not None and file.driver == "file" else ""
@@ -50,6 +50,18 @@ def aside(image: str, driver: str) -> Iterator[Spec]:
             raise
         return
     assert file is not None
+    if overwrite:
+        before = _state(name)
+        try:
+            yield spec
+        except BaseException:
+            begun = _state(name) != before
+            if begun:
+                os.unlink(name)
+            what = "is removed: it was unfinished" if begun else "is as it was"
+            sys.stderr.write(f"dragoman: {image} {what}\n")
+            raise
+        return
     old = None
     if os.path.exists(name):  # nobody else uses it: it is locked from now on; whether it is on the disk is all the same
         old = open_node(Spec("file", {**file.options, "no-flush": True}), writable=True)
@@ -74,3 +86,11 @@ def aside(image: str, driver: str) -> Iterator[Spec]:
             os.unlink(beside)
         if old is not None:
             old.close()
+
+
+def _state(name: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

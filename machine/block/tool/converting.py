@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.block.errors import BadOption
+from dbt.machine.block.errors import BadOption, ImageUnsupported
 from dbt.machine.block.graph import create_image
-from dbt.machine.block.registry import is_format, protocol_class
+from dbt.machine.block.options import check_options
+from dbt.machine.block.registry import format_class, is_format, protocol_class
 from dbt.machine.block.request import MAY_UNMAP
 from dbt.machine.block.tool import images
 from dbt.machine.block.tool.aside import aside, orderly
@@ -40,7 +42,9 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace, source: Format, made: dict[str, Any]) -> None:
-    with aside(options.target, options.output_format) as spec:
+    with aside(options.target, options.output_format, overwrite=options.overwrite) as spec:
+        if options.overwrite:
+            _foresee(spec.driver, source.size, made)
         file = spec.children["file"]
         assert file is not None
         if "no-flush" in file.options and not options.sync:
@@ -48,6 +52,15 @@ def _new(options: argparse.Namespace, source: Format, made: dict[str, Any]) -> N
         create_image(spec, spec.driver, source.size, made)
         target = images.open_format(spec, writable=True, allow_backing=True, alone=not options.backing)
         _into(options, source, target, own=bool(options.backing), empty=reads_zero(spec))
+
+
+def _foresee(driver: str, size: int, made: dict[str, Any]) -> None:
+    """Say what is wrong with the options before anything is gone."""
+    form = format_class(driver)
+    known = {option.name.replace("-", "_") for option in form.CREATE_OPTIONS}
+    given = {name: value for name, value in made.items() if name in known}
+    with suppress(ImageUnsupported):  # there is no telling
+        form.measure(size, check_options(form.CREATE_OPTIONS, given, driver), ())
 
 
 def _backing(options: argparse.Namespace, source: Format) -> dict[str, str]:

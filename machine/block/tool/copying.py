@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,12 @@ Range = tuple[int, int]
 
 def threads_for(*nodes: Node) -> int:
     """How many ranges to have in flight: as many as wait for servers; of files here as many as processors copy."""
-    return THREADS if any(_is_remote(node) for node in nodes) else min(THREADS, len(os.sched_getaffinity(0)))
+    return THREADS if any(is_remote(node) for node in nodes) else min(THREADS, len(os.sched_getaffinity(0)))
 
 
-def _is_remote(node: Node) -> bool:
-    return getattr(node, "remote", False) or any(_is_remote(child) for child in node.children.values())
+def is_remote(node: Node) -> bool:
+    """Whether a protocol below it waits for other machines."""
+    return getattr(node, "remote", False) or any(is_remote(child) for child in node.children.values())
 
 
 @lru_cache(maxsize=8)
@@ -152,6 +154,8 @@ class Copy:
         self.threads = threads or threads_for(source.node, target.node)
         self.chunk = max(CHUNK, granule)
         self._flags = COMPRESSED if compressed else 0
+        # The kernel lets one in at a time to write to a file; who waits for it there burns the other processor.
+        self._turn = nullcontext() if compressed or is_remote(target.node) else threading.Lock()
 
     def run(self, ranges: Iterable[Range], progress: Progress) -> None:
         """Copy the ranges of the source."""
@@ -169,7 +173,9 @@ class Copy:
         for low, high, data in runs(buffer, length, self.granule):
             at = start + low + self.shift
             if data:
-                self.target.run(Request(WRITE, at, [view[low:high]], length=high - low, flags=self._flags))
+                request = Request(WRITE, at, [view[low:high]], length=high - low, flags=self._flags)
+                with self._turn:
+                    self.target.run(request)
             elif not self.empty:
                 self.target.write_zeroes(at, high - low, MAY_UNMAP)
 

@@ -102,6 +102,8 @@ def build() -> Parser:
     convert = command("convert", "converting:convert", "write the content into a new image", epilog=CONVERT)
     convert.add_argument("-c", "--compress", action="store_true", help="compressed clusters, where the format has them")
     convert.add_argument("-n", "--existing", action="store_true", help="the target exists: write into it")
+    convert.add_argument("--overwrite", action="store_true",
+                         help="empty what is there first: quicker, and Ctrl-C leaves neither")  # fmt: skip
     convert.add_argument("-B", "--backing", metavar="NAME", help="backing file that source and target share")
     convert.add_argument("--sync", action="store_true", help="on stable storage when it is done")
     convert.add_argument("source", metavar="SOURCE")

@@ -150,6 +150,31 @@ def test_convert(folder: Path, made: str, how: str) -> None:
             (folder / name).unlink()
 
 
+@pytest.mark.parametrize("how", [INTERRUPTED, FULL])
+def test_convert_that_overwrites(folder: Path, how: str) -> None:
+    (folder / "s.raw").write_bytes(b"x" * MIB)
+
+    def prepare() -> None:
+        (folder / "t").write_bytes(b"what was there before")
+
+    words = ["convert", "-q", "--overwrite", "-f", "raw", "-O", "qcow2", "s.raw", "t"]
+    for at in points(words, prepare):
+        prepare()
+        status, _ = child(words, at, how)
+        if expect(status, how):
+            assert content("t", "qcow2") == b"x" * MIB
+        else:
+            assert {path.name for path in folder.iterdir()} == {"s.raw"} or content(
+                "t", "raw"
+            ) == b"what was there before"
+    prepare()
+    for wrong in (["-o", "nonsense=1"], ["-o", "cluster_size=1000"]):
+        assert main([*words[:-2], *wrong, "s.raw", "t"]) != 0
+        assert (folder / "t").read_bytes() == b"what was there before"
+    assert main([*words[:-2], "s.raw", "s.raw"]) != 0  # it is in use
+    assert (folder / "s.raw").read_bytes() == b"x" * MIB
+
+
 @ALL
 @pytest.mark.parametrize("below", ["qcow2", "qed", "vhdx", "vdi", "vpc", "vmdk"])
 def test_commit(how: str, below: str) -> None:
