@@ -1,6 +1,6 @@
 """The command line, all but the warm path of `run` (dbt/run.py): `features`, `cache`, `demo`, --version and --help.
 
-`img` and `nbd` have a parser of their own, in machine/block/tool/.
+`machine` is in machine/command.py; `img` and `nbd` have a parser of their own, in machine/block/tool/.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of everything but `run`, which is listed for its help only."""
+    from dbt.machine.command import add_parser as add_machine_parser
+
     parser = argparse.ArgumentParser(
         prog="dragoman",
         description="Run programs of another processor: a dynamic binary translator.",
@@ -58,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     build.add_argument("--interpreter", action="store_true", help="the handlers of the interpreter as well")
 
     add_parsers(commands)
+    add_machine_parser(commands)
     demo = commands.add_parser("demo", help="run the guests that come with Dragoman on every engine")
     demo.add_argument("--engine", action="append", metavar="ENGINE", help="only this engine; may be repeated")
     return parser
@@ -106,6 +109,10 @@ def _command(options: argparse.Namespace, origin: Origin) -> int:
         if options.action == "build":
             return cache_command.build(sys.stdout, interpreter=options.interpreter)
         return int(getattr(cache_command, options.action)(sys.stdout))
+    if options.command == "machine":
+        from dbt.machine.command import run
+
+        return run(options, sys.stdout)
     if options.command != "demo":
         from dbt.tools import commands
 

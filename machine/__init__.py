@@ -1,5 +1,5 @@
 """Machines: what is around a processor.
 
 `memory` is the memory map; `machine`, `device`, `registers`, `lines`, `clock`, `chardev` and `log` are what devices are
-made of; `devices` has them, one a file; `block` is disks.
+made of; `devices` has them, `boards` puts them together, one a file each; `block` is disks.
 """

@@ -23,6 +23,7 @@ class Device:
     """The base of all devices. `VERSION` is that of what `save` returns."""
 
     VERSION: ClassVar[int] = 1
+    KEPT: ClassVar[frozenset[str]] = frozenset()  # registers and states that a reset leaves alone
     WINDOWS: ClassVar[dict[str, Window]] = {}
     LAYOUTS: ClassVar[dict[str, Layout]] = {}
     REGISTERS: ClassVar[dict[str, Register]] = {}
@@ -47,10 +48,10 @@ class Device:
         self.clock = machine.clock
         self.attributes: Attributes = CPU0
         self.banks = {window: Bank(self, layout) for window, layout in self.LAYOUTS.items()}
+        placed = {window: bank for window, bank in self.banks.items() if bank.window.placed}
         self.regions = {
-            window: MMIO(name if len(self.banks) == 1 else f"{name}.{window}", bank.window.size, bank, bank.sizes)
-            for window, bank in self.banks.items()
-            if bank.window.placed
+            window: MMIO(name if len(placed) == 1 else f"{name}.{window}", bank.window.size, bank, bank.sizes)
+            for window, bank in placed.items()
         }
         self._initial()
         machine.add(self)
@@ -82,8 +83,10 @@ class Device:
                 values[name] = [state.reset] * state.count if state.count else state.reset
 
     def reset(self) -> None:
-        """As after power-on."""
+        """What the reset input does: all registers and states but those of KEPT are as after power-on."""
+        kept = {name: self.__dict__[name] for name in self.KEPT}
         self._initial()
+        self.__dict__.update(kept)
         self.on_reset()
 
     def save(self) -> Saved:

@@ -50,6 +50,7 @@ def date_of(days: int) -> tuple[int, int, int]:
 class MC146818(Device):
     """Motorola MC146818 real-time clock and RAM, behind the PC's index and data ports."""
 
+    KEPT = frozenset({"TIME", "A", "B", "RAM", "base", "base_at", "looked"})  # by the battery
     WINDOW = Window(2, BYTE, hole=0xFF)
     CMOS = Window(128, BYTE, placed=False)
     INDEX = Register(0, WO, "which byte the data port is; bit 7 masks NMIs elsewhere", size=1, mask=0x7F, clear=0x80)
@@ -73,22 +74,19 @@ class MC146818(Device):
         super().__init__(name, machine)
         self.irq = irq or Line(f"{name}.irq")
         self.event = self.clock.timer(self._update)
-        self._start()
-
-    def _start(self) -> None:
-        """The machine's time."""
         self.base = self.machine.wall & (1 << 64) - 1
         self.base_at = self.looked = self.clock.now
         self._show()
 
     def on_reset(self) -> None:
-        """As after a change of the battery: the host knows the time."""
-        self._start()
+        """Interrupts are off; the time goes on."""
+        self.B &= ~(PIE | AIE | UIE)
+        self.looked = self.clock.now
         self._update()
 
     def on_restore(self) -> None:
-        """Flags and the line follow from the state."""
-        self._update()
+        """The line and the timer follow from the state."""
+        self._settle()
 
     # Time
 
@@ -191,9 +189,12 @@ class MC146818(Device):
         return flags
 
     def _update(self) -> None:
-        """The line, and when it may next change."""
+        """Flags, the line, and when it may next change."""
         self.C = self._flags()
         self.looked = self.clock.now
+        self._settle()
+
+    def _settle(self) -> None:
         active = self.C & self.B & (PF | AF | UF)
         self.C |= IRQF if active else 0
         self.irq.set(bool(active))

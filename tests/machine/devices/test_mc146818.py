@@ -166,6 +166,17 @@ def test_an_alarm_that_never_comes_and_a_restored_clock() -> None:
     assert copy.irq.level
 
 
+def test_a_reset_leaves_the_time_and_the_kept_bytes() -> None:
+    machine, rtc = build()
+    for index, value in ((0x40, 0x5A), (B, 0x72), (4, 0x05)):
+        put(machine, index, value)
+    machine.advance(3 * SECOND)
+    assert up(rtc)
+    machine.reset()
+    assert not up(rtc)
+    assert [get(machine, index) for index in (0, 4, B, 0x40)] == [0x02, 0x06, 0x02, 0x5A]
+
+
 def test_random_traffic() -> None:
     def also(device: Device, random: Random) -> None:
         assert isinstance(device, MC146818)

@@ -1,0 +1,29 @@
+"""Boards, one a file: lists of placed devices. `BOARDS` names the files, `load` finds the board in one.
+
+machine = load("virt").build(Options(ram=1 << 30, consoles=(MemoryChar(),)))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dbt.machine.boards.board import Board, Options, Placed
+
+from dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+BOARDS = ("isapc", "virt")
+
+__all__ = ["BOARDS", "Board", "Options", "Placed", "load"]
+
+
+def load(name: str) -> Board:
+    """The board of that name."""
+    if name not in BOARDS:
+        raise UsageError(f"there is no board {name!r}", f"boards: {', '.join(BOARDS)}")
+    module: Any = import_module(f"dbt.machine.boards.{name}")
+    board: Board = module.BOARD()
+    return board

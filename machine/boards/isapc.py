@@ -1,0 +1,70 @@
+"""`isapc`: a PC without PCI, as QEMU's board of that name: two serial ports, timer, clock, interrupt controllers.
+
+Not there yet: keyboard, display, DMA controller, disks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbt.machine.boards.board import MIB, Board, Inputs, Options, Placed
+from dbt.machine.devices.i8259 import PicPair
+from dbt.machine.devices.mc146818 import MC146818
+from dbt.machine.machine import PORTS, Machine
+from dbt.machine.memory import RAM, ROM, Alias, Unassigned
+
+if TYPE_CHECKING:
+    from dbt.machine.chardev import CharBackend
+    from dbt.machine.device import Device
+
+BIOS, LOW, HIGH = 128 << 10, 640 << 10, 1 << 20
+BIOS_END = 1 << 32
+
+
+class IsaPc(Board):
+    """A PC with nothing but an ISA bus."""
+
+    NAME = "isapc"
+    ABOUT = "a PC without PCI: 8259 pair, 8254, MC146818, two 16550, fw_cfg, room for a BIOS"
+    RAM = (MIB, 3584 * MIB)
+    UNASSIGNED = Unassigned.ONES
+    DEVICES = (
+        Placed("pit", "i8254", {"WINDOW": 0x40, "PORTB": 0x61}, irq=0, space=PORTS),
+        Placed("rtc", "mc146818", {"": 0x70}, irq=8, space=PORTS),
+        Placed("com1", "ns16550", {"": 0x3F8}, irq=4, space=PORTS, console=True),
+        Placed("com2", "ns16550", {"": 0x2F8}, irq=3, space=PORTS, console=True),
+        Placed("fw_cfg", "fw_cfg", {"IO": 0x510, "IO_DMA": 0x514}, space=PORTS),
+    )
+
+    def controller(self, machine: Machine, options: Options) -> Inputs:
+        """The sixteen inputs of the pair."""
+        del options
+        pair = PicPair(machine)
+        for number, (chip, at) in enumerate(((pair.master, 0x20), (pair.slave, 0xA0))):
+            machine.place(chip, at, PORTS, "WINDOW")
+            machine.place(chip, 0x4D0 + number, PORTS, "ELCR_WINDOW")
+        return pair.inputs.__getitem__
+
+    def memory(self, machine: Machine, options: Options) -> None:
+        """RAM around the hole from 640 KiB to 1 MiB, and the BIOS at the end of 4 GiB and of 1 MiB."""
+        ram, bios = RAM("ram", options.ram), ROM("bios", BIOS)
+        machine.place(Alias("ram-low", ram, 0, LOW), 0)
+        if options.ram > HIGH:
+            machine.place(Alias("ram-high", ram, HIGH), HIGH)
+        machine.place(bios, BIOS_END - BIOS)
+        machine.place(Alias("bios-low", bios), HIGH - BIOS)
+
+    @staticmethod
+    def put(machine: Machine, placed: Placed, inputs: Inputs, consoles: list[CharBackend]) -> Device:
+        """The clock also keeps how much memory there is, in KiB, where a BIOS looks for it."""
+        device = Board.put(machine, placed, inputs, consoles)
+        if isinstance(device, MC146818):
+            high = next((region for region in machine.system.below() if region.name == "ram-high"), None)
+            above = high.size >> 10 if high else 0
+            for offset, kibibytes in ((0x15, LOW >> 10), (0x17, min(above, 0xFFFF)), (0x30, min(above, 0xFFFF))):
+                device.store(offset, kibibytes & 0xFF)
+                device.store(offset + 1, kibibytes >> 8)
+        return device
+
+
+BOARD = IsaPc

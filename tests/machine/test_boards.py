@@ -1,0 +1,171 @@
+"""Boards: the same map as QEMU's for what exists, all drivers on one board, the command."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from dbt.machine.boards import BOARDS, Options, load
+from dbt.machine.chardev import MemoryChar
+from dbt.machine.memory import DirtyTracker
+
+from dbt.errors import UsageError
+from tests.machine.devices import test_cfi_flash, test_gicv2, test_i8254, test_ns16550, test_pl011, test_pl031
+from tests.machine.qtest import ARM, Bus, Ours, agree, qemu
+
+if TYPE_CHECKING:
+    from dbt.machine.machine import Machine
+
+    from tests.conftest import Command
+
+MIB = 1 << 20
+EPOCH = 1_577_836_800
+# Our names of what is on the board, and QEMU's of the same.
+VIRT = {
+    "flash0": "virt.flash0", "flash1": "virt.flash1", "gic.GICD": "gic_dist", "gic.GICC": "gic_cpu", "uart": "pl011",
+    "rtc": "pl031", "gpio": "pl061", "ram": "mach-virt.ram",
+}  # fmt: skip
+ISAPC = {
+    "pic0.WINDOW": "pic", "pic0.ELCR_WINDOW": "elcr", "pit.WINDOW": "pit", "pit.PORTB": "pcspk", "rtc": "rtc-index",
+    "com1": "serial", "fw_cfg.IO": "fwcfg", "fw_cfg.IO_DMA": "fwcfg.dma", "bios": "pc.bios", "ram": "pc.ram",
+}  # fmt: skip
+
+
+def build(name: str, ram: int = 128 * MIB) -> Machine:
+    return load(name).build(Options(ram=ram, epoch=EPOCH, consoles=(MemoryChar(),)))
+
+
+def theirs(command: tuple[str, ...]) -> set[tuple[str, int, int]]:
+    """(name, first, last) of all flat ranges, by QEMU's monitor."""
+    words = [*command, "-display", "none", "-S", "-monitor", "stdio"]
+    done = subprocess.run(words, input="info mtree -f\nquit\n", capture_output=True, text=True, check=True, timeout=60)
+    found = re.findall(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio .*?\): ([\w.-]+)", done.stdout, re.MULTILINE)
+    return {(name, int(first, 16), int(last, 16)) for first, last, name in found}
+
+
+@pytest.mark.needs("qemu-system-aarch64")
+def test_virt_has_qemus_addresses() -> None:
+    ranges = theirs((*ARM, "-nodefaults", "-m", "128", "-serial", "null"))
+    names = 0
+    for section in build("virt").memory.view.sections:
+        if section.region.name in VIRT:
+            assert (VIRT[section.region.name], section.start, section.end - 1) in ranges
+            names += 1
+    assert names == len(VIRT)
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_isapc_has_qemus_addresses() -> None:
+    command = ("qemu-system-x86_64", "-machine", "isapc", "-cpu", "486", "-nodefaults", "-m", "64")
+    ranges = theirs((*command, "-serial", "null", "-serial", "null"))
+    machine = build("isapc", 64 * MIB)
+    names = set()
+    for section in (*machine.memory.view.sections, *machine.ports.view.sections):
+        if section.region.name in ISAPC and section.start:
+            name = ISAPC[section.region.name]
+            assert any(n == name and first == section.start for n, first, _ in ranges), (name, section)
+            names.add(name)
+    assert len(names) == len(set(ISAPC.values()))
+    assert ("pc.ram", 0, 0xBFFFF) in ranges  # without a display there is no hole for it
+    assert machine.memory.view.sections[0].end == 0xA0000
+
+
+@pytest.mark.needs("qemu-system-aarch64")
+def test_all_drivers_agree_on_one_virt() -> None:
+    def script(bus: Bus) -> None:
+        test_pl011.script(bus)
+        test_pl031.script(bus)
+        test_cfi_flash.script(bus)
+        bus.write(0x0900_0038, 0)
+        test_gicv2.play(7, 60, bus)
+
+    with qemu(*ARM, "-nodefaults", "-serial", "null", "-rtc", "base=2020-01-01T00:00:00,clock=vm") as other:
+        assert agree(script, build("virt"), other) > 1500
+
+
+def test_a_driver_on_isapc_gets_ticks_and_characters() -> None:
+    console = MemoryChar()
+    machine = load("isapc").build(Options(ram=16 * MIB, consoles=(console,)))
+    test_ns16550.script(Ours(machine))
+    assert console.take() == b"abc"
+    bus = machine.ports
+    for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE)):
+        bus.write(port, 1, value)
+    test_i8254.start(machine, 0, 2, 11932)
+    ticks = 0
+    for _ in range(100):
+        machine.advance(10_000_000)
+        bus.write(0x20, 1, 0x0C)
+        if bus.read(0x20, 1) == 0x80:
+            ticks += 1
+            bus.write(0x20, 1, 0x20)
+    assert 98 <= ticks <= 100
+    sizes = []
+    for index in (0x15, 0x17, 0x30):
+        parts = []
+        for at in (index, index + 1):
+            bus.write(0x70, 1, at)
+            parts.append(bus.read(0x71, 1))
+        sizes.append(parts[0] | parts[1] << 8)
+    assert sizes == [640, 15 * 1024, 15 * 1024]
+
+
+def test_the_parts_of_isapcs_memory_are_one() -> None:
+    machine = build("isapc", 2 * MIB)
+    section = machine.memory.view.find(0x10_0000)
+    assert section is not None
+    assert section.memory is not None
+    tracker = DirtyTracker(section.memory)
+    machine.memory.write(0x9FFFF, 1, 1)
+    machine.memory.write(0x10_0000, 1, 2)
+    machine.memory.write(0xF_0000, 1, 3)  # ROM
+    assert tracker.collect() == [(0x9F000, 4096), (0x10_0000, 4096)]
+    assert machine.memory.read(0xA_0000, 4) == 0xFFFF_FFFF
+    assert build("isapc", MIB).memory.read(0x10_0000, 1) == 0xFF
+
+
+def test_saved_boards_come_back() -> None:
+    for name in BOARDS:
+        machine = build(name)
+        machine.advance(123_456_789)
+        saved = json.loads(json.dumps(machine.save()))
+        other = build(name)
+        other.clock.advance(machine.clock.now)
+        other.restore(saved)
+        assert other.save() == saved
+
+
+def test_boards_have_limits() -> None:
+    for name in BOARDS:
+        board = load(name)
+        for options in (Options(cpus=0), Options(cpus=9), Options(ram=0), Options(ram=1 << 50), Options(ram=MIB + 1)):
+            with pytest.raises(UsageError, match=name):
+                board.build(options)
+    with pytest.raises(UsageError, match="boards: isapc, virt"):
+        load("toaster")
+
+
+def test_the_command_shows_boards_maps_and_registers(dragoman: Command) -> None:
+    assert dragoman("machine").stdout.decode().splitlines()[1].startswith("virt     Arm")
+    shown = dragoman("machine", "virt", "--map", "-m", "2G").stdout.decode().splitlines()
+    assert shown[0] == "memory, unassigned: error"
+    lines = [line.split() for line in shown]
+    assert ["009000000-009000fff", "4", "KiB", "mmio", "uart", "PL011", "interrupt", "1"] in lines
+    assert ["040000000-0bfffffff", "2", "GiB", "ram", "ram"] in lines
+    found = json.loads(dragoman("machine", "isapc", "--json").stdout)
+    assert [row["interrupt"] for row in found["ports"] if row["name"] == "com1"] == [4]
+    assert "    fffe0000-ffffffff rom bios" in dragoman("machine", "isapc", "--tree").stdout.decode().replace(
+        "  f", "    f"
+    )
+    assert "| 0x000 | RTCDR | 4 | RO |" in dragoman("machine", "--registers", "pl031").stdout.decode()
+    for words, says in (
+        (["machine", "toaster"], b"boards: isapc, virt"),
+        (["machine", "virt", "-m", "lots"], b"is no size"),
+        (["machine", "virt", "--cpus", "99"], b"1 to 8 CPUs"),
+        (["machine", "--registers", "toaster"], b"devices: "),
+    ):
+        done = dragoman(*words)
+        assert (done.returncode, says in done.stderr) == (2, True)
