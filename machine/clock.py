@@ -64,6 +64,10 @@ class Clock:
         self._base = self.now
         self._running = False
 
+    def set(self, now: int) -> None:
+        """Another time, that of a saved machine: timers are set anew by their devices."""
+        self._base += now - self.now
+
     def timer(self, callback: Callable[[], None]) -> Timer:
         """A timer that is not set."""
         self._timers += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbt.machine.clock import SECOND, Clock
 from dbt.machine.errors import MapError, SnapshotError
@@ -18,9 +18,10 @@ from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbt.machine.device import Device, Saved
+    from dbt.machine.device import Device
 
 MEMORY, PORTS = "memory", "ports"
+VERSION = 1  # of what `save` returns, besides the devices' own
 
 
 class Machine:
@@ -97,17 +98,25 @@ class Machine:
             for device in self.devices.values():
                 device.reset()
 
-    def save(self) -> dict[str, Saved]:
-        """The state of all devices."""
+    def save(self) -> dict[str, Any]:
+        """The time and the state of all devices, as JSON has them. Memory is not in it."""
         with self.lock:
-            return {name: device.save() for name, device in self.devices.items()}
+            devices = {name: device.save() for name, device in self.devices.items()}
+            return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
-    def restore(self, saved: dict[str, Saved]) -> None:
-        """Restore all devices, or none if one of them cannot be."""
+    def restore(self, saved: object) -> None:
+        """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
+        if not isinstance(saved, dict) or saved.get("version") != VERSION:
+            raise SnapshotError(f"{self.name}: this is no saved machine of version {VERSION}")
+        clock, epoch, devices = saved.get("clock"), saved.get("epoch"), saved.get("devices")
+        if not (isinstance(clock, int) and isinstance(epoch, int) and 0 <= clock < 1 << 63 and 0 <= epoch < 1 << 34):
+            raise SnapshotError(f"{self.name}: the saved clock is not a time")
+        if not isinstance(devices, dict) or devices.keys() != self.devices.keys():
+            raise SnapshotError(f"{self.name}: other devices were saved; here are {', '.join(self.devices)}")
         with self.lock:
-            if saved.keys() != self.devices.keys():
-                raise SnapshotError(f"{self.name}: other devices were saved: {', '.join(map(str, saved))}")
             for name, device in self.devices.items():
-                device.check(saved[name])
+                device.check(devices[name])
+            self.clock.set(clock)
+            self.epoch = epoch
             for name, device in self.devices.items():
-                device.restore(saved[name])
+                device.restore(devices[name])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from dbt.machine.boards import BOARDS, Options, load
 from dbt.machine.chardev import MemoryChar
-from dbt.machine.memory import DirtyTracker
+from dbt.machine.memory import OK, Attributes, DirtyTracker, Transaction
 
 from dbt.errors import UsageError
 from tests.machine.devices import test_cfi_flash, test_gicv2, test_i8254, test_ns16550, test_pl011, test_pl031
@@ -133,9 +134,38 @@ def test_saved_boards_come_back() -> None:
         machine.advance(123_456_789)
         saved = json.loads(json.dumps(machine.save()))
         other = build(name)
-        other.clock.advance(machine.clock.now)
         other.restore(saved)
         assert other.save() == saved
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_random_traffic_on_whole_boards(name: str) -> None:
+    """Devices that are wired to each other, all sizes and places, both spaces; transfers into everything."""
+    random = Random(5)
+    machine = build(name, 2 * MIB)
+    spaces = [(space, [(s.start, s.end) for s in space.view.sections]) for space in (machine.memory, machine.ports)]
+    refused = 0
+    for number in range(50_000):
+        space, places = random.choice([pair for pair in spaces if pair[1]])
+        start, end = random.choice(places)
+        size = random.choice((1, 2, 4, 8))
+        span = random.choice((end - start, min(end - start, 0x1100), min(end - start, 0x40)))
+        access = Transaction(start - 2 + random.randrange(span + 4), size, write=random.random() < 0.6)
+        access.address = max(access.address, 0)
+        if random.random() < 0.7:
+            access.address &= -size
+        access.data = random.choice((0, 1, 0x20, 0xFF, random.getrandbits(8 * size), random.choice(places)[0]))
+        access.attributes = Attributes(cpu=random.randrange(3))
+        space.perform(access)
+        refused += access.result != OK
+        assert 0 <= access.data < 1 << 64
+        if not number % 500:
+            machine.advance(random.choice((1_000, 1_000_000, 20_000_000)))
+    assert refused < 25_000
+    saved = machine.save()
+    other = build(name, 2 * MIB)
+    other.restore(saved)
+    assert other.save() == saved
 
 
 def test_boards_have_limits() -> None:

@@ -159,14 +159,17 @@ def test_saved_states_come_back_whole_or_not_at_all() -> None:
     random = Random(1)
     for _ in range(200):
         with pytest.raises(SnapshotError):
-            other.restore({"toy": mutated(saved["toy"], random)})
+            other.restore({**saved, "devices": {"toy": mutated(saved["devices"]["toy"], random)}})
         assert copy.save() == build()[1].save()
     other.restore(saved)
     assert other.save() == saved
     assert (copy.CTRL, copy.LIST, copy.queue, copy.many) == (0x21, [9, 0, 0, 0], bytearray(b"abc"), [1, 2, 3])
-    wrong: list[dict[str, Any]] = [{}, {"toy": []}, {"toy": {}}, {"toy": {**saved["toy"], "state": None}}]
-    saved["toy"]["state"]["queue"] = "6162636465"
-    for state in (*wrong, saved):
+    toys = saved["devices"]["toy"]
+    wrong: list[Any] = [[], {}, {**saved, "version": 2}, {**saved, "clock": -1}, {**saved, "epoch": "now"}]
+    long = {**toys, "state": {**toys["state"], "queue": "6162636465"}}
+    others: list[Any] = [None, {}, {"toy": []}, {"toy": {}}, {"toy": {**toys, "state": None}}, {"toy": long}]
+    wrong += [{**saved, "devices": devices} for devices in others]
+    for state in wrong:
         with pytest.raises(SnapshotError):
             other.restore(state)
     assert copy.queue == b"abc"

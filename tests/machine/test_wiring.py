@@ -97,6 +97,9 @@ def test_time_follows_the_host_while_it_runs() -> None:
     clock.start()
     host += 5
     assert clock.now == 105
+    clock.set(5000)
+    host += 5
+    assert clock.now == 5005
     with pytest.raises(ValueError, match="by hand"):
         clock.advance(1)
 

@@ -159,7 +159,6 @@ def test_an_alarm_that_never_comes_and_a_restored_clock() -> None:
     put(machine, 3, 0xFF)
     put(machine, 5, 0xFF)
     other, copy = build(0)
-    other.clock.advance(machine.clock.now)
     other.restore(machine.save())
     assert [get(other, index) for index in range(10)] == [get(machine, index) for index in range(10)]
     other.advance(11 * SECOND)
