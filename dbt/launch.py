@@ -14,6 +14,7 @@ This module is on the warm path: see tests/cli/test_warm_path.py for what it may
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # the module signal imports enum, which takes its time
 import gc
 import os
 import sys
@@ -21,6 +22,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+SIGINT = 2
 
 
 class Origin:
@@ -63,6 +66,9 @@ def main() -> NoReturn:
 def dispatch(arguments: list[str], origin: Origin) -> int:
     """Run one command line; its exit status."""
     if arguments[:1] == ["run"]:
+        if not origin.ignores(SIGINT):
+            # Python's own handler would show where it was, until the guest's disposition takes its place.
+            _signal.signal(SIGINT, _signal.SIG_DFL)
         from dbt.bundle import use_bundle
 
         use_bundle()

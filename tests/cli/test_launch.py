@@ -122,6 +122,18 @@ def test_without_a_python_beside_it(command: Path, tmp_path: Path) -> None:
     assert done.stdout.decode() == f"-I|-S|-X|utf8|{bare.parent}|run|"
 
 
+@pytest.mark.parametrize("ignored", [0, 1 << 1])
+def test_an_interrupt_is_the_guests_from_the_start(ignored: int) -> None:
+    code = f"""
+import signal
+from dbt import launch
+launch.dispatch(["run", "--help"], launch.Origin([], [], {ignored}))
+print(signal.getsignal(signal.SIGINT))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("SIG_DFL" in done.stdout.splitlines()[-1] or done.stdout.splitlines()[-1] == "0") == (not ignored)
+
+
 def test_reached_through_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "first").symlink_to(LAUNCHER)
     (tmp_path / "folder").mkdir()
