@@ -35,6 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--tree", action="store_true", help="the regions that the map is made of")
     parser.add_argument("--json", action="store_true", help="the map as JSON")
     parser.add_argument("--registers", metavar="DEVICE", help=f"a page about {', '.join(devices.DEVICES)}")
+    parser.add_argument("--dump-dtb", metavar="FILE", help="write the board's device tree, as guests get it")
     parser.add_argument("-m", dest="ram", default="128M", metavar="SIZE", help="memory (default 128M)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs (default 1)")
 
@@ -49,6 +50,14 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
         return 0
     board = load(options.board)
     machine = board.build(Options(ram=size(options.ram), cpus=options.cpus))
+    if options.dump_dtb:
+        blob = board.device_tree(machine).flatten()
+        try:
+            with open(options.dump_dtb, "wb") as file:
+                file.write(blob)
+        except OSError as error:
+            raise UsageError(f"{options.dump_dtb}: {error.strerror}") from error
+        return 0
     if options.json:
         spaces = (machine.memory, machine.ports)
         out.write(json.dumps({space.name: rows(machine, board, space) for space in spaces}, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
     Placed("uart", "pl011", {"": 0x0900_0000}, irq=1, console=True)
 
-`build` makes a machine of it. Maps for people follow from the same list.
+`build` makes a machine of it. Maps for people and nodes of the device tree follow from the same list.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dbt.machine.boards.devicetree import Node, cells, strings, wide
 from dbt.machine.devices import load
 from dbt.machine.lines import Line
 from dbt.machine.machine import MEMORY, Machine
@@ -29,8 +30,21 @@ Inputs = Callable[[int], Line]  # the wire of an interrupt's number on the board
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """What a device's node has besides its addresses and interrupt. `clocks`: names of inputs of the board's clock."""
+
+    name: str
+    compatible: tuple[str, ...]
+    clocks: tuple[str, ...] = ()
+    more: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
-    """One device. `at`: window to address, `""` is its only one; `console`: whether it has a character back end."""
+    """One device. `at`: window to address, `""` is its only one; `console`: whether it has a character back end.
+
+    `tree`: how guests are told of it; neighbours with the same Tree are one node with several addresses.
+    """
 
     name: str
     kind: str
@@ -38,6 +52,7 @@ class Placed:
     irq: int | None = None
     space: str = MEMORY
     console: bool = False
+    tree: Tree | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,6 +85,36 @@ class Board:
     def memory(self, machine: Machine, options: Options) -> None:
         """Place RAM and ROM."""
         raise NotImplementedError
+
+    def device_tree(self, machine: Machine) -> Node:
+        """What a guest is told about a machine of this board. UsageError if the board has no such thing."""
+        raise UsageError(f"{machine.name} has no device tree")
+
+    def add_nodes(self, machine: Machine, root: Node, clock: int) -> None:
+        """Nodes of the list's devices; `clock` is the phandle of what clocks them."""
+        done: list[Tree] = []
+        for placed in self.DEVICES:
+            tree = placed.tree
+            if tree is None or tree in done:
+                continue
+            done.append(tree)
+            windows = [
+                (at, (device.regions[window] if window else device.region).size)
+                for other in self.DEVICES
+                if other.tree is tree
+                for device in [machine.devices[other.name]]
+                for window, at in other.at.items()
+            ]
+            node = root.add(f"{tree.name}@{windows[0][0]:x}", {
+                "compatible": strings(*tree.compatible),
+                "reg": b"".join(wide(*window) for window in windows),
+                **tree.more,
+            })  # fmt: skip
+            if placed.irq is not None:
+                node.properties["interrupts"] = cells(0, placed.irq, 4)  # shared, active-high level
+            if tree.clocks:
+                node.properties["clocks"] = cells(*(clock for _ in tree.clocks))
+                node.properties["clock-names"] = strings(*tree.clocks)
 
     def build(self, options: Options | None = None) -> Machine:
         """The machine, reset. UsageError if the board has no such memory or CPUs."""

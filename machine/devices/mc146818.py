@@ -66,7 +66,7 @@ class MC146818(Device):
     D = Register(0x0D, RO, "valid", size=1, reset=0x80, window=CMOS, fields={"VRT": 7})
     RAM = Registers(0x0E, RW, "kept bytes", count=114, size=1, window=CMOS)
 
-    base = State(bits=64)  # the clock's nanoseconds since 1970, modulo 2**64, ...
+    base = State(bits=128)  # the clock's nanoseconds since 1970, modulo 2**128, ...
     base_at = State(bits=64)  # ... when the machine's clock was this
     looked = State(bits=64)  # when register C was read last
 
@@ -74,7 +74,7 @@ class MC146818(Device):
         super().__init__(name, machine)
         self.irq = irq or Line(f"{name}.irq")
         self.event = self.clock.timer(self._update)
-        self.base = self.machine.wall & (1 << 64) - 1
+        self.base = self.machine.wall & (1 << 128) - 1
         self.base_at = self.looked = self.clock.now
         self._show()
 
@@ -95,7 +95,7 @@ class MC146818(Device):
 
     def _now(self) -> int:
         """Nanoseconds since 1970, as this clock has it."""
-        since = self.base - (self.base >> 63 << 64)
+        since = self.base - (self.base >> 127 << 128)
         return since + self.clock.now - self.base_at if self._runs() else since
 
     def _coded(self, number: int) -> int:
@@ -134,7 +134,7 @@ class MC146818(Device):
         year = self._number(self.RAM[CENTURY]) * 100 + self._number(time[YEAR])
         days = days_of(year, self._number(time[MONTH]), self._number(time[DAY]))
         seconds = self._hour(time[HOURS]) * 3600 + self._number(time[MINUTES]) * 60 + self._number(time[SECONDS])
-        self.base = (days * DAY_SECONDS + seconds) * SECOND & (1 << 64) - 1
+        self.base = (days * DAY_SECONDS + seconds) * SECOND & (1 << 128) - 1
         self.base_at = self.clock.now
 
     # Flags and interrupts
@@ -274,7 +274,7 @@ class MC146818(Device):
         if ran:
             self._show()
             now, at = self._now(), self.clock.now
-            self.base, self.base_at = now & (1 << 64) - 1, at
+            self.base, self.base_at = now & (1 << 128) - 1, at
         self.A, self.B = a, b
         if self._runs() and not ran:
             self._take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
 from random import Random
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from tests.machine.devices import test_cfi_flash, test_gicv2, test_i8254, test_n
 from tests.machine.qtest import ARM, Bus, Ours, agree, qemu
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dbt.machine.machine import Machine
 
     from tests.conftest import Command
@@ -72,6 +75,57 @@ def test_isapc_has_qemus_addresses() -> None:
     assert len(names) == len(set(ISAPC.values()))
     assert ("pc.ram", 0, 0xBFFFF) in ranges  # without a display there is no hole for it
     assert machine.memory.view.sections[0].end == 0xA0000
+
+
+def unflattened(blob: bytes) -> dict[str, dict[str, bytes]]:
+    """Path: properties of a device tree's blob."""
+    magic, total, at, texts, reserved, version, last, _, text_size, size = struct.unpack_from(">10I", blob)
+    assert (magic, version, last, reserved % 8, at % 4) == (0xD00DFEED, 17, 16, 0, 0)
+    assert max(at + size, texts + text_size) <= total <= len(blob)
+    nodes: dict[str, dict[str, bytes]] = {}
+    path: list[str] = []
+    while True:
+        (token,) = struct.unpack_from(">I", blob, at)
+        at += 4
+        if token == 1:
+            end = blob.index(b"\0", at)
+            path.append(blob[at:end].decode())
+            nodes["/".join(path)] = {}
+            at = end + 4 & ~3
+        elif token == 2:
+            path.pop()
+        elif token == 3:
+            length, name = struct.unpack_from(">2I", blob, at)
+            key = blob[texts + name : blob.index(b"\0", texts + name)].decode()
+            nodes["/".join(path)][key] = blob[at + 8 : at + 8 + length]
+            at = at + 8 + length + 3 & ~3
+        else:
+            assert (token, path) == (9, [])
+            return nodes
+
+
+@pytest.mark.needs("qemu-system-aarch64")
+def test_the_device_tree_says_what_qemus_says(dragoman: Command, tmp_path: Path) -> None:
+    words = [*ARM, "-nodefaults", "-m", "256", "-serial", "null", "-display", "none"]
+    words[words.index("virt")] = f"virt,dumpdtb={tmp_path}/theirs"
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    assert dragoman("machine", "virt", "-m", "256M", "--dump-dtb", f"{tmp_path}/ours").returncode == 0
+    ours, qemus = (unflattened((tmp_path / name).read_bytes()) for name in ("ours", "theirs"))
+    assert len(ours) == 10
+    for path, properties in ours.items():
+        for name, value in properties.items():
+            other = qemus[path][name]
+            if name in {"phandle", "clocks", "interrupt-parent"}:
+                assert len(value) == len(other)
+            elif (path, name) == ("/chosen", "stdout-path"):
+                assert value.rstrip(b"\0") == other.rstrip(b"\0")
+            elif (path, name) == ("/intc@8000000", "reg"):  # QEMU's sizes are the room, ours what is there
+                assert (value[:8], value[16:24]) == (other[:8], other[16:24])
+            else:
+                assert value == other, (path, name)
+    done = dragoman("machine", "isapc", "--dump-dtb", f"{tmp_path}/none")
+    assert (done.returncode, b"no device tree" in done.stderr) == (2, True)
+    assert dragoman("machine", "virt", "--dump-dtb", f"{tmp_path}/no/folder").returncode == 2
 
 
 @pytest.mark.needs("qemu-system-aarch64")

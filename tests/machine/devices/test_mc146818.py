@@ -165,6 +165,18 @@ def test_an_alarm_that_never_comes_and_a_restored_clock() -> None:
     assert copy.irq.level
 
 
+def test_every_century_can_be_set() -> None:
+    machine, _ = build()
+    for century, year in ((0x00, 0x01), (0x17, 0x00), (0x24, 0x96), (0x99, 0x98)):
+        put(machine, B, 0x82)
+        for index, value in ((0x32, century), (9, year), (8, 0x12), (7, 0x31), (4, 0x23), (2, 0x59), (0, 0x59)):
+            put(machine, index, value)
+        put(machine, B, 0x02)
+        machine.advance(SECOND)
+        shown = [get(machine, index) for index in (0x32, 9, 8, 7, 4, 2, 0)]
+        assert shown == [century + (0x01 if year == 0x99 else 0), year + 1, 1, 1, 0, 0, 0]
+
+
 def test_a_reset_leaves_the_time_and_the_kept_bytes() -> None:
     machine, rtc = build()
     for index, value in ((0x40, 0x5A), (B, 0x72), (4, 0x05)):
