@@ -99,8 +99,11 @@ def build(out: TextIO, *, interpreter: bool = False) -> int:
         start = time.perf_counter()
         store.prepare(GUEST, job)
         wanted = every_stencil(GUEST)
-        store.compile(GUEST, wanted, job)
-        out.write(f"{len(wanted):,} {job} of {GUEST} in {time.perf_counter() - start:.1f} s\n")
+        failed = store.compile(GUEST, wanted, job)
+        out.write(f"{len(wanted) - len(failed):,} {job} of {GUEST} in {time.perf_counter() - start:.1f} s\n")
+        if failed:
+            number, why = min(failed.items())
+            sys.stderr.write(f"dragoman: {len(failed)} {job} cannot be compiled; number {number}: {why}\n")
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
-from dbt.engine.files import write_aside
 from dbt.engine.image import MAGIC, ImageHead
 from dbt.errors import InternalError
 
@@ -23,11 +22,6 @@ _GOT: Final = (elf.R_X86_64_GOTPCREL, elf.R_X86_64_GOTPCRELX, elf.R_X86_64_REX_G
 
 class LinkError(InternalError):
     """The object refers to something that an image cannot have."""
-
-
-def write_image(path: str, stamp: str, obj: bytes) -> None:
-    """Link and write aside, then rename: a reader sees the old file or the new one, whole."""
-    write_aside(path, link(stamp, obj))
 
 
 def link(stamp: str, obj: bytes) -> bytes:

@@ -11,7 +11,6 @@ import zlib
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Self
 
-from dbt.engine.files import write_aside
 from dbt.engine.layout import (
     CONDITIONS,
     FUSED_STENCIL,
@@ -169,10 +168,6 @@ class Pack:
             self.magic, PackHead.size + body, checksum, self.n_forms, self.n_fusable,
             at_index, at_fused, at_special, at_pool, at_stamp, len(self.stamp.encode()),
         )  # fmt: skip
-
-    def write(self, path: str) -> None:
-        """Write the file aside and put it into place."""
-        write_aside(path, self.to_bytes(), durable=False)
 
 
 class HandlerPack(Pack):

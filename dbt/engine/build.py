@@ -162,18 +162,18 @@ class Worker:
 
         A worker that has ended before it took the request has said good-bye, in words or not.
         """
-        try:
-            with self._exchange():
-                message: Any = ("alive",)
-                while message[0] == "alive":
+        message: Any = ("alive",)
+        while message[0] == "alive":  # signals arrive in between
+            try:
+                with self._exchange():
                     if not wait and not self._channel.ready():
                         return None
                     message = self._channel.receive()
-        except WorkerEnded:
-            if self._gone:
-                return ("bye",)
-            raise
-        self._heard = True
+            except WorkerEnded:
+                if self._gone:
+                    return ("bye",)
+                raise
+            self._heard = True
         if message[0] == "failed":
             raise InternalError(message[1])
         if message[0] == "refused":

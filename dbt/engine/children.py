@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 100  # seconds that LLVM may take for a batch
 TRIES: Final = 2  # of an item alone
-HEARTBEAT: Final = 2.0  # seconds between two signs of life
+HEARTBEAT: Final = 0.5  # seconds between two signs of life
 _OWN_DESCRIPTORS: Final = 1 << 10
 _FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGXCPU)
 

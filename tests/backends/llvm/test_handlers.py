@@ -14,6 +14,7 @@ from dbt.backends.llvm.stencils import Request
 from dbt.frontends.guest import load_guest
 
 from dbt.engine import layout
+from dbt.engine.files import write_aside
 
 GUEST = load_guest("aarch64")
 BY_NAME = {form.name: form for form in GUEST.tables.forms}
@@ -61,7 +62,7 @@ def test_a_file_of_handlers_grows_and_refers_to_itself(tmp_path: Path) -> None:
         pack.add_special(number, handler)
     constant = bytes(range(16))
     pack.add(8, Stencil(bytes(8), (StencilHole(4, layout.HOLE_RODATA, 0, -4, constant),)))
-    pack.write(path)
+    write_aside(path, pack.to_bytes())
     grown = HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
     grown.add(16, Stencil(bytes(5), (StencilHole(1, layout.HOLE_LEAVE, 0, -4),)))
     data = grown.to_bytes()
@@ -79,7 +80,7 @@ def test_a_file_of_handlers_grows_and_refers_to_itself(tmp_path: Path) -> None:
 
 def test_what_is_no_file_of_handlers_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "pack")
-    Pack("stamp", 4, 1).write(path)
+    write_aside(path, Pack("stamp", 4, 1).to_bytes())
     with pytest.raises(PackError):
         HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
     pack = HandlerPack("stamp", 4, 1)

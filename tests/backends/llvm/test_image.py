@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from dbt.backends.llvm import elf
 from dbt.backends.llvm.compile import compile_text
-from dbt.backends.llvm.image import PAGE, LinkError, link, write_image
+from dbt.backends.llvm.image import PAGE, LinkError, link
 
+from dbt.engine.files import write_aside
 from dbt.engine.image import Image, ImageError, ImageHead, load_image
 
 # Text that our emitter would not write, with what a linker meets: variables, pointers to functions, zeroed memory,
@@ -55,7 +56,7 @@ def obj() -> bytes:
 @pytest.fixture
 def image(obj: bytes, tmp_path: Path) -> Image:
     path = tmp_path / "image"
-    write_image(str(path), "stamp 1", obj)
+    path.write_bytes(link("stamp 1", obj))
     return load_image(str(path), "stamp 1")
 
 
@@ -97,14 +98,14 @@ def test_two_of_one_file_share_nothing(image: Image) -> None:
 
 def test_a_file_is_replaced_as_a_whole_and_private(obj: bytes, tmp_path: Path) -> None:
     path = tmp_path / "image"
-    write_image(str(path), "old", obj)
+    write_aside(str(path), link("old", obj))
     inode = path.stat().st_ino
-    write_image(str(path), "new", obj)
+    write_aside(str(path), link("new", obj))
     assert path.stat().st_ino != inode
     assert path.stat().st_mode & 0o777 == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["image"]
     with pytest.raises(OSError, match="No such file"):
-        write_image(str(tmp_path / "nowhere" / "image"), "new", obj)
+        write_aside(str(tmp_path / "nowhere" / "image"), b"")
 
 
 def test_the_same_object_gives_the_same_bytes(obj: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from dbt.backends.llvm.compile import compile_text
-from dbt.backends.llvm.image import write_image
+from dbt.backends.llvm.image import link
 from dbt.backends.llvm.native import module_text
 
 from dbt.engine.image import Image, load_image
@@ -84,9 +84,9 @@ def build(tmp_path: Path) -> Build:
     """Compile, link and load some native functions."""
 
     def run(*roots: Any, assembly: tuple[Assembly, ...] = ()) -> Image:
-        path = str(tmp_path / "image")
-        write_image(path, "test", compile_text(module_text(roots, assembly)))
-        return load_image(path, "test")
+        path = tmp_path / "image"
+        path.write_bytes(link("test", compile_text(module_text(roots, assembly))))
+        return load_image(str(path), "test")
 
     return run
 

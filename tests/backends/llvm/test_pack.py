@@ -11,6 +11,7 @@ from dbt.backends.llvm.extract import Stencil, StencilHole
 from dbt.backends.llvm.pack import Pack, PackError
 
 from dbt.engine import layout
+from dbt.engine.files import write_aside
 
 RODATA_16: Final = bytes(range(16))
 
@@ -40,7 +41,7 @@ def u32(data: bytes, at: int) -> int:
 
 def test_layout_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.pack"
-    pack().write(str(path))
+    write_aside(str(path), pack().to_bytes())
     data = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["x.pack"]
@@ -62,12 +63,12 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
 
 def test_growing_keeps_constants_in_place(tmp_path: Path) -> None:
     path = str(tmp_path / "x.pack")
-    pack().write(path)
+    write_aside(path, pack().to_bytes())
     grown = read(path, "a stamp", 10, 2)
     assert grown.to_bytes() == (tmp_path / "x.pack").read_bytes()
     grown.add(1, stencil(b"\xcc" * 8, b"\xff" * 8))
     grown.add(2, stencil(b"\xcc" * 8, RODATA_16))
-    grown.write(path)
+    write_aside(path, grown.to_bytes())
     data = (tmp_path / "x.pack").read_bytes()
     assert data[u32(data, layout.PackHead.field_offsets["rodata"]) :][:16] == RODATA_16
     assert data.count(RODATA_16) == 1
@@ -91,7 +92,7 @@ def test_damage_is_noticed(tmp_path: Path, at: int) -> None:
 
 def test_other_builds_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "x.pack")
-    pack().write(path)
+    write_aside(path, pack().to_bytes())
     with pytest.raises(PackError, match="another build"):
         read(path, "another", 10, 2)
     with pytest.raises(PackError, match="another build"):
