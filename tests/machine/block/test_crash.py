@@ -17,7 +17,7 @@ from .qcow2_cases import tool
 
 SIZE = 192 << 10
 SECTOR = 512
-STATES = int(os.environ.get("DRAGOMAN_CRASH_STATES", "120"))  # of each case; more on demand
+STATES = int(os.environ.get("DRAGOMAN_CRASH_STATES", "80"))  # of each case; more on demand
 OPTIONS: list[dict[str, Any]] = [
     {"cluster_size": 4096}, {"cluster_size": 512, "refcount_bits": 64}, {"cluster_size": 16384, "extended_l2": True},
     {"cluster_size": 4096, "lazy_refcounts": True}, {"cluster_size": 4096, "compat": "0.10"},

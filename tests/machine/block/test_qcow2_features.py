@@ -20,7 +20,7 @@ from .test_crash import Sectors, workload
 
 pytestmark = pytest.mark.needs("qemu-img", "qemu-io")
 MIB = 1 << 20
-STATES = int(os.environ.get("DRAGOMAN_CRASH_STATES", "60"))
+STATES = int(os.environ.get("DRAGOMAN_CRASH_STATES", "40"))
 
 
 @pytest.mark.parametrize("bits", range(9, 22))

@@ -19,7 +19,7 @@ from dbt.machine.block.tool.parser import main
 
 pytestmark = pytest.mark.needs("qemu-img")
 MIB = 1 << 20
-POINTS = int(os.environ.get("DRAGOMAN_STOPS", "6"))  # of each command; more on demand
+POINTS = int(os.environ.get("DRAGOMAN_STOPS", "4"))  # of each command; more on demand
 KILLED, INTERRUPTED, FULL = "kill", "interrupt", "full"
 
 
