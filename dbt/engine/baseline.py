@@ -7,8 +7,8 @@ import mmap
 
 from dbt.errors import InternalError, UserError
 
-from . import hostmem
 from .cache import say_once
+from .context import Context
 from .helpers import HELPERS
 from .layout import (
     CONDITIONS,
@@ -20,30 +20,16 @@ from .layout import (
     EXIT_STENCIL,
     FUSED_STENCIL,
     FUSED_VARIANTS,
-    JUMP_CACHE_ENTRIES,
-    LOOK_AHEAD,
     MAX_BLOCK,
-    MAX_INSERTIONS,
     MAX_STOPS,
     MODE_COUNT,
     MODE_EXACT_FLAGS,
     MODE_NO_LIVENESS,
-    N_PASS,
     N_SPECIAL,
-    PAGE_CACHE,
-    PAGE_SIZE,
     SPECIAL_ENTRY,
     SPECIAL_LEAVE,
     VARIANTS,
-    Block,
-    Ctx,
     FormInfo,
-    Insertion,
-    JumpEntry,
-    Mapping,
-    Part,
-    Pass,
-    Record,
     StencilHead,
 )
 from .runtime import PACK_RESERVE, SNIPPET_ROOM, load_pack, load_runtime, load_tables
@@ -57,19 +43,12 @@ if TYPE_CHECKING:
     from .cache import Store
     from .cpu import Cpu
 
-ARENA_BYTES = 512 << 20  # of address space; pages are committed as they are written
-TABLE_ENTRIES = 1 << 19
-MAX_BLOCKS = TABLE_ENTRIES // 2
-MAX_OFFSETS = MAX_BLOCKS * 16
-MAX_MAPPINGS = 4096
 FEW_STOPS = 16  # that may come and go without a flush
-NOTHING = (1 << 32) - 1
 DROP_ALL = 2  # of invalidate.drop_blocks: it cannot be done one by one
 _ALL_FLAGS = MODE_EXACT_FLAGS | MODE_NO_LIVENESS
 WALK_LIMIT = 1 << 13  # instructions that are looked at ahead when a stencil is missing
 SNIPPET_SLACK = 64  # behind a stencil: emit.copy_code reads whole words
 COMPILE_TRIES = 2  # for a stencil: a pack that was damaged before it was loaded is built without any
-NO_BLOCK = (1 << 64) - 1
 
 
 class Kernel:
@@ -104,19 +83,18 @@ class Baseline:
         self.cpu = cpu
         store.prepare(cpu.info.name, self.job)
         self.runtime = load_runtime(store)
-        self._mapped: list[tuple[int, int]] = []
-        self.ctx_address = self._anonymous(Ctx.size)
-        self.ctx: Any = Ctx.at(self.ctx_address)
-        self._pack_size = 0
+        self._tables, at = load_tables(store, cpu.info.name)
+        self.context = Context(self.arena_protection)
+        self.ctx_address, self.ctx = self.context.address, self.context.ctx
+        self.context.set_tables(self._tables, at)
+        self.context.set_guest(cpu.memory, cpu.info)
         self._failed: set[int] = set()
         self._constants = b""  # those of the pack, which translated code refers to
         self._recheck = False
-        self._set_up_tables()
-        self._set_up_buffers()
-        self._set_up_syscalls()
         self._load_pack()
         env = cpu.env
         env.ctx = self.ctx_address
+        env.jump_cache = self.ctx.jump_cache
         for name, helper in HELPERS.items():
             env.helpers[helper.index] = self.runtime.image.address(f"helper_{name}")
         self.kernel = Kernel(self.runtime.raw, self.runtime.wait, cpu.env_address)
@@ -126,9 +104,7 @@ class Baseline:
     def close(self) -> None:
         """Give back the memory."""
         self.signals.stop()
-        for address, size in self._mapped:
-            hostmem.unmap_memory(address, size)
-        self._mapped.clear()
+        self.context.close()
 
     # ---- running
 
@@ -139,6 +115,22 @@ class Baseline:
     def run_exactly(self, count: int) -> int:
         """Run `count` instructions; blocks are not cut here, so the reference engine does it."""
         return self.cpu.interpret(count)
+
+    def run_budget(self, budget: int) -> int:
+        """Run until the same, or EXIT_BUDGET behind exactly `budget` instructions; Cpu.executed goes up."""
+        if budget <= self.short_budget:
+            return self.run_exactly(budget)
+        env = self.cpu.env
+        self.count_instructions(on=True)
+        env.budget = budget - self.exact_tail
+        try:
+            reason = self.run()
+        finally:
+            left = int(env.budget) + self.exact_tail
+            self.cpu.executed += budget - left
+        if reason == EXIT_BUDGET and left:
+            return self.run_exactly(left)
+        return reason
 
     def step(self) -> int:
         """Run one instruction."""
@@ -208,8 +200,7 @@ class Baseline:
         if len(addresses) > MAX_STOPS:
             raise UserError(f"{len(addresses)} stop addresses are too many", f"At most {MAX_STOPS}.")
         changed = addresses ^ frozenset(self.stops())
-        self._stops[: len(addresses)] = sorted(addresses)
-        self.ctx.n_stops = len(addresses)
+        self.context.set_stops(sorted(addresses))
         # With exact flags a stop is nothing to any code but that at its address.
         if self.ctx.mode & _ALL_FLAGS == _ALL_FLAGS and len(changed) <= FEW_STOPS:
             for address in changed:
@@ -219,7 +210,15 @@ class Baseline:
 
     def stops(self) -> list[int]:
         """The stop addresses, in order."""
-        return list(self._stops[: int(self.ctx.n_stops)])
+        return self.context.stops()
+
+    def pass_calls(self, rows: Any, fd_limit: int) -> None:
+        """Let native code make system calls: see Context.pass_calls."""
+        self.context.pass_calls(rows, fd_limit)
+
+    def forbid_calls(self, numbers: Any) -> None:
+        """Have Python make these calls."""
+        self.context.forbid_calls(numbers)
 
     def hwcap(self) -> tuple[int, int]:
         """AT_HWCAP and AT_HWCAP2 of what the rows implement."""
@@ -278,10 +277,10 @@ class Baseline:
         """Stencils for the instructions that can be reached from `start`, as far as that can be told, up to a limit."""
         forms, pairs = self._tables.n_forms, self._tables.n_fusable * CONDITIONS
         notes = (forms + pairs + 7) & -8
-        seen = self._anonymous(notes + 5 * 8 * WALK_LIMIT)
+        seen = self.context.anonymous(notes + 5 * 8 * WALK_LIMIT)
         self.runtime.walk(self.ctx_address, start, WALK_LIMIT, seen, seen + forms, seen + notes)
         noted = ctypes.string_at(seen, forms + pairs)
-        self._release()
+        self.context.release()
         from .needs import stencils_for
 
         return stencils_for(noted[:forms], noted[forms:], self.ctx, forms)
@@ -289,10 +288,10 @@ class Baseline:
     def updates(self, pc: int) -> bool:
         """Whether the instruction at `pc` reads what it writes, in one access."""
         forms = self._tables.n_forms
-        seen = self._anonymous(forms + self._tables.n_fusable * CONDITIONS)
+        seen = self.context.anonymous(forms + self._tables.n_fusable * CONDITIONS)
         self.runtime.scan(self.ctx_address, pc, 4, seen, seen + forms)
         found = ctypes.string_at(seen, forms)
-        self._release()
+        self.context.release()
         form = next((number for number in range(1, forms) if found[number]), 0)
         return bool(FormInfo.at(int(self.ctx.forms) + form * FormInfo.size).updates)
 
@@ -323,8 +322,8 @@ class Baseline:
         A pack grows, and then its constants stay where they are. Where the cache was removed it is another one.
         """
         ctx = self.ctx
-        head = load_pack(self.store, self.cpu.info.name, self.job, self._arena)
-        pack = self._arena
+        head = load_pack(self.store, self.cpu.info.name, self.job, self.context.arena)
+        pack = self.context.arena
         ctx.pack = pack
         ctx.stencils = pack + head.index
         ctx.fused = pack + head.fused
@@ -355,103 +354,9 @@ class Baseline:
             place += (head.code_size + 15) & -16
         ctx.hot = ctx.hot_start = place
 
-    # ---- set-up
-
-    def _set_up_tables(self) -> None:
-        head, base = load_tables(self.store, self.cpu.info.name)
-        ctx = self.ctx
-        self._tables = head
-        for name in ("nodes", "children", "forms", "operands", "tokens", "constants"):
-            setattr(ctx, name, base + getattr(head, name))
-
-    def _set_up_buffers(self) -> None:
-        ctx = self.ctx
-        arena = hostmem.map_memory(
-            PACK_RESERVE + ARENA_BYTES,
-            self.arena_protection,
-            hostmem.MAP_PRIVATE | hostmem.MAP_ANONYMOUS | hostmem.MAP_NORESERVE,
-        )
-        self._mapped.append((arena, PACK_RESERVE + ARENA_BYTES))
-        self._arena = arena
-        ctx.arena = ctx.hot = ctx.hot_start = arena + PACK_RESERVE
-        ctx.arena_end = ctx.cold = arena + PACK_RESERVE + ARENA_BYTES - 4096
-        ctx.code, ctx.code_end = ctx.arena, ctx.arena_end
-        sizes = {
-            "table": TABLE_ENTRIES * JumpEntry.size,
-            "blocks": MAX_BLOCKS * Block.size,
-            "offsets": MAX_OFFSETS * 2,
-            "records": (MAX_BLOCK + LOOK_AHEAD + 1) * Record.size,
-            "parts": MAX_BLOCK * Part.size,
-            "page_tags": PAGE_CACHE * 8,
-            "page_data": PAGE_CACHE * PAGE_SIZE,
-            "mappings": MAX_MAPPINGS * Mapping.size,
-            "stops": MAX_STOPS * 8,
-            "jump_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
-            "empty_cache": JUMP_CACHE_ENTRIES * JumpEntry.size,
-            "passes": N_PASS * Pass.size,
-            "insertions": MAX_INSERTIONS * Insertion.size,
-        }
-        at = self._anonymous(sum((size + 63) & -64 for size in sizes.values()))
-        for name, size in sizes.items():
-            setattr(ctx, name, at)
-            at += (size + 63) & -64
-        self._stops: Any = (ctypes.c_uint64 * MAX_STOPS).from_address(int(ctx.stops))
-        ctx.table_mask = TABLE_ENTRIES - 1
-        ctx.max_blocks = MAX_BLOCKS
-        ctx.max_offsets = MAX_OFFSETS
-        ctx.instrumented = NO_BLOCK
-        ctx.max_block = MAX_BLOCK
-        ctx.base = self.cpu.memory.base
-        ctx.mask = self.cpu.memory.mask
-        ctx.limit = self.cpu.memory.limit
-        for cache in (ctx.jump_cache, ctx.empty_cache):
-            JumpEntry.at(int(cache)).pc = 4  # see table.clear_jump_cache
-        self.cpu.env.jump_cache = ctx.jump_cache
-
-    def _set_up_syscalls(self) -> None:
-        """All calls go to Python until `pass_calls` says which may pass through."""
-        ctx = self.ctx
-        info = self.cpu.info
-        ctypes.memset(int(ctx.passes), 0xFF, N_PASS * Pass.size)
-        ctx.syscall_number = info.syscall_number
-        ctx.syscall_result = info.syscall_result
-        ctx.syscall_args[:] = info.syscall_args
-        ctx.fd_limit = NOTHING
-
-    def pass_calls(self, rows: Any, fd_limit: int) -> None:
-        """Let native code make system calls: rows as in dbt/linux/passthrough.py, descriptors below `fd_limit`."""
-        base = int(self.ctx.passes)
-        self.ctx.fd_limit = fd_limit
-        for number, _name, host, fds, waits, pointers in rows:
-            sizes, counts, mask = [0] * 6, [0] * 8, 0
-            for argument, unit, count, _null in pointers:
-                mask |= 1 << argument
-                sizes[argument] = unit
-                counts[argument] = count + 1
-            raw = (
-                host.to_bytes(4, "little")
-                + bytes((mask, fds, waits, 0))
-                + b"".join(size.to_bytes(4, "little") for size in sizes)
-                + bytes(counts)
-            )
-            ctypes.memmove(base + number * Pass.size, raw, Pass.size)
-
-    def forbid_calls(self, numbers: Any) -> None:
-        """Have Python make these calls (for --strace, and for hooks)."""
-        for number in numbers:
-            ctypes.memset(int(self.ctx.passes) + number * Pass.size, 0xFF, Pass.size)
-
     def _tell_mappings(self) -> None:
-        """Copy the executable mappings to where translation looks."""
-        ranges = self.cpu.memory.executable_ranges()
-        if len(ranges) > MAX_MAPPINGS:
-            raise UserError(f"{len(ranges)} executable mappings are too many", f"At most {MAX_MAPPINGS}.")
-        raw = b"".join(
-            start.to_bytes(8, "little") + end.to_bytes(8, "little") + prot.to_bytes(8, "little")
-            for start, end, prot in ranges
-        )
-        ctypes.memmove(int(self.ctx.mappings), raw, len(raw))
-        self.ctx.n_mappings = len(ranges)
+        """The executable mappings have changed."""
+        self.context.set_mappings(self.cpu.memory.executable_ranges())
         self.runtime.forget_pages(self.ctx_address)
         self.cpu.memory.code_changed = False
         if self._recheck:
@@ -459,15 +364,6 @@ class Baseline:
             self._recheck = False
             if not self.runtime.still_valid(self.ctx_address):
                 self.flush()
-
-    def _anonymous(self, size: int) -> int:
-        address = hostmem.map_anonymous(size)
-        self._mapped.append((address, size))
-        return address
-
-    def _release(self) -> None:
-        """Give back what `_anonymous` gave last."""
-        hostmem.unmap_memory(*self._mapped.pop())
 
     def statistics(self) -> dict[str, int]:
         """Figures for --stats."""

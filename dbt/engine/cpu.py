@@ -5,8 +5,6 @@ The state lives in Env (layout.py) for every engine, so an engine can be left an
 
 from __future__ import annotations
 
-import ctypes
-
 from dbt.errors import InternalError, Unimplemented, UserError
 
 from . import hostmem
@@ -20,10 +18,10 @@ from .layout import (
     EXIT_ICACHE,
     EXIT_NAMES,
     EXIT_UNTIL,
-    GUEST_BYTES,
     Env,
 )
 from .memory import LARGEST, AddressSpace
+from .registers import Registers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +36,6 @@ _TRAPPED = (EXIT_FAULT, EXIT_BUS, EXIT_FETCH)
 ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
 WRITE_FAULT = 2  # bit of Env.fault_error
-MASK64 = (1 << 64) - 1
-FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
 
 
 class Bus:
@@ -65,9 +61,9 @@ class Cpu:
         self.env: Any = Env.at(self.env_address)
         self.env.base = self.memory.base
         self.env.mask = self.memory.mask
-        self.env.mxcsr = self.env.host_mxcsr = self.info.host_fp_default
-        self._words: Any = (ctypes.c_uint64 * (GUEST_BYTES // 8)).from_address(self.env_address)
-        self.x: Any = memoryview(self._words).cast("B").cast("Q")[:31]
+        self.env.host_mxcsr = self.info.host_fp_default
+        self.registers = Registers(self.env_address, self.info)
+        self.x: Any = self.registers.words[:31]
         self.bus = Bus(self.memory)
         self.traps: Any = None  # watchpoints and I/O (dbt/control/traps.py), if there are any
         self._reference: Any = None
@@ -90,7 +86,7 @@ class Cpu:
             self.kernel = PlainKernel(self.env)
             self.signals = PlainSignals(self.env)
         self.memory.on_code_change = self._code_change
-        self._clear_registers()
+        self.registers.clear()
 
     # ---- life
 
@@ -99,13 +95,16 @@ class Cpu:
         if self.baseline is not None:
             self.baseline.close()
             self.baseline = None
+        elif self.engine == "reference":
+            self.signals.stop()
         self._reference = None
         if self.instrumentation is not None:
             self.instrumentation.close()
             self.instrumentation = None
         if self.env_address:
             self.memory.close()
-            del self.x, self._words
+            del self.x
+            self.registers.close()
             hostmem.unmap_memory(self.env_address, Env.size)
             self.env_address = 0
 
@@ -118,70 +117,21 @@ class Cpu:
         self.memory.clear()
         if self._reference is not None:
             self._reference.invalidate(0, self.memory.limit)
-        self._clear_registers()
-
-    def _clear_registers(self) -> None:
-        ctypes.memset(self.env_address, 0, GUEST_BYTES)
-        self.env.pc = 0
-        self.env.flags[:] = (1, 1, 0, 0)
-        self.env.mxcsr = self.info.host_fp_default
-        self.clear_exclusive()
-
-    def clear_exclusive(self) -> None:
-        """Clear the exclusive monitor, as a context switch does."""
-        self._words[self.info.exclusive // 8] = MASK64
+        self.registers.clear()
 
     # ---- registers
 
+    def clear_exclusive(self) -> None:
+        """Clear the exclusive monitor, as a context switch does."""
+        self.registers.clear_exclusive()
+
     def reg(self, name: str) -> int:
         """A register by name: x0.., w0.., sp, pc, v0.., nzcv (bits 31..28), fpcr, fpsr, tpidr_el0."""
-        if name == "pc":
-            return int(self.env.pc)
-        if name == "nzcv":
-            n, z, c, v = self.env.flags
-            return (FLAG_N if n >> 63 else 0) | (0 if z else FLAG_Z) | (FLAG_C if c else 0) | (FLAG_V if v >> 63 else 0)
-        if name == "fpsr":
-            self._fold_fp_status()
-        offset, size = self._place(name)
-        return int.from_bytes(ctypes.string_at(self.env_address + offset, size), "little")
+        return self.registers.get(name)
 
     def set_reg(self, name: str, value: int) -> None:
         """Set a register by name. Writing w<n> clears the upper half of x<n>."""
-        if name == "pc":
-            self.env.pc = value & MASK64
-            return
-        if name == "nzcv":
-            flags = (
-                MASK64 if value & FLAG_N else 1,
-                0 if value & FLAG_Z else 1,
-                1 if value & FLAG_C else 0,
-                MASK64 if value & FLAG_V else 0,
-            )
-            if value & FLAG_N and value & FLAG_Z:
-                flags = (1 << 63, 0, *flags[2:])
-            self.env.flags[:] = flags
-            return
-        if name == "fpsr":
-            self._fold_fp_status()
-        offset, size = self._place(name)
-        if name[0] == "w":
-            size, value = 8, value & 0xFFFFFFFF
-        ctypes.memmove(self.env_address + offset, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little"), size)
-        if name == "fpcr":
-            self.env.mxcsr = self.info.host_fp_control(value)
-
-    def _place(self, name: str) -> tuple[int, int]:
-        try:
-            return self.info.registers[name]
-        except KeyError:
-            known = "x0..x30, w0..w30, sp, pc, nzcv, v0..v31, fpcr, fpsr, tpidr_el0"
-            raise UserError(f"{self.info.name} has no register {name!r}", f"Registers: {known}.") from None
-
-    def _fold_fp_status(self) -> None:
-        """Move the sticky flags that the host's control word holds to where the reference engine keeps them."""
-        index = self.info.fpsr // 8
-        self._words[index] |= self.info.fp_status(self.env.mxcsr)
-        self.env.mxcsr = self.info.host_fp_control(self._words[self.info.fpcr // 8])
+        self.registers.set(name, value)
 
     # ---- running
 
@@ -214,7 +164,7 @@ class Cpu:
                 self.baseline.count_instructions(on=self.counting)
                 reason = self.baseline.run()
             else:
-                reason = self._run_budget(budget)
+                reason = self.baseline.run_budget(budget)
             if reason not in (EXIT_FAULT, EXIT_BUS):
                 return reason
             reason = self.locate_fault()
@@ -224,22 +174,6 @@ class Cpu:
                 budget -= self.executed - before
                 if budget <= 0:
                     return reason
-
-    def _run_budget(self, budget: int) -> int:
-        baseline = self.baseline
-        assert baseline is not None
-        if budget <= baseline.short_budget:
-            return baseline.run_exactly(budget)
-        baseline.count_instructions(on=True)
-        self.env.budget = budget - baseline.exact_tail
-        try:
-            reason = baseline.run()
-        finally:
-            left = int(self.env.budget) + baseline.exact_tail
-            self.executed += budget - left
-        if reason == EXIT_BUDGET and left:
-            return baseline.run_exactly(left)
-        return reason
 
     def step(self) -> int:
         """Run exactly one instruction, also one at a stop address; EXIT_BUDGET if nothing else happened."""
@@ -258,7 +192,7 @@ class Cpu:
     def interpret(self, budget: int | None) -> int:
         """Run on the reference engine, whatever the engine is: exactly `budget` instructions, or without limit."""
         engine = self.reference()
-        self._fold_fp_status()
+        self.registers.fold_status()
         before = engine.executed
         while True:
             spent = engine.executed - before
@@ -268,7 +202,7 @@ class Cpu:
             line = self.env.value & -CACHE_LINE
             self._code_change(line, line + CACHE_LINE)
         self.executed += engine.executed - before
-        self.env.mxcsr = self.info.host_fp_control(self._words[self.info.fpcr // 8])
+        self.registers.set_host_control()
         return reason
 
     def reference(self) -> Any:

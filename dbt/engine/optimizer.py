@@ -12,7 +12,8 @@ import time
 
 from dbt.errors import GuestFault
 
-from .baseline import MAX_BLOCKS, Baseline
+from .baseline import Baseline
+from .context import MAX_BLOCKS
 from .layout import (
     EXIT_HOT,
     JUMP_CACHE_ENTRIES,
@@ -63,8 +64,8 @@ class Optimizer(Baseline):
         ctx = self.ctx
         ctx.regions_end = ctx.arena_end
         ctx.arena_end = ctx.cold = ctx.regions = ctx.arena_end - REGION_BYTES
-        ctx.counters = self._anonymous(4 * MAX_BLOCKS)
-        ctx.landings = self._anonymous(Landing.size * MAX_LANDINGS)
+        ctx.counters = self.context.anonymous(4 * MAX_BLOCKS)
+        ctx.landings = self.context.anonymous(Landing.size * MAX_LANDINGS)
         ctx.threshold = THRESHOLD
         ctx.mode = ctx.mode | MODE_HOT
         self._link: Any = self.runtime.image.function("branch_target", U64, (U64,) * 3)

@@ -50,6 +50,13 @@ class PlainSignals:
         self._env = env
         self._noted: list[tuple[int, bytes]] = []
         self._lent: dict[int, Any] = {}
+        self._before: dict[int, Any] = {}  # handlers of Python's before the guest's took their places
+
+    def stop(self) -> None:
+        """The CPU goes: what the guest changed comes back."""
+        for signo, handler in self._before.items():
+            signal.signal(signo, handler)
+        self._before.clear()
 
     def guest(self, *, on: bool) -> None:
         """Nothing: there are no handlers of ours for faults."""
@@ -61,14 +68,14 @@ class PlainSignals:
         """Note a signal for the guest from now on."""
         del flags  # SA_NOCLDSTOP and SA_NOCLDWAIT cannot be said through Python
         if signo not in FAULTS and signo in signal.valid_signals():
-            signal.signal(signo, self._note)
+            self._before.setdefault(signo, signal.signal(signo, self._note))
             signal.siginterrupt(signo, True)
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""
         del flags
         if signo not in FAULTS and signo in signal.valid_signals():  # not 32 and 33, which are the C library's
-            signal.signal(signo, signal.SIG_IGN if how else signal.SIG_DFL)
+            self._before.setdefault(signo, signal.signal(signo, signal.SIG_IGN if how else signal.SIG_DFL))
 
     def borrow(self, signo: int) -> None:
         """As install, remembering the handler that is there, for `give_back`."""

@@ -70,6 +70,7 @@ class Signals:
         self._slot = -1
         self._guest = False
         self._lent: dict[int, tuple[bytes, int]] = {}
+        self._before: dict[int, bytes] = {}  # actions of the host before the guest's took their places
         self._ignored: dict[int, bytes] = {}
 
     def start(self, env_address: int) -> None:
@@ -87,8 +88,11 @@ class Signals:
             self._take_faults()
 
     def stop(self) -> None:
-        """The CPU goes; with the last one what was there before the first comes back."""
+        """The CPU goes: what the guest changed comes back, with the last CPU what was there before the first, too."""
         self.guest(on=False)
+        for signo, action in self._before.items():
+            self._put_back(signo, action)
+        self._before.clear()
         with _shared.lock:
             if self._slot >= 0:
                 self._area.cpus[self._slot] = 0
@@ -173,12 +177,12 @@ class Signals:
     def install(self, signo: int, flags: int = 0) -> None:
         """Note a signal for the guest from now on. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT."""
         if signo not in FAULTS:
-            self._note_from_now_on(signo, flags)
+            self._before.setdefault(signo, self._note_from_now_on(signo, flags))
 
     def restore(self, signo: int, how: int, flags: int = 0) -> None:
         """Give a signal its default action (0) or have it ignored (1)."""
         if signo not in FAULTS:
-            self._set(signo, how, flags, 0)
+            self._before.setdefault(signo, self._set(signo, how, flags, 0))
 
     def die(self, signo: int) -> None:
         """The default action, for the faults as well: so that one can die of the signal."""

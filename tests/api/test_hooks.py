@@ -6,8 +6,9 @@ import os
 import signal
 import struct
 import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dbt.guests
 import pytest
@@ -214,10 +215,18 @@ def test_a_program_is_stopped_and_goes_on(tmp_path: Path) -> None:
         found = program.run()
         assert isinstance(found, dbt.Interrupted)
         assert found.pc == 0x400078
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        boundary: Any = program._cpu.boundary
+
+        def interrupt() -> None:
+            while not boundary._runner:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
         with pytest.raises(KeyboardInterrupt):
             program.run()
+        thread.join()
         program.registers["pc"] = 0x40007C
         program.registers["x0"] = 3
         assert program.run() == dbt.Exited(3)

@@ -8,10 +8,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dbt.run import ENGINES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAD = """
 import ctypes, faulthandler, os, signal, sys, threading
@@ -41,9 +45,19 @@ def crash():
     ctypes.string_at(0)
 """
 
+# The kernel's action for each signal.
+ACTIONS = """
+def actions():
+    call, buffer, found = ctypes.CDLL(None).syscall, ctypes.create_string_buffer(32), {}
+    for signo in signal.valid_signals():
+        assert call(13, int(signo), None, buffer, 8) == 0
+        found[int(signo)] = buffer.raw if any(buffer.raw[:8]) else b"default"
+    return found
+"""
 
-def child(script: str, engine: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", HEAD + script, engine]
+
+def child(script: str, engine: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", HEAD + ACTIONS + script, engine, *arguments]
     return subprocess.run(command, capture_output=True, check=False, timeout=40)
 
 
@@ -57,8 +71,8 @@ def dies(script: str, engine: str, traces: int, signo: int = signal.SIGSEGV) -> 
         assert b'File "<string>", line' in done.stderr
 
 
-def succeeds(script: str, engine: str) -> None:
-    done = child(script, engine)
+def succeeds(script: str, engine: str, *arguments: str) -> None:
+    done = child(script, engine, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
@@ -197,13 +211,6 @@ def test_a_default_action_is_one_still(engine: str) -> None:
 def test_what_was_there_comes_back_in_any_order(engine: str) -> None:
     succeeds(
         """
-def actions():
-    call, buffer, found = ctypes.CDLL(None).syscall, ctypes.create_string_buffer(32), {}
-    for signo in signal.valid_signals():
-        assert call(13, int(signo), None, buffer, 8) == 0
-        found[int(signo)] = buffer.raw if any(buffer.raw[:8]) else b"default"
-    return found
-
 plain = actions()
 with opened() as cpu:
     faults(cpu)
@@ -230,4 +237,24 @@ with opened() as cpu:
 assert actions() == plain
 """,
         engine,
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_program_has_set_goes_with_it(engine: str, busybox: Path) -> None:
+    """A shell with a child and traps: nothing of its dispositions is left, and no signal comes to the next guest."""
+    succeeds(
+        """
+signal.signal(signal.SIGUSR1, handler)
+before = actions()
+script = "trap 'x=1' TERM USR1; trap '' HUP; (exit 3) & kill -USR1 $$; wait $!; wait $!; exit $?"
+with dbt.open_program(sys.argv[2], ["sh", "-c", script], engine=engine) as program:
+    assert program.run() == dbt.Exited(3), program.run()
+assert actions() == before
+os.kill(os.getpid(), signal.SIGUSR1)
+assert seen == [10]
+faults(opened())
+""",
+        engine,
+        str(busybox),
     )

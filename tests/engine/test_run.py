@@ -7,7 +7,7 @@ import signal
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -221,13 +221,18 @@ def test_an_endless_loop_can_be_stopped_from_another_thread(cpu: dbt.CPU, code: 
 @pytest.mark.parametrize("code", [(SELF,), (0x10000001, 0xD61F0020)])
 def test_ctrl_c_interrupts(cpu: dbt.CPU, code: tuple[int, ...]) -> None:
     load(cpu, *code)
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    begin = time.monotonic()
+    boundary: Any = cpu._cpu.boundary
+
+    def interrupt() -> None:
+        while not boundary._runner:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         cpu.run(CODE)
-    assert time.monotonic() - begin < 5
-    timer.join()
+    thread.join()
     load(cpu, SVC)
     assert isinstance(cpu.run(CODE), dbt.SystemCall)
 
@@ -289,7 +294,7 @@ def test_what_llvm_cannot_compile_is_interpreted(
         monkeypatch.setattr(Baseline, "_load_pack", lambda _: None)
         baseline = cpu._cpu.baseline
         assert baseline is not None
-        baseline.ctx.stencils = baseline._anonymous(1 << 20)
+        baseline.ctx.stencils = baseline.context.anonymous(1 << 20)
         cpu.registers.update({"x1": 1 << 63, "x2": 6})
         assert isinstance(cpu.run(CODE, budget=7), dbt.BudgetSpent)
         assert cpu.registers["x0"] == 97
