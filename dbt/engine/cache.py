@@ -208,16 +208,26 @@ class Store:
 
     def image(self) -> Image:
         """The native runtime, loaded."""
-        from .hostmem import open_to_run
-        from .image import ImageError, load_image
+        from .image import ImageError
 
         name = "runtime.image"
-        path = self.path(name)
         try:
-            return load_image(path, self.stamp, open_to_run(self.open(name)))
+            return self._load_image(name)
         except (ImageError, OSError) as error:
             self.rebuild(name, ("image",), str(error))
-            return load_image(path, self.stamp, open_to_run(self.open(name)))
+            return self._load_image(name)
+
+    def _load_image(self, name: str) -> Image:
+        from .hostmem import open_to_run
+        from .image import load_image
+
+        try:
+            fd = open_to_run(self.open(name))
+        except OSError:
+            if name not in self.kept:
+                raise
+            return load_image(self.path(name), self.stamp, data=self.kept[name])
+        return load_image(self.path(name), self.stamp, fd)
 
     def rebuild(self, name: str, job: Job, why: str) -> None:
         """Replace a file that is damaged, and say so."""

@@ -94,6 +94,15 @@ def open_to_run(fd: int) -> int:
     return copy
 
 
+def place_code(data: bytes, at: int = 0) -> int:
+    """Code in memory that is no file's: the address. Raises OSError where that must not become executable."""
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | (MAP_FIXED if at else 0)
+    address = map_memory(len(data), PROT_READ | PROT_WRITE, flags, at)
+    ctypes.memmove(address, data, len(data))
+    protect_memory(address, len(data), PROT_READ | PROT_EXEC)
+    return address
+
+
 def _check_size(size: int) -> None:
     """Raise OSError where a file may not have this size, before the host kills the guest for it (SIGXFSZ)."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]

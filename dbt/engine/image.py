@@ -68,11 +68,13 @@ class Image:
         return ctypes.CFUNCTYPE(restype, *argtypes)(self.address(name))
 
 
-def load_image(path: str, expected_stamp: str, descriptor: int = -1) -> Image:
+def load_image(path: str, expected_stamp: str, descriptor: int = -1, data: bytes = b"") -> Image:
     """Map an image. Raises OSError if it cannot be read and ImageError if it is not what is expected.
 
-    `descriptor`: of the file itself or of a copy, which is closed.
+    `descriptor`: of the file itself or of a copy, which is closed; `data`: what is in it, where there is no file.
     """
+    if data:
+        return _load_bytes(path, expected_stamp, data)
     if descriptor < 0:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -91,6 +93,21 @@ def load_image(path: str, expected_stamp: str, descriptor: int = -1) -> Image:
             raise
     finally:
         os.close(descriptor)
+    return Image(path, base, size, exports)
+
+
+def _load_bytes(path: str, expected_stamp: str, data: bytes) -> Image:
+    """Without a file, on hosts that let memory become executable that could be written."""
+    size = len(data)
+    if size < ImageHead.size:
+        raise ImageError(f"{path}: not an image: {size} bytes")
+    base = _map(-1, 0, size, mmap.PROT_READ | mmap.PROT_WRITE, 0, path)
+    ctypes.memmove(base, data, size)
+    exports = _prepare(base, size, path, expected_stamp)
+    head = ImageHead.at(base)
+    start, length = ctypes.c_void_p(base + head.code), ctypes.c_size_t(head.data - head.code)
+    if _libc().mprotect(start, length, mmap.PROT_READ | mmap.PROT_EXEC):
+        raise ImageError(f"{path}: cannot be made executable: {os.strerror(ctypes.get_errno())}")
     return Image(path, base, size, exports)
 
 
@@ -124,7 +141,7 @@ def _map(descriptor: int, at: int, size: int, prot: int, offset: int, path: str)
     function = _libc().mmap
     function.restype = ctypes.c_size_t
     function.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    flags = mmap.MAP_PRIVATE | (_MAP_FIXED if at else 0)
+    flags = mmap.MAP_PRIVATE | (_MAP_FIXED if at else 0) | (mmap.MAP_ANONYMOUS if descriptor < 0 else 0)
     base: int = function(at, size, prot, flags, descriptor, offset)
     if base == ctypes.c_size_t(-1).value:
         raise ImageError(f"{path}: cannot be mapped: {os.strerror(ctypes.get_errno())}")

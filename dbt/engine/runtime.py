@@ -81,13 +81,20 @@ class Loaded:
 
     def __init__(self, store: Store, name: str, at: int = 0, limit: int = 0, *, code: bool = False) -> None:
         """`at`: memory of ours that it is put in, if any; `code`: it is to be run where it is."""
-        kept = None if code else store.kept.get(name)
-        if kept is not None:
+        kept = store.kept.get(name)
+        if kept is not None and not code:
             self.size = len(kept)
             self.address = at or hostmem.map_anonymous(self.size)
             ctypes.memmove(self.address, kept, self.size)
             return
-        fd = store.open(name)
+        try:
+            fd = store.open(name)
+        except OSError:  # there may be no file as large as that, not even in memory
+            if kept is None:
+                raise
+            self.size = len(kept)
+            self.address = hostmem.place_code(kept, at)
+            return
         try:
             if code:
                 fd = hostmem.open_to_run(fd)

@@ -51,17 +51,22 @@ class Bench:
         (folder,) = (path for path in (self.cache / "dragoman").iterdir() if path.is_dir())
         return folder
 
-    def start(self, what: str, *words: str | Path, count: int = 1) -> subprocess.Popen[str]:
+    def start(
+        self, what: str, *words: str | Path, count: int = 1, prefix: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
         """Start `python -m tests.robustness.sabotage` with these words."""
-        command = [sys.executable, "-m", "tests.robustness.sabotage", what, self.notes, str(count), *words]
+        command = [*prefix, sys.executable, "-m", "tests.robustness.sabotage", what, self.notes, str(count), *words]
         environment = {**os.environ, "XDG_CACHE_HOME": str(self.cache)}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=pipe, stderr=pipe)
 
-    def run(self, what: str, engine: str, *, count: int = 1, guest: Guest = GUEST, long: bool = False) -> Run:
+    def run(
+        self, what: str, engine: str, *, count: int = 1, guest: Guest = GUEST, long: bool = False,
+        prefix: tuple[str, ...] = (),
+    ) -> Run:  # fmt: skip
         """Run a guest, for as long as its hot code takes to become regions if `long`."""
         work, expected = (guest.ordinary, guest.ordinary_line) if long else (guest.short, guest.short_line)
-        child = self.start(what, "run", "--engine", engine, guest.path, str(work), count=count)
+        child = self.start(what, "run", "--engine", engine, guest.path, str(work), count=count, prefix=prefix)
         output, errors = child.communicate(timeout=TIMEOUT)
         return Run(subprocess.CompletedProcess(child.args, child.returncode, output, errors), expected)
 
@@ -249,6 +254,15 @@ def test_a_first_run_on_a_full_disk(tmp_path: Path, engine: str) -> None:
     right(run)
     said(run, "No space left on device", "in memory only")
     assert [path.name for path in bench.build.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_first_run_that_may_write_no_file(tmp_path: Path, engine: str) -> None:
+    """`ulimit -f 0` is the worker's limit and the guest's, and one of memory files as well."""
+    bench = Bench(tmp_path)
+    run = bench.run("nothing", engine, prefix=("prlimit", "--fsize=0"))
+    right(run)
+    said(run, "File too large", "in memory only")
 
 
 @pytest.mark.needs(USER)
