@@ -19,8 +19,8 @@ PROGRAMS = int(os.environ.get("DRAGOMAN_SOAK_PROGRAMS", "100000" if CI else "500
 PAGES = int(os.environ.get("DRAGOMAN_SOAK_PAGES", "10000" if CI else "1000"))
 START = int(os.environ.get("DRAGOMAN_SOAK_START", "0"))
 OPTIMIZER = {
-    "programs": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "25")),
-    "pages": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "100")),
+    "programs": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "15")),
+    "pages": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "50")),
 }
 
 
