@@ -193,7 +193,8 @@ def test_backing_names_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
     (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
     path = str(tmp_path / "in" / "a.qcow2")
-    for name in ("../secret", str(tmp_path / "secret"), "link", "nbd://host/x", 'json:{"driver":"file"}'):
+    for name in ("../secret", str(tmp_path / "secret"), "link", "nbd://host/x", "rbd:pool/x", "gluster://h/v/x",
+                 'json:{"driver":"file"}'):  # fmt: skip
         if name.startswith("nbd"):
             name = "memory:x"  # noqa: PLW2901 - a protocol that is there
         create_image(path, "qcow2", MIB, {"backing_file": name, "backing_fmt": "raw"})
