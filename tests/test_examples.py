@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+TOOLS = ("coverage", "explain", "gdb", "instrumentation", "library", "profile", "trace")  # pages of docs/
+
+
+def test_each_example_is_run_and_each_page_names_one() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for example in EXAMPLES.glob("*.py"):
+        assert f'run("{example.name}")' in tests
+    for page in TOOLS:
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        named = re.findall(r"\(\.\./examples/(\w+\.py)\)", text)
+        assert named, page
+        assert set(named) <= {example.name for example in EXAMPLES.glob("*.py")}
 
 
 def run(name: str) -> str:
@@ -90,3 +106,11 @@ def test_snapshots() -> None:
     assert lines[0] == "found b'OK'"
     assert lines[1].startswith("676 inputs, ")
     assert lines[-1] == "on another engine: budget spent at pc 0x1000c x4 is 16"
+
+
+@pytest.mark.needs("gdb-multiarch")
+def test_debug_program() -> None:
+    lines = run("debug_program.py").splitlines()
+    assert "Breakpoint 1, 0x0000000000400140 in " in "\n".join(lines)
+    assert any(line.startswith("=> 0x400140") for line in lines)
+    assert lines[-1] == "without gdb: Exited(status=0)"

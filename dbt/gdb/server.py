@@ -348,11 +348,10 @@ def serve(
     sock: socket.socket,
     *,
     traps: Traps | None = None,
-    say: Callable[[str], object] = sys.stderr.write,
 ) -> None:
     """Wait for one debugger on a listening socket and serve it, until it or the guest has gone. Closes the socket."""
     path = sock.getsockname()
-    say(f"dragoman: waiting for gdb on {address_of(sock)}\n")
+    sys.stderr.write(f"dragoman: waiting for gdb on {address_of(sock)}\n")
     try:
         peer, _ = sock.accept()
     finally:

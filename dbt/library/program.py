@@ -134,7 +134,11 @@ class Program(Tooled):
         """As CPU.serve_gdb; the program stands still again when gdb has gone. `run` goes on, or says how it ended."""
         from dbt.gdb.server import listen, serve
 
-        serve(self._tools.cpu, self._process, listen(where), traps=self._tools.traps)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            serve(self._tools.cpu, self._process, listen(where), traps=self._tools.traps)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def open_program(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import dbt.guests
 import pytest
 
 import dbt
@@ -26,6 +27,7 @@ from dbt.run import ENGINES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+HELLO = Path(dbt.guests.__file__).parent / "bin" / "hello"
 CODE, DATA = 0x10000, 0x20000
 SELF, SVC, MOV0_5, STR = 0x14000000, 0xD4000001, 0xD28000A0, 0xF9000020  # str x0, [x1]
 LINGER = struct.pack("ii", 1, 0)  # close() resets the connection
@@ -398,3 +400,28 @@ def test_a_child_is_nobodys(program: Callable[[str], Any]) -> None:
     assert client.answer() == b"W05"
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (5, b"child\n")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_program_of_the_library(engine: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It stands still again when gdb has gone, and the caller's signals are as they were."""
+    where = str(tmp_path / "gdb")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()), [signal.getsignal(n) for n in range(1, 32)]
+    with dbt.open_program(HELLO, engine=engine) as program:
+        said: list[bytes] = []
+
+        def debug() -> None:
+            client = Client(where)
+            said.extend(client.ask(payload) for payload in (b"?", b"s", b"vCont;s:1", b"D"))
+            client.socket.close()
+
+        for _ in range(2):
+            thread = threading.Thread(target=debug)
+            thread.start()
+            program.serve_gdb(where)
+            thread.join()
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before[0]
+        assert [answer[:3] for answer in said] == [b"T05", b"T05", b"T05", b"OK"] * 2
+        assert program.run() == dbt.Exited(0)
+    assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), [signal.getsignal(n) for n in range(1, 32)]) == before
+    assert "hello from AArch64" in capfd.readouterr().out
