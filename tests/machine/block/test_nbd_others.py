@@ -114,6 +114,15 @@ def test_nbd_client_lists_our_exports() -> None:
 
 
 @pytest.mark.needs("nbd-client")
+def test_nbd_client_agrees_with_our_server(tmp_path: Path) -> None:
+    """All but the kernel's part, which a device of another name keeps it from."""
+    disk = Disk(open_image({"driver": "memory", "size": 64 * MIB}, "raw", writable=True))
+    with disk, served(disk, tmp_path / "s"):
+        said = run("nbd-client", "-unix", str(tmp_path / "s"), str(tmp_path / "none"), "-b", "4096", status=1)
+    assert "size = 64MB" in said
+
+
+@pytest.mark.needs("nbd-client")
 def test_the_kernel_as_client(tmp_path: Path) -> None:
     """As root, where the kernel has the module nbd (modprobe nbd)."""
     if not KERNEL.is_block_device() or os.geteuid():
