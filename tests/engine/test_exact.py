@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CODE, DATA, SIZE = 0x10000, 0x40000, 0x1000
 SVC = 0xD4000001
 NATIVE = tuple(engine for engine in ENGINES if engine != "reference")
+JOINED = "superinstructions"
 HOT = 10  # entries of a block before it becomes a region, here
 
 
@@ -62,14 +63,24 @@ STORE = CODE + 12  # add x3, x3, #1; ldr x2, [x1]; add x4, x4, x2; str x4, [x1, 
 
 
 def opened(engine: str) -> dbt.CPU:
-    """A CPU whose engine makes regions early."""
-    cpu = dbt.open_cpu(engine=engine)
+    """A CPU whose engine makes regions early, or superinstructions at once (`engine` is JOINED)."""
+    cpu = dbt.open_cpu(engine="interpreter" if engine == JOINED else engine)
     cpu.memory.map(CODE, 0x1000, "rwx")
     cpu.memory.map(DATA, SIZE)
     baseline: Any = cpu._cpu.baseline
     if engine == "optimizer":
         baseline.ctx.threshold = HOT
+    if engine == JOINED:
+        baseline.ctx.threshold = 0
+        baseline.short_budget = baseline.exact_tail  # what is longer runs in whole blocks, up to this
     return cpu
+
+
+def settle(cpu: dbt.CPU) -> None:
+    """Wait for superinstructions, where there are any to come."""
+    joiner = getattr(cpu._cpu.baseline, "joiner", None)
+    if joiner is not None:
+        joiner.finish()
 
 
 def start(cpu: dbt.CPU, program: Program) -> None:
@@ -97,7 +108,7 @@ def run(cpu: dbt.CPU, program: Program, budget: int) -> tuple[object, ...]:
     return (*stops, cpu.executed - before, *state(cpu))
 
 
-@pytest.fixture(params=NATIVE)
+@pytest.fixture(params=(*NATIVE, JOINED))
 def cpu(request: pytest.FixtureRequest) -> Iterator[dbt.CPU]:
     with opened(request.param) as cpu:
         yield cpu
@@ -110,6 +121,7 @@ def test_every_budget(cpu: dbt.CPU, name: str) -> None:
         start(cpu, program)
         while isinstance(cpu.run(), dbt.SystemCall) and cpu.registers["x0"]:
             pass  # translated once, and hot where there is anything hot
+        settle(cpu)
         budgets = [*range(1, 70), *range(95, 100)]
         if name == "calls":
             program = program._replace(x0=1 << 20)
@@ -134,6 +146,7 @@ def hot(cpu: dbt.CPU) -> None:
     """Run the loop until it is as fast as it gets."""
     start(cpu, LOOP._replace(x0=1000))
     assert isinstance(cpu.run(), dbt.SystemCall)
+    settle(cpu)
     if cpu.engine == "optimizer":
         baseline: Any = cpu._cpu.baseline
         assert baseline.compiled

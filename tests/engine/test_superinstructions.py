@@ -6,10 +6,13 @@ import ctypes
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from dbt.backends.llvm.super_pack import SuperPack
+from dbt.backends.llvm.superinstructions import Part, key_of
+from dbt.frontends.guest import load_guest
 
 import dbt
 from dbt.engine import build, joiner, layout
@@ -17,7 +20,9 @@ from dbt.engine.cache import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+GUEST = load_guest("aarch64")
 CODE, DATA, SIZE = 0x10000, 0x40000, 0x1000
 SVC = 0xD4000001
 # subs x5, x5, #1; ldr x2, [x1], #8; add x3, x3, x2; str x3, [x4]; eor x6, x2, x3; subs x0, x0, #1; b.ne CODE; svc
@@ -296,3 +301,48 @@ def test_without_a_cache_they_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch
         assert isinstance(cpu.run(), dbt.SystemCall)
         assert first_handler(cpu) == "super"
         assert "aarch64.superinstructions" in native(cpu).store.kept
+
+
+def key(*words: int) -> bytes:
+    """What a superinstruction of these instructions is known by; none of them branches."""
+    decoded = [GUEST.tables.decode(word, CODE) for word in words]
+    parts = [
+        (d.form.id * layout.VARIANTS, (*d.r, *[0] * layout.TOKENS)[: layout.TOKENS], d.imm, d.target) for d in decoded
+    ]
+    return key_of(Part(*part) for part in parts)
+
+
+def test_what_was_asked_for_is_made_for_the_next_process(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    store = Store(str(tmp_path), quiet=True)
+    wanted = [key(0x91000463 + i, 0x8B030063) for i in range(5)]  # add x3 + i, x3, #1; add x3, x3, x3
+    worker = build.take_worker(store)
+    for one in wanted:
+        worker.send(("superinstructions", "aarch64", (one,), {}))
+    build.give_back(worker, broken=True)  # nobody waits for answers
+    path = store.path("aarch64.superinstructions")
+    until = time.monotonic() + 60
+    found: set[bytes] = set()
+    while time.monotonic() < until and found != set(wanted):
+        time.sleep(0.05)
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                found = SuperPack.parse(file.read(), path, store.stamp).keys()
+    assert found == set(wanted)
+
+
+def test_other_requests_come_in_between(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    store = Store(str(tmp_path), quiet=True)
+    worker = build.take_worker(store)
+    first, second = key(0x91000463, 0x8B030063), key(0x91000464, 0x8B030063)
+    worker.send(("superinstructions", "aarch64", (first,), {}))
+    worker.send(("jobs", [("tables", "aarch64")], {}))
+    worker.send(("superinstructions", "aarch64", (second,), {}))
+    kinds = []
+    while kinds.count("done") < 3:
+        kinds.append(worker.receive()[0])
+    assert set(kinds) <= {"done", "progress"}
+    build.give_back(worker)
+    with open(store.path("aarch64.superinstructions"), "rb") as file:
+        assert SuperPack.parse(file.read(), "it", store.stamp).keys() == {first, second}
