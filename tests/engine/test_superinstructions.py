@@ -339,7 +339,7 @@ def test_other_requests_come_in_between(tmp_path: Path) -> None:
     worker.send(("superinstructions", "aarch64", (first,), {}))
     worker.send(("jobs", [("tables", "aarch64")], {}))
     worker.send(("superinstructions", "aarch64", (second,), {}))
-    kinds = []
+    kinds: list[str] = []
     while kinds.count("done") < 3:
         kinds.append(worker.receive()[0])
     assert set(kinds) <= {"done", "progress"}
