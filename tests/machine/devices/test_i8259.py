@@ -73,7 +73,7 @@ def random_script(seed: int, steps: int) -> list[tuple[str, int, int]]:
                 done.append(("out", port, command << 5 | random.randrange(8)))
             case 4 | 5:
                 done += [("out", port, 0x0C), ("in", port + random.randrange(2), 0)]
-            case 6 if random.random() < 0.3:
+            case 6 if random.random() < 0.3:  # QEMU looks at the requests again at the next occasion only
                 special[port] = random.randrange(2)
                 done.append(("out", port, 0x48 | special[port] << 5))
             case 7 if random.random() < 0.2:
