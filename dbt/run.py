@@ -26,8 +26,11 @@ Run an AArch64 Linux program as if it were one of this machine.
 
 options:
   -L ROOT              folder in which the guest's absolute paths are looked up first
-  --engine ENGINE      baseline: compiled stencils, the default; interpreter: compiled handlers, exact and without
-                       executable memory of its own; reference: plain Python, needs no compiler
+  --engine ENGINE      baseline: compiled stencils, the default; optimizer: hot code compiled again, by LLVM as a whole;
+                       interpreter: compiled handlers, exact and without executable memory of its own; reference:
+                       plain Python, needs no compiler
+  --wait               with the optimizer: the program waits for code that is compiled again, so that each run does the
+                       same
   --strace             print each system call with its result on standard error
   --stats              print what was translated, and how fast, on standard error at the end
   -E NAME=VALUE        set a variable in the guest's environment; may be repeated
@@ -39,14 +42,14 @@ options:
 The exit status is the program's; if a signal ends the program, the same signal ends this command. 126: PROGRAM cannot
 be run; 127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
 """
-FLAGS = {"--strace": "strace", "--stats": "stats"}
+FLAGS = {"--strace": "strace", "--stats": "stats", "--wait": "wait"}
 VALUES = {"-L": "root", "-g": "gdb", "--engine": "engine", "-E": "set", "-U": "unset", "-0": "argv0"}
 
 
 class RunOptions:
     """The options of `run`. What the guest sees of them is bytes; file names are text as os.fsdecode has it."""
 
-    __slots__ = ("argv", "engine", "environ", "gdb", "path", "root", "stats", "strace")
+    __slots__ = ("argv", "engine", "environ", "gdb", "path", "root", "stats", "strace", "wait")
 
     def __init__(self, path: str, argv: list[bytes], environ: list[bytes]) -> None:
         self.path = path
@@ -56,6 +59,7 @@ class RunOptions:
         self.engine = ENGINES[0]
         self.strace = False
         self.stats = False
+        self.wait = False
         self.gdb = ""
 
 
@@ -148,6 +152,8 @@ def run_program(options: RunOptions, origin: Origin) -> NoReturn:
     from dbt.linux.process import Process
 
     cpu = Cpu(engine=options.engine)
+    if cpu.baseline is not None:
+        cpu.baseline.background = not options.wait
     hwcap, hwcap2 = cpu.hwcap
     process = Process(
         cpu,

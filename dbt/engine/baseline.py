@@ -165,6 +165,8 @@ class Baseline:
             else:
                 return int(reason)
 
+    background = False  # the guest goes on while something better than what it runs is compiled
+
     def flush(self) -> None:
         """Forget all translations."""
         self.runtime.flush(self.ctx_address)

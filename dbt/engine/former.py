@@ -1,5 +1,8 @@
 """Forms regions: the control-flow graph that direct branches reach from a hot block, with what is live and dirty in it.
 
+Branches are followed to *warm* blocks, which have been entered some times as well: the others would make compiling
+many times as long, and the code no better. They are where the region ends.
+
 Calls are followed like other branches, after everything else, and the place behind a call becomes a *return site*: a
 return in the region compares its address with these before it leaves. Flags are live as in baseline blocks. A register
 is *dirty* where it may differ from Env. Plain loads and stores *land*: where they fault, code that leaves writes back
@@ -122,10 +125,11 @@ def form_region(
     limit: int = LIMIT,
     *,
     all_flags: bool = False,
+    warm: Collection[int] | None = None,
 ) -> Region | None:
     """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside.
 
-    `all_flags`: no flags are dead.
+    `all_flags`: no flags are dead. `warm`: addresses to which branches are followed; None: all.
     """
     words: dict[int, int] = {}
     steps: dict[int, Step] = {}
@@ -133,6 +137,8 @@ def form_region(
     near, far = deque([entry]), deque[int]()
     while near or far:
         pc = near.popleft() if near else far.popleft()
+        if pc != entry and warm is not None and pc not in warm:
+            continue
         while len(steps) < limit and pc not in steps and pc not in stops:
             word = fetch(pc)
             decoded = tables.decode(word, pc) if word is not None else None

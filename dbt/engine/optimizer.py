@@ -1,13 +1,15 @@
 """The optimizer engine: baseline blocks count their entries, and what is entered often becomes a region.
 
-A region (former.py) goes through LLVM in a process of its own (promoter.py) while the guest waits; its code is placed
-behind the arena and takes the place of the block in the table, and the block's head becomes a jump to it. Links of a
-region go through the same stubs as those of blocks.
+A region (former.py) goes through LLVM in a process of its own (promoter.py). In the library the guest waits for it, so
+that the same program does the same each time; under `dragoman run` it goes on, and the block is counted again until the
+region is there. Its code is placed behind the arena and takes the place of the block in the table, and the
+block's head becomes a jump to it. Links of a region go through the same stubs as those of blocks.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 
 from dbt.errors import GuestFault
@@ -21,6 +23,7 @@ from .layout import (
     MODE_HOT,
     PAGE_SIZE,
     SPECIAL_HOT,
+    Block,
     JumpEntry,
     Landing,
     StencilHead,
@@ -33,10 +36,14 @@ if TYPE_CHECKING:
 
     from .cache import Store
     from .cpu import Cpu
+    from .promoter import Promoter, Promotion, RegionCode
 
-    Key = tuple[tuple[int, ...], bool]  # what a region depends on beside its bytes: see Promoter.region
+    Key = tuple[tuple[int, ...], bool]  # what a region depends on beside its bytes: see Promoter.begin
+    Known = tuple[RegionCode, list[tuple[int, bytes]], Key]
 
-THRESHOLD = 300  # entries of a block before it is promoted
+THRESHOLD = 20000  # entries of a block before it is promoted: a region costs tens of milliseconds
+MAX_COUNT = 1 << 22  # and while one is being made
+WARM = 16  # a block is warm after this part of them
 REGION_BYTES = 128 << 20  # of the arena
 MAX_LANDINGS = 1 << 22
 STUB_ROOM = 1 << 16  # bytes of the arena that dropping regions may need
@@ -72,10 +79,19 @@ class Optimizer(Baseline):
         self._room = int(ctx.regions)
         self._placed: list[Placed] = []
         self._broken: dict[int, int] = {}  # how often the code of a region has changed, by its address
-        self._known: dict[int, tuple[Any, list[tuple[int, bytes]], Key]] = {}
-        self._promoter: Any = None
+        self._known: dict[int, Known] = {}
+        self._has_made: Promoter | None = None
+        self._find: Any = self.runtime.image.function("find_block", U64, (U64,) * 2)
+        self._pending: tuple[int, int, Key, Promotion] | None = None  # process, address, key
+        self._count: dict[int, int] = {}  # of blocks that are counted again
+        self._awaited: set[int] = set()  # blocks on which a worker has ended
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
+
+    def close(self) -> None:
+        if self._pending is not None and self._pending[0] == os.getpid():
+            self._pending[3].abandon()
+        super().close()
 
     def run(self) -> int:
         while True:
@@ -121,25 +137,96 @@ class Optimizer(Baseline):
     # ---- regions
 
     def _promote(self, pc: int) -> None:
-        """Put a region in the place of the block at `pc`, or let the block be."""
-        entry = self._table_entry(pc)
-        if entry is None:
-            return
-        key = tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
-        found = self._known.get(pc)
-        changed = found is not None and not self._unchanged(found[1])
-        if changed and self._often(pc):
-            found = None
-        elif found is None or found[2] != key or changed:
-            started = time.monotonic()
-            from .build import Interrupted
+        """Put a region in the place of the block at `pc`, have one made, or let the block be."""
+        from .build import Interrupted
 
+        try:
+            if self._collect() == pc:
+                return
+            entry = self._table_entry(pc)
+            if entry is None:
+                return
+            key = self._key()
+            found = self._known.get(pc)
+            changed = found is not None and not self._unchanged(found[1])
+            if changed and self._often(pc):
+                found = None
+            elif found is None or found[2] != key or changed:
+                if self.background and pc not in self._awaited:
+                    self._begin(pc, key)
+                    self._count_again(pc, int(entry.code))
+                    return
+                found = self._wait(pc, key)
+        except Interrupted:
+            return  # the native loop sees the signal first, and the block leaves again
+        self._finish(pc, found)
+
+    def _key(self) -> Key:
+        return tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
+
+    def _wait(self, pc: int, key: Key) -> Known | None:
+        started = time.monotonic()
+        try:
+            answer = self._promoter().region(pc, key, self._page, self._warm())
+        finally:
+            self.seconds += time.monotonic() - started
+        if answer is None:
+            return None
+        self.compiled += 1
+        return (*answer, key)
+
+    def _begin(self, pc: int, key: Key) -> None:
+        """Have a region made, if none is being made. Raises Interrupted."""
+        from .build import WorkerEnded
+
+        if self._pending is None:
             try:
-                found = self._request(pc, key)
-            except Interrupted:
-                return  # the native loop sees the signal first, and the block leaves again
-            finally:
-                self.seconds += time.monotonic() - started
+                self._pending = os.getpid(), pc, key, self._promoter().begin(pc, key, self._page, self._warm())
+            except WorkerEnded:
+                self._awaited.add(pc)  # which tries again, and says what there is to say
+
+    def _collect(self) -> int | None:
+        """Place the region that is being made if it is ready: its address. Raises Interrupted."""
+        if self._pending is None:
+            return None
+        from .build import WorkerEnded
+        from .promoter import NoRegion
+
+        process, pc, key, promotion = self._pending
+        self._pending = None
+        if process != os.getpid():  # the parent's
+            return None
+        found = None
+        try:
+            if not promotion.ready():
+                self._pending = process, pc, key, promotion
+                return None
+            found = promotion.result(), promotion.ranges, key
+        except NoRegion as error:
+            self._promoter().refused(pc, error)
+        except WorkerEnded:
+            self._awaited.add(pc)
+            return None
+        self._count.pop(pc, None)
+        if found is not None:
+            self.compiled += 1
+            if key != self._key() or not self._unchanged(found[1]):
+                return None
+        self._finish(pc, found)
+        return pc
+
+    def _count_again(self, pc: int, block: int) -> None:
+        """Let the block run for a while, each time for twice as long: looking costs some ten microseconds."""
+        count = self._count[pc] = min(2 * self._count.get(pc, int(self.ctx.threshold)), MAX_COUNT)
+        number = int(self._find(self.ctx_address, block))
+        if number < int(self.ctx.n_blocks):
+            ctypes.c_uint32.from_address(int(self.ctx.counters) + 4 * number).value = count
+
+    def _finish(self, pc: int, found: Known | None) -> None:
+        """Put a region in the place of the block at `pc`; None: have the block count no more."""
+        entry = self._table_entry(pc)
+        if entry is None or int(self.ctx.regions) <= int(entry.code) < int(self.ctx.regions_end):
+            return
         block = int(entry.code)
         if found is None:
             hot = StencilHead.at(int(self.ctx.pack) + ctypes.c_uint32.from_address(
@@ -158,16 +245,24 @@ class Optimizer(Baseline):
             cached.code = start
         _jump(block, start)
 
-    def _request(self, pc: int, key: Key) -> tuple[Any, list[tuple[int, bytes]], Key] | None:
-        if self._promoter is None:
+    def _promoter(self) -> Promoter:
+        if self._has_made is None:
             from .promoter import Promoter
 
-            self._promoter = Promoter(self.store, self.cpu.info.name)
-        answer = self._promoter.region(pc, key, self._page)
-        if answer is None:
+            self._has_made = Promoter(self.store, self.cpu.info.name)
+        return self._has_made
+
+    def _warm(self) -> frozenset[int] | None:
+        """The addresses of blocks that have been entered some times; None where that is always."""
+        ctx = self.ctx
+        some = int(ctx.threshold) // WARM
+        if not some:
             return None
-        self.compiled += 1
-        return (*answer, key)
+        most, blocks = int(ctx.threshold) - some, int(ctx.blocks) + Block.offset("pc")
+        left = (ctypes.c_int32 * int(ctx.n_blocks)).from_address(int(ctx.counters))
+        return frozenset(
+            U64.from_address(blocks + number * Block.size).value for number, rest in enumerate(left) if rest <= most
+        )
 
     def _page(self, address: int) -> bytes:
         """The bytes of a guest page, none where it may not be executed."""

@@ -1,7 +1,7 @@
 """The supervisor's side of regions: has them formed from guest memory, and compiled by the worker.
 
-A request names the hot block. The worker asks for the guest pages that it wants to see, and says when it has seen all;
-from then on the answer may be awaited, or asked for now and then: the guest may go on meanwhile.
+A request names the hot block. The worker asks for the guest pages that it wants to see, and sends the region. This may
+be awaited, or looked at now and then: the guest may go on meanwhile.
 """
 
 from __future__ import annotations
@@ -44,63 +44,71 @@ class NoRegion(Exception):
 
 
 class Promotion:
-    """A region that is being compiled. `ranges`: the guest bytes that it is made of."""
+    """A region that is being made. `ranges`: the guest bytes that it is made of, once there is a result."""
 
-    def __init__(self, worker: Worker, ranges: Ranges) -> None:
-        self._worker: Worker | None = worker
-        self.ranges = ranges
+    def __init__(self, start: Callable[[], Worker], page: Callable[[int], bytes]) -> None:
+        self._start = start  # gives a worker that has been asked
+        self._page = page
+        self._worker: Worker | None = start()
+        self._code: RegionCode | None = None
+        self.ranges: Ranges = []
 
     def ready(self) -> bool:
-        """Whether `result` would not wait. Raises WorkerEnded."""
-        assert self._worker is not None
-        try:
-            return self._worker.ready()
-        except BaseException as error:
-            self._end(error)
-            raise
+        """Whether `result` would not wait. Raises NoRegion, WorkerEnded, Interrupted.
+
+        The worker goes on only when it has been given the pages that it wants to see, so this wants to be called again.
+        """
+        return self._go_on(wait=False) is not None
 
     def result(self) -> RegionCode:
-        """Wait for the code, once. Raises NoRegion, WorkerEnded, Interrupted."""
-        assert self._worker is not None
-        try:
-            code = _code_in(_receive(self._worker))
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end()
+        """Wait for the code. Raises NoRegion, WorkerEnded, Interrupted."""
+        code = self._go_on(wait=True)
+        assert code is not None
         return code
 
     def abandon(self) -> None:
         """Nobody wants it any more."""
-        if self._worker is not None:
-            self._end(Interrupted())
+        self._end(Interrupted())
+
+    def _go_on(self, *, wait: bool) -> RegionCode | None:
+        while self._code is None:
+            assert self._worker is not None
+            try:
+                message = _receive(self._worker, wait=wait)
+                if message is None:
+                    return None
+                kind, value = message
+                if kind == "page":
+                    self._worker.send(self._page(value * PAGE_SIZE))
+                elif kind == "formed":
+                    self.ranges = value
+                elif kind == "region":
+                    self._code = value
+                elif kind != "bye":
+                    raise NoRegion(value)  # noqa: TRY301 - the worker is given back for this as for all else
+            except BaseException as error:
+                self._end(error)
+                raise
+            if kind == "bye":  # it had waited long enough, and went just as it was asked
+                self._end(Interrupted())
+                self._worker = self._start()
+        self._end()
+        return self._code
 
     def _end(self, error: BaseException | None = None) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            _let_go(worker, error)
+            ended = isinstance(error, WorkerEnded)
+            give_back(worker, ended=ended, broken=not ended and error is not None and not isinstance(error, NoRegion))
 
 
-def _let_go(worker: Worker, error: BaseException | None) -> None:
-    ended = isinstance(error, WorkerEnded)
-    give_back(worker, ended=ended, broken=not ended and error is not None and not isinstance(error, NoRegion))
-
-
-def _receive(worker: Worker) -> tuple[str, Any]:
-    """A message. Raises NoRegion for a bug of ours in the worker: the block does without."""
+def _receive(worker: Worker, *, wait: bool) -> tuple[str, Any] | None:
+    """A message, if there is one. Raises NoRegion for a bug of ours in the worker: the block does without."""
     try:
-        message = worker.receive()
+        message = worker.receive(wait=wait)
     except InternalError as error:
         raise NoRegion(last_words(str(error))) from error
-    return message[0], message[1] if len(message) > 1 else None
-
-
-def _code_in(message: tuple[str, Any]) -> RegionCode:
-    kind, value = message
-    if kind != "region":
-        raise NoRegion(value)
-    code: RegionCode = value
-    return code
+    return None if message is None else (message[0], message[1] if len(message) > 1 else None)
 
 
 class Promoter:
@@ -112,7 +120,7 @@ class Promoter:
         self._deaths = 0
 
     def region(
-        self, entry: int, key: tuple[Any, ...], page: Callable[[int], bytes]
+        self, entry: int, key: tuple[Any, ...], page: Callable[[int], bytes], warm: frozenset[int] | None = None
     ) -> tuple[RegionCode, Ranges] | None:
         """(code, guest ranges) for the block at `entry`, waited for; None if there is none, which is said once.
 
@@ -123,10 +131,10 @@ class Promoter:
             if self._deaths >= DEATHS:
                 break
             try:
-                promotion = self.begin(entry, key, page, careful=careful)
+                promotion = self.begin(entry, key, page, warm, careful=careful)
                 code = promotion.result()
             except NoRegion as error:
-                self._say("region", f"the block at {entry:#x} stays in the baseline engine: {error}")
+                self.refused(entry, error)
                 return None
             except WorkerEnded as error:
                 self._deaths += 1
@@ -139,31 +147,36 @@ class Promoter:
         return None
 
     def begin(
-        self, entry: int, key: tuple[Any, ...], page: Callable[[int], bytes], *, careful: bool = False
+        self,
+        entry: int,
+        key: tuple[Any, ...],
+        page: Callable[[int], bytes],
+        warm: frozenset[int] | None = None,
+        *,
+        careful: bool = False,
     ) -> Promotion:
-        """Have the region of the block at `entry` formed, and its compilation begun.
+        """Have the region of the block at `entry` made.
 
         `key`: what it depends on beside the guest's bytes, see region_job.py; `page`: gives the bytes of a guest page;
-        `careful`: a worker has ended on it. Raises NoRegion, WorkerEnded, Interrupted.
+        `warm`: addresses to which branches are followed, None: all; `careful`: a worker has ended on it. Raises
+        WorkerEnded, Interrupted.
         """
-        worker = take_worker(self._store)
-        try:
-            worker.send(("region", self._guest, entry, key, careful))
-            while True:
-                kind, value = _receive(worker)
-                if kind == "page":
-                    worker.send(page(value * PAGE_SIZE))
-                elif kind == "formed":
-                    return Promotion(worker, value)
-                else:
-                    break
-            if kind != "bye":
-                raise NoRegion(value)  # noqa: TRY301 - the worker is given back for this as for all else
-        except BaseException as error:
-            _let_go(worker, error)
-            raise
-        _let_go(worker, Interrupted())  # it had waited long enough, and went just as it was asked again
-        return self.begin(entry, key, page, careful=careful)
+
+        def start() -> Worker:
+            worker = take_worker(self._store)
+            try:
+                worker.send(("region", self._guest, entry, key, warm, careful))
+            except BaseException as error:
+                ended = isinstance(error, WorkerEnded)
+                give_back(worker, ended=ended, broken=not ended)
+                raise
+            return worker
+
+        return Promotion(start, page)
+
+    def refused(self, entry: int, error: NoRegion) -> None:
+        """Say once why a block stays as it is."""
+        self._say("region", f"the block at {entry:#x} stays in the baseline engine: {error}")
 
     def _say(self, kind: str, text: str) -> None:
         say_once(kind, text, quiet=self._store.quiet)

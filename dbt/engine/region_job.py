@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _guests: dict[str, tuple[Guest, Places]] = {}
 
 
-def compile_region(server: Server, name: str, entry: int, key: tuple[Any, ...], careful: bool) -> tuple[str, object]:
+def compile_region(
+    server: Server, name: str, entry: int, key: tuple[Any, ...], warm: frozenset[int] | None, careful: bool
+) -> tuple[str, object]:
     """The answer to a request: ("region", RegionCode) or ("none", why).
 
     Before it come ("page", number), which is answered with the bytes of a guest page, none where nothing may be
@@ -50,7 +52,7 @@ def compile_region(server: Server, name: str, entry: int, key: tuple[Any, ...], 
         return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
 
     stops, all_flags = key
-    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags)
+    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags, warm=warm)
     if region is None:
         return "none", "no instruction"
     channel.send(("formed", region.ranges))

@@ -147,7 +147,7 @@ def touches_code(c: Ctx, start: u64, end: u64) -> u32:
     return 0
 
 
-@native(inline=False)
+@native(export=True)
 def find_block(c: Ctx, host: u64) -> u64:
     """The number of the block whose code holds the host address; all ones if there is none.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ def cpu() -> Iterator[dbt.CPU]:
     with dbt.open_cpu(engine="optimizer") as cpu:
         cpu.memory.map(CODE, 0x2000, "rwx")
         cpu.memory.map(DATA, 0x4000)
+        engine(cpu).ctx.threshold = 300
         yield cpu
 
 
@@ -116,6 +119,85 @@ def test_an_atomic_that_changes_nothing_faults_on_read_only_memory(cpu: dbt.CPU,
     cpu.memory.protect(DATA, 0x1000, "r")
     assert start(cpu, 0) == dbt.MemoryFault(CODE, DATA, "write")
     assert engine(cpu).compiled == 1
+
+
+def run_until_compiled(cpu: dbt.CPU, regions: int) -> None:
+    """Run the loop, which has to go right each time, until so many regions have come in the background."""
+    late = time.monotonic() + 60
+    while engine(cpu).compiled < regions:
+        start(cpu, 100_000)
+        assert cpu.registers["x3"] == 300_000
+        assert time.monotonic() < late
+
+
+def test_the_guest_goes_on_while_a_region_is_made(cpu: dbt.CPU) -> None:
+    engine(cpu).background = True
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    assert engine(cpu)._pending is not None
+    assert cpu.registers["x3"] == 15000
+    run_until_compiled(cpu, 1)
+    assert engine(cpu)._pending is None
+    assert len(engine(cpu)._placed) == 1
+    assert engine(cpu).seconds == 0
+
+
+def test_a_region_that_comes_too_late_is_not_placed(cpu: dbt.CPU) -> None:
+    engine(cpu).background = True
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    promotion = engine(cpu)._pending[3]
+    late = time.monotonic() + 60
+    while not promotion.ready():
+        assert time.monotonic() < late
+        time.sleep(0.01)
+    cpu.memory.write(CODE + 4, struct.pack("<I", 0xCB020063))  # sub x3, x3, x2
+    start(cpu, 5000)
+    assert cpu.registers["x3"] == (-15000) % (1 << 64)
+    late = time.monotonic() + 60
+    while engine(cpu).compiled < 2:
+        start(cpu, 100_000)
+        assert cpu.registers["x3"] == (-300_000) % (1 << 64)
+        assert time.monotonic() < late
+
+
+def test_a_worker_that_ends_in_the_background(cpu: dbt.CPU, capfd: pytest.CaptureFixture[str]) -> None:
+    engine(cpu).background = True
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    engine(cpu)._pending[3]._worker._channel._socket.shutdown(2)
+    run_until_compiled(cpu, 1)
+    assert capfd.readouterr().err == ""  # the second one did it
+
+
+def test_a_fork_leaves_the_region_to_its_parent(cpu: dbt.CPU) -> None:
+    engine(cpu).background = True
+    load(cpu, *LOOP)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    child = os.fork()
+    if not child:
+        try:
+            run_until_compiled(cpu, 1)
+        except BaseException:  # noqa: BLE001 - a child of a test may not go on with the tests
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    run_until_compiled(cpu, 1)
+
+
+def test_what_has_hardly_run_stays_outside(cpu: dbt.CPU) -> None:
+    """A loop with a branch that is never taken, to a tail of its own: the region ends there."""
+    # ldr x2, [x1]; cbz x2, tail; add x3, x3, x2; subs x0, x0, #1; b.ne to the start; svc; tail: nop x 8; svc
+    load(cpu, 0xF9400022, 0xB40000A2, 0x8B020063, 0xF1000400, 0x54FFFF81, SVC, *[0xD503201F] * 8, SVC)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    start(cpu, 5000)
+    assert cpu.registers["x3"] == 15000
+    ((_, ranges, _),) = engine(cpu)._known.values()
+    assert [(at, len(data)) for at, data in ranges] == [(CODE, 20)]
 
 
 @pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.ordinary], ids=lambda guest: guest.name)

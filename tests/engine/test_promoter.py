@@ -82,7 +82,7 @@ def test_one_that_nobody_waits_for(promoter: Promoter) -> None:
 
 def test_nothing_to_compile(promoter: Promoter, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NoRegion, match="no instruction"):
-        promoter.begin(CODE, KEY, lambda _: b"")
+        promoter.begin(CODE, KEY, lambda _: b"").result()
     assert promoter.region(CODE, KEY, lambda _: b"") is None
     assert promoter.region(CODE + 64, KEY, lambda _: b"") is None
     assert capfd.readouterr().err.count("\n") == 1
@@ -102,7 +102,7 @@ def test_an_exception_of_the_guests_memory(promoter: Promoter) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        promoter.begin(CODE, KEY, failing)
+        promoter.begin(CODE, KEY, failing).result()
     assert workers() == []  # it still waits for a page
     assert promoter.region(CODE, KEY, page) is not None
 
@@ -126,7 +126,7 @@ with dbt.open_cpu(engine="optimizer") as cpu:
     cpu.memory.map({CODE:#x}, 0x1000, "rwx")
     cpu.memory.map(0x40000, 0x1000)
     cpu.memory.write({CODE:#x}, bytes.fromhex({LOOP.hex()!r}))
-    cpu.registers.update({{"x0": 5000, "x1": 0x40000}})
+    cpu.registers.update({{"x0": 50000, "x1": 0x40000}})
     cpu.run({CODE:#x})
     print(cpu._cpu.baseline.compiled, "llvmlite" in sys.modules)
 """

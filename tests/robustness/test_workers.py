@@ -66,7 +66,8 @@ class Bench:
     ) -> Run:  # fmt: skip
         """Run a guest, for as long as its hot code takes to become regions if `long`."""
         work, expected = (guest.ordinary, guest.ordinary_line) if long else (guest.short, guest.short_line)
-        child = self.start(what, "run", "--engine", engine, guest.path, str(work), count=count, prefix=prefix)
+        words = ("run", "--wait", "--engine", engine, guest.path, str(work))
+        child = self.start(what, *words, count=count, prefix=prefix)
         output, errors = child.communicate(timeout=TIMEOUT)
         return Run(subprocess.CompletedProcess(child.args, child.returncode, output, errors), expected)
 
@@ -349,7 +350,7 @@ def test_the_user_ends_a_run_whose_worker_is_silent(cold: Bench, engine: str) ->
 
 
 def test_the_user_ends_a_run_whose_region_does_not_come(warm: Bench) -> None:
-    child = warm.start("request=stop", "run", "--engine", "optimizer", GUEST.path, str(GUEST.ordinary))
+    child = warm.start("request=stop", "run", "--wait", "--engine", "optimizer", GUEST.path, str(GUEST.ordinary))
     wait_for(warm, child)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=TIMEOUT)
