@@ -7,6 +7,7 @@ with CI=true a missing tool is an error.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from dbt.engine.host_x86_64 import SYS_SIGACTION
+
+LIBC = ctypes.CDLL(None)
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BUSYBOX = "busybox-static:arm64"
@@ -118,6 +122,16 @@ def busybox() -> Path:
     path = debian_busybox()
     assert path is not None
     return path
+
+
+def default_signals() -> None:
+    """In a child, before its program starts: give every signal its default action, whatever was inherited.
+
+    nohup has some ignored, and so has whoever is started by posix_spawn(3), as by make: glibc has signal 32 ignored
+    there, which Python cannot name.
+    """
+    for number in range(1, 65):
+        LIBC.syscall(SYS_SIGACTION, number, bytes(32), None, 8)  # SIGKILL and SIGSTOP refuse
 
 
 @pytest.fixture(scope="session", autouse=True)

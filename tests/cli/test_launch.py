@@ -14,6 +14,7 @@ from dbt.backends.llvm.executable import launcher
 
 from dbt import launch
 from dbt.launch import Origin
+from tests.conftest import default_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,7 @@ def test_every_ignored_signal_is_known(command: Path) -> None:
     wanted = [1, 2, 11, 17, 34, 64]
 
     def ignore() -> None:
+        default_signals()
         for number in wanted:
             signal.signal(number, signal.SIG_IGN)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dbt.run import ENGINES
+from tests.conftest import default_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +97,12 @@ def test_what_is_expected_is_what_qemu_does(programs: Path, name: str) -> None:
 def test_guests(programs: Path, dragoman: Command, name: str, engine: str) -> None:
     cases = {"reference": REFERENCE, "optimizer": OPTIMIZER}.get(engine, {}).get(name, [])
     words = ("run", "--engine", engine, programs / name, *cases)
+    plain = prepared([], [], [])
     wanted = {case: EXPECTED[case] for case in cases or cases_of(name)}
-    done = dragoman(*words)
+    done = dragoman(*words, preexec_fn=plain)
     if sections(done.stdout.decode()) != wanted:
-        done = dragoman(*words)  # while stencils were compiled, what another process did may have come too early
+        # While stencils were compiled, what another process did may have come too early.
+        done = dragoman(*words, preexec_fn=plain)
     found = sections(done.stdout.decode())
     assert found == wanted, done.stderr.decode()
     assert done.returncode == 0
@@ -109,6 +112,7 @@ def prepared(ignored: list[int], blocked: list[int], pending: list[int]) -> Call
     """What a child does before it becomes the command."""
 
     def prepare() -> None:
+        default_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
