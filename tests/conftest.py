@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dbt.engine import build
 from dbt.engine.host_x86_64 import SYS_SIGACTION
 
 LIBC = ctypes.CDLL(None)
@@ -135,12 +136,14 @@ def default_signals() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the session's own, for code under test in this process and in others."""
     folder = tmp_path_factory.mktemp("cache")
     folder.chmod(0o700)
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    return folder
+    yield folder
+    for worker in build._pool().workers:
+        worker.close()
 
 
 @pytest.fixture(scope="session")
