@@ -84,6 +84,7 @@ class Optimizer(Baseline):
         self._find: Any = self.runtime.image.function("find_block", U64, (U64,) * 2)
         self._pending: tuple[int, int, Key, Promotion] | None = None  # process, address, key
         self._count: dict[int, int] = {}  # of blocks that are counted again
+        self._hot: set[int] = set()  # blocks that have been
         self._awaited: set[int] = set()  # blocks on which a worker has ended
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
@@ -103,6 +104,7 @@ class Optimizer(Baseline):
     def flush(self) -> None:
         super().flush()
         self._placed.clear()
+        self._hot.clear()
         self.ctx.n_landings = 0
         self._room = int(self.ctx.regions)
 
@@ -140,6 +142,7 @@ class Optimizer(Baseline):
         """Put a region in the place of the block at `pc`, have one made, or let the block be."""
         from .build import Interrupted
 
+        self._hot.add(pc)
         try:
             if self._collect() == pc:
                 return
@@ -260,9 +263,8 @@ class Optimizer(Baseline):
             return None
         most, blocks = int(ctx.threshold) - some, int(ctx.blocks) + Block.offset("pc")
         left = (ctypes.c_int32 * int(ctx.n_blocks)).from_address(int(ctx.counters))
-        return frozenset(
-            U64.from_address(blocks + number * Block.size).value for number, rest in enumerate(left) if rest <= most
-        )
+        entered = {U64.from_address(blocks + at * Block.size).value for at, rest in enumerate(left) if rest <= most}
+        return frozenset(entered | self._hot)  # those that are counted again look as if they had not run
 
     def _page(self, address: int) -> bytes:
         """The bytes of a guest page, none where it may not be executed."""

@@ -136,6 +136,7 @@ def test_the_guest_goes_on_while_a_region_is_made(cpu: dbt.CPU) -> None:
     cpu.memory.write(DATA, struct.pack("<Q", 3))
     start(cpu, 5000)
     assert engine(cpu)._pending is not None
+    assert CODE in engine(cpu)._warm()  # though it is counted again
     assert cpu.registers["x3"] == 15000
     run_until_compiled(cpu, 1)
     assert engine(cpu)._pending is None
