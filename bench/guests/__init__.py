@@ -82,7 +82,7 @@ GUESTS: Final = (
     Guest(
         "sieve", MEMORY, "prime sieve", 40000, 3000000, 32000000, 320000000, "sieve 40000 4203", "sieve 3000000 216816"
     ),
-    Guest("chase", MEMORY, "dependent loads", 8, 900, 12000, 40000, "chase 8 535", "chase 900 29682"),
+    Guest("chase", MEMORY, "dependent loads", 8, 900, 12000, 200000, "chase 8 535", "chase 900 29682"),
     Guest(
         "histogram",
         MEMORY,
@@ -90,7 +90,7 @@ GUESTS: Final = (
         40,
         3000,
         60000,
-        300000,
+        1000000,
         "histogram 40 40377",
         "histogram 3000 5147977",
     ),
