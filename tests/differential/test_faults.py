@@ -214,7 +214,7 @@ class Machine:
         ctx, env = self.native.ctx, self.cpu.env
         if env.exit not in (layout.EXIT_FAULT, layout.EXIT_BUS) or not GUEST.tables.metadata(program.form).part:
             return
-        size = layout.SuperHead.at(ctx.supers).size
+        size = layout.SuperHead.at(ctx.supers).size if ctx.supers else 0  # none is loaded yet
         first = self.native.runtime.translate_at(self.cpu.env_address, place)
         steps = range(first, env.fault_pc + 1, layout.Step.size)
         self.faults += 1
