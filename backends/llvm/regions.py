@@ -98,8 +98,11 @@ class RegionSource(TailCalls):
             return self.value(immediate)
         return str(value) if abs(value) < _SMALL else None
 
+    def _offset(self, place: Place) -> int:
+        return place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+
     def pointer(self, place: Place) -> str:
-        offset = place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+        offset = self._offset(place)
         unit = self.places.unit(offset)
         if unit is None:
             if self.places.zero <= offset < self.places.zero + 8:
@@ -111,7 +114,7 @@ class RegionSource(TailCalls):
 
     def part(self, place: Place, type_: Type) -> str | None:
         # Were some accesses to a slot narrow, LLVM would keep its halves apart and put them together again everywhere.
-        offset = place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+        offset = self._offset(place)
         unit = self.places.unit(offset)
         if unit is None or unit.size != WORD_BYTES or unit.offset != offset or not type_.is_int or type_.bits >= WORD:
             return None

@@ -66,9 +66,6 @@ class FakeCpu:
         self.signals = FakeSignals(self.env)
         self.exits: list[int] = []
 
-    def exact_faults(self, *, on: bool) -> None:
-        assert on in {True, False}
-
     def reg(self, name: str) -> int:
         return int(self.env.pc) if name == "pc" else self.registers.get(name, 0)
 
