@@ -14,11 +14,13 @@ from dbt.machine.clock import SECOND, Clock
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.log import Log
 from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
+from dbt.machine.power import Power
 
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
+    from dbt.machine.power import PoweredCpu
 
 MEMORY, PORTS = "memory", "ports"
 VERSION = 1  # of what `save` returns, besides the devices' own
@@ -42,6 +44,8 @@ class Machine:
         self.epoch = epoch
         self.lock = threading.RLock()
         self.devices: dict[str, Device] = {}
+        self.cpus: list[PoweredCpu] = []  # by their numbers
+        self.power = Power(name)
         self.system = Container("system", 1 << 64)
         self.io = Container("io", 1 << 16)
         self.memory = AddressSpace(MEMORY, self.system, unassigned=unassigned, lock=self.lock, log=self.log)
@@ -93,8 +97,9 @@ class Machine:
             self.clock.run_due()
 
     def reset(self) -> None:
-        """Reset all devices; memory stays as it is."""
+        """Reset all devices; memory stays as it is, and what was asked of the power is forgotten."""
         with self.lock:
+            self.power.take()
             for device in self.devices.values():
                 device.reset()
 

@@ -24,6 +24,8 @@ DEVICES = {
     "pl011": "PL011",
     "pl031": "PL031",
     "pl061": "PL061",
+    "psci": "Psci",
+    "sifive_test": "SifiveTest",
 }
 
 
