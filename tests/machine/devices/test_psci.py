@@ -10,7 +10,7 @@ from dbt.machine.devices.psci import SMC64, WARM_RESET, Function, Psci, Status
 from dbt.machine.log import UNIMPLEMENTED
 from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM
-from dbt.machine.power import CpuState, PowerKind, RecordedCpu
+from dbt.machine.power import CpuState, PowerKind, PowerRequest, RecordedCpu
 
 ENTRY = 0x4000_1000
 AFFINITIES = (0x000, 0x001, 0x100, 0x1_0000_0000)
@@ -23,6 +23,10 @@ def build() -> tuple[Machine, Psci, list[RecordedCpu]]:
     psci = Psci("psci", machine)
     machine.reset()
     return machine, psci, cpus
+
+
+def state(cpu: RecordedCpu) -> CpuState:
+    return cpu.power_state
 
 
 def test_cpus_are_switched_on_and_off() -> None:
@@ -56,25 +60,25 @@ def test_suspended_cpus_wake_by_interrupts() -> None:
     _, psci, cpus = build()
     suspend = Function.CPU_SUSPEND | SMC64
     assert psci.call(0, suspend, 0, 0, 0) == Status.SUCCESS
-    assert (cpus[0].power_state, psci.call(1, Function.AFFINITY_INFO, 0)) == (CpuState.STANDBY, 0)
+    assert (state(cpus[0]), psci.call(1, Function.AFFINITY_INFO, 0)) == (CpuState.STANDBY, 0)
     cpus[0].irq.set(True)
-    assert cpus[0].power_state == CpuState.ON
+    assert state(cpus[0]) == CpuState.ON
     assert psci.call(0, suspend, 1 << 16, 0x10, 0) == Status.INVALID_ADDRESS
     assert psci.call(0, suspend, 1 << 16, ENTRY, 9) is None  # there is an interrupt already
-    assert (cpus[0].power_state, cpus[0].entry, cpus[0].context) == (CpuState.PENDING, ENTRY, 9)
+    assert (state(cpus[0]), cpus[0].entry, cpus[0].context) == (CpuState.PENDING, ENTRY, 9)
     cpus[0].begin()
     cpus[0].irq.set(False)
     psci.call(0, suspend, 1 << 16, ENTRY, 9)
-    assert cpus[0].power_state == CpuState.DOWN
+    assert state(cpus[0]) == CpuState.DOWN
     cpus[0].fiq.set(True)
-    assert cpus[0].power_state == CpuState.PENDING
+    assert state(cpus[0]) == CpuState.PENDING
     for state in (1 << 24, 1 << 31, 1 << 17):
         assert psci.call(0, suspend, state, ENTRY) == Status.INVALID_PARAMETERS
 
 
 def test_the_machine_is_asked_to_end() -> None:
     machine, psci, _ = build()
-    heard = []
+    heard: list[PowerRequest] = []
     machine.power.listen(heard.append)
     assert psci.call(0, Function.SYSTEM_OFF) is None
     psci.call(0, Function.SYSTEM_RESET)
