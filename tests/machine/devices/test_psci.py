@@ -72,8 +72,8 @@ def test_suspended_cpus_wake_by_interrupts() -> None:
     assert state(cpus[0]) == CpuState.DOWN
     cpus[0].fiq.set(True)
     assert state(cpus[0]) == CpuState.PENDING
-    for state in (1 << 24, 1 << 31, 1 << 17):
-        assert psci.call(0, suspend, state, ENTRY) == Status.INVALID_PARAMETERS
+    for power in (1 << 24, 1 << 31, 1 << 17):
+        assert psci.call(0, suspend, power, ENTRY) == Status.INVALID_PARAMETERS
 
 
 def test_the_machine_is_asked_to_end() -> None:
