@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from dbt.machine.device import Device
 
 DEVICES = {
+    "apic": "LocalApic",
     "cfi_flash": "CfiFlash",
     "fw_cfg": "FwCfg",
     "gicv2": "GICv2",
     "i8254": "I8254",
     "i8259": "I8259",
+    "ioapic": "IoApic",
     "mc146818": "MC146818",
     "ns16550": "NS16550",
     "pl011": "PL011",
