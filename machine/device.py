@@ -14,6 +14,8 @@ from dbt.machine.memory import CPU0, MMIO, Attributes
 from dbt.machine.registers import Fifo, Layout, Register, State, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbt.machine.machine import Machine
 
 Saved = dict[str, Any]  # numbers, texts, lists and dictionaries: what JSON has
@@ -136,6 +138,11 @@ class Device:
         self.__dict__.update(self.check(saved))
         self.on_restore()
 
+    def traceable(self) -> Iterator[tuple[set[str], set[str]]]:
+        """(names of registers that are traced, names of all) for each thing that has registers."""
+        for window, bank in self.banks.items():
+            yield bank.traced, {register.name for register in self.LAYOUTS[window].registers}
+
     def guest_error(self, thing: str, detail: str = "") -> None:
         """The guest did what the data sheet forbids."""
         self.machine.log.say(GUEST_ERROR, self.name, thing, detail)
@@ -152,7 +159,7 @@ class Bank:
         self.device = device
         self.window = layout.window
         self.sizes = layout.window.sizes
-        self.traced: frozenset[str] = frozenset()  # names of registers
+        self.traced: set[str] = set()  # names of registers
         self._reads = layout.reads
         self._writes = layout.writes
         self._whole = layout.whole

@@ -14,6 +14,7 @@ from dbt.machine.clock import SECOND, Clock
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.log import Log
 from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
+from dbt.machine.msi import MsiRouter
 from dbt.machine.power import Power
 
 from dbt.errors import UsageError
@@ -46,6 +47,7 @@ class Machine:
         self.devices: dict[str, Device] = {}
         self.cpus: list[PoweredCpu] = []  # by their numbers
         self.power = Power(name)
+        self.msi = MsiRouter(self.log)
         self.system = Container("system", 1 << 64)
         self.io = Container("io", 1 << 16)
         self.memory = AddressSpace(MEMORY, self.system, unassigned=unassigned, lock=self.lock, log=self.log)
@@ -74,13 +76,9 @@ class Machine:
         wanted = pattern if "." in pattern else f"{pattern}.*"
         found = 0
         for device in self.devices.values():
-            for bank in device.banks.values():
-                names = {
-                    register.name
-                    for register in device.LAYOUTS[bank.window.name].registers
-                    if fnmatchcase(f"{device.name}.{register.name}", wanted)
-                }
-                bank.traced |= names
+            for traced, known in device.traceable():
+                names = {name for name in known if fnmatchcase(f"{device.name}.{name}", wanted)}
+                traced.update(names)
                 found += len(names)
         if not found:
             raise UsageError(f"nothing to trace matches {pattern!r}", f"devices: {', '.join(self.devices)}")

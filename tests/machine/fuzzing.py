@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbt.machine.errors import BusError
 from dbt.machine.log import GUEST_ERROR, Log
 from dbt.machine.machine import Machine
-from dbt.machine.memory import Attributes
+from dbt.machine.memory import Alias, Attributes
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
@@ -50,7 +50,8 @@ def fuzz(
     device = build(machine)
     regions = list(device.regions.items())
     for number, (_, region) in enumerate(regions):
-        machine.place(region, number << 32)
+        # What a PCI function's BAR shows is reached whether or not the BAR is decoded.
+        machine.place(region if region.parent is None else Alias(region.name, region), number << 32)
     machine.reset()
     registers = [
         (number << 32 | offset, register.size)

@@ -1,0 +1,49 @@
+"""Message-signalled interrupts: writes of devices that interrupt controllers take instead of memory.
+
+`machine.msi.send` is the way of a message, `add` how a controller (GICv2m, GICv3's ITS, local APICs) takes a range of
+addresses. A requester ID is a PCI function's bus << 8 | slot << 3 | function; an ITS looks it up.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from typing import TYPE_CHECKING
+
+from dbt.machine.errors import MapError
+from dbt.machine.log import GUEST_ERROR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbt.machine.log import Log
+
+    Target = Callable[[int, int, int], None]  # offset, data, requester ID
+
+
+class MsiRouter:
+    """Which controller takes messages to which addresses."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self._ranges: list[tuple[int, int]] = []  # (base, end), sorted
+        self._targets: dict[int, Target] = {}
+
+    def add(self, base: int, size: int, target: Target) -> None:
+        """Give messages to `base` and the `size` bytes there to `target(offset, data, requester_id)`."""
+        if any(base < end and other < base + size for other, end in self._ranges):
+            raise MapError(f"messages to {base:#x} have a target already")
+        insort(self._ranges, (base, base + size))
+        self._targets[base] = target
+
+    def send(self, address: int, data: int, requester_id: int) -> bool:
+        """Deliver a message of 32 bits; False, and a guest's error, if nobody takes it."""
+        index = bisect_right(self._ranges, (address, 1 << 65)) - 1
+        if index >= 0:
+            base, end = self._ranges[index]
+            if address < end:
+                self._targets[base](address - base, data & 0xFFFFFFFF, requester_id)
+                return True
+        self.log.say(
+            GUEST_ERROR, "msi", f"no interrupt controller takes messages of {requester_id:#06x}", f": {address:#x}"
+        )
+        return False
