@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dbt.machine.log import Log
 
-    Target = Callable[[int, int, int], None]  # offset, data, requester ID
+    Target = Callable[[int, int, int], object]  # offset, data, requester ID
 
 
 class MsiRouter:
