@@ -6,7 +6,8 @@ are always enabled. Priorities have 8 bits. Virtualisation is not there. This fi
 
 from __future__ import annotations
 
-from dbt.machine.devices.gicv2_core import ACKCTL, EOIMODE, GROUP1_PENDING, IIDR, SPURIOUS
+from dbt.machine.devices.gic_core import SPURIOUS, dropped, with_word, word_of
+from dbt.machine.devices.gicv2_core import ACKCTL, EOIMODE, GROUP1_PENDING, IIDR
 from dbt.machine.devices.gicv2_distributor import WORD, Distributor
 from dbt.machine.registers import RO, RW, WO, Register, Registers, Window
 
@@ -41,7 +42,7 @@ class GICv2(Distributor):
     @GICC_CTLR.on_write
     def _set_control(self, value: int) -> None:
         self.control[self._cpu] = value & 0x21F
-        self._update()
+        self._look(1 << self._cpu)
 
     @GICC_PMR.on_read
     def _priority_mask(self) -> int:
@@ -50,7 +51,7 @@ class GICv2(Distributor):
     @GICC_PMR.on_write
     def _set_priority_mask(self, value: int) -> None:
         self.mask[self._cpu] = value & 0xFF
-        self._update()
+        self._look(1 << self._cpu)
 
     @GICC_BPR.on_read
     def _point(self) -> int:
@@ -109,13 +110,13 @@ class GICv2(Distributor):
             self.active_1[cpu] |= level
         else:
             self.active_0[cpu] |= level
-        slot, bit = self._slot(number // 32, cpu), 1 << number % 32
-        self.active[slot] |= bit
+        slot = self._slot(number // 32, cpu)
+        affected = 1 << cpu | self.activate(slot, number % 32)
         if number < 16:
             self.sgi_sources[16 * cpu + number] &= ~(1 << (found >> 10))
-        if number >= 16 or not self.sgi_sources[16 * cpu + number]:
-            self.latched[slot] &= ~bit
-        self._update()
+            if self.sgi_sources[16 * cpu + number]:
+                self.latched[slot] |= 1 << number
+        self._look(affected)
         return found
 
     @GICC_EOIR.on_write
@@ -129,10 +130,11 @@ class GICv2(Distributor):
             return
         group = self.group[self._slot(number // 32, cpu)] >> number % 32 & 1
         levels = self.active_1 if group else self.active_0
-        levels[cpu] &= levels[cpu] - 1 if levels[cpu] else 0
+        levels[cpu] = dropped(levels[cpu])
+        affected = 1 << cpu
         if not self.control[cpu] & EOIMODE:
-            self.active[self._slot(number // 32, cpu)] &= ~(1 << number % 32)
-        self._update()
+            affected |= self.deactivate(self._slot(number // 32, cpu), number % 32)
+        self._look(affected)
 
     @GICC_DIR.on_write
     def _deactivate(self, value: int) -> None:
@@ -140,8 +142,7 @@ class GICv2(Distributor):
         if not self.control[cpu] & EOIMODE:
             self.guest_error("GICC_DIR is written without EOImode")
         elif number < 32 * self.words:
-            self.active[self._slot(number // 32, cpu)] &= ~(1 << number % 32)
-            self._update()
+            self._change(self.active, self._slot(number // 32, cpu), 1 << number % 32, 0)
 
     @GICC_RPR.on_read
     def _running_priority(self) -> int:
@@ -149,22 +150,18 @@ class GICv2(Distributor):
 
     @GICC_APR.on_read
     def _levels_0(self, index: int) -> int:
-        return self.active_0[self._cpu] >> 32 * index & 0xFFFF_FFFF
+        return word_of(self.active_0[self._cpu], index)
 
     @GICC_APR.on_write
     def _set_levels_0(self, index: int, value: int) -> None:
-        self.active_0[self._cpu] = self._replaced(self.active_0[self._cpu], index, value)
-        self._update()
+        self.active_0[self._cpu] = with_word(self.active_0[self._cpu], index, value)
+        self._look(1 << self._cpu)
 
     @GICC_NSAPR.on_read
     def _levels_1(self, index: int) -> int:
-        return self.active_1[self._cpu] >> 32 * index & 0xFFFF_FFFF
+        return word_of(self.active_1[self._cpu], index)
 
     @GICC_NSAPR.on_write
     def _set_levels_1(self, index: int, value: int) -> None:
-        self.active_1[self._cpu] = self._replaced(self.active_1[self._cpu], index, value)
-        self._update()
-
-    @staticmethod
-    def _replaced(levels: int, index: int, value: int) -> int:
-        return levels & ~(0xFFFF_FFFF << 32 * index) | value << 32 * index
+        self.active_1[self._cpu] = with_word(self.active_1[self._cpu], index, value)
+        self._look(1 << self._cpu)

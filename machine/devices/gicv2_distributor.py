@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dbt.machine.devices.gicv2_core import IIDR, PRIVATE, WORDS, GicCore, bits
+from dbt.machine.devices.gic_core import bits, edges_of, with_edges
+from dbt.machine.devices.gicv2_core import IIDR, PRIVATE, WORDS, GicCore
 from dbt.machine.memory import AccessSizes
 from dbt.machine.registers import RO, RW, WO, Register, Registers, Window
 
@@ -37,20 +38,18 @@ class Distributor(GicCore):
 
     @GICD_CTLR.after_write
     def _distributor(self) -> None:
-        self._update()
+        self._look(-1)
 
     @GICD_TYPER.on_read
     def _type(self) -> int:
         return self.words - 1 | self.cpus - 1 << 5
 
-    def _change(self, which: list[int], word: int, clear: int, put: int, keep: int = 0) -> None:
+    def _put(self, which: list[int], word: int, clear: int, put: int, keep: int = 0) -> None:
         """Bits of a word of `which`, but those of `keep`."""
         if word < self.words:
-            slot = self._slot(word)
             if word == WORDS - 1:
                 keep |= 0xF000_0000  # 1020 to 1023 are no interrupts
-            which[slot] = which[slot] & ~(clear & ~keep) | put & ~keep
-            self._update()
+            self._change(which, self._slot(word), clear & ~keep, put & ~keep)
 
     def _shown(self, which: list[int], word: int) -> int:
         return which[self._slot(word)] if word < self.words else 0
@@ -61,7 +60,7 @@ class Distributor(GicCore):
 
     @GICD_IGROUPR.on_write
     def _set_groups(self, word: int, value: int) -> None:
-        self._change(self.group, word, 0xFFFF_FFFF, value)
+        self._put(self.group, word, 0xFFFF_FFFF, value)
 
     @GICD_ISENABLER.on_read
     @GICD_ICENABLER.on_read
@@ -70,11 +69,11 @@ class Distributor(GicCore):
 
     @GICD_ISENABLER.on_write
     def _enable(self, word: int, value: int) -> None:
-        self._change(self.enabled, word, 0, value)
+        self._put(self.enabled, word, 0, value)
 
     @GICD_ICENABLER.on_write
     def _disable(self, word: int, value: int) -> None:
-        self._change(self.enabled, word, value, 0, 0 if word else 0xFFFF)
+        self._put(self.enabled, word, value, 0, 0 if word else 0xFFFF)
 
     @GICD_ISPENDR.on_read
     @GICD_ICPENDR.on_read
@@ -83,11 +82,11 @@ class Distributor(GicCore):
 
     @GICD_ISPENDR.on_write
     def _pend(self, word: int, value: int) -> None:
-        self._change(self.latched, word, 0, value, 0 if word else 0xFFFF)
+        self._put(self.latched, word, 0, value, 0 if word else 0xFFFF)
 
     @GICD_ICPENDR.on_write
     def _unpend(self, word: int, value: int) -> None:
-        self._change(self.latched, word, value, 0, 0 if word else 0xFFFF)
+        self._put(self.latched, word, value, 0, 0 if word else 0xFFFF)
 
     @GICD_ISACTIVER.on_read
     @GICD_ICACTIVER.on_read
@@ -96,45 +95,43 @@ class Distributor(GicCore):
 
     @GICD_ISACTIVER.on_write
     def _activate(self, word: int, value: int) -> None:
-        self._change(self.active, word, 0, value)
+        self._put(self.active, word, 0, value)
 
     @GICD_ICACTIVER.on_write
     def _deactivate_word(self, word: int, value: int) -> None:
-        self._change(self.active, word, value, 0)
+        self._put(self.active, word, value, 0)
 
     @GICD_IPRIORITYR.on_read
     def _priority(self, number: int) -> int:
-        return self.priority[self._byte(number, self._cpu)] if number < 32 * self.words else 0
+        return self.priority[self._at(number, self._cpu)] if number < 32 * self.words else 0
 
     @GICD_IPRIORITYR.on_write
     def _set_priority(self, number: int, value: int) -> None:
         if number < 32 * self.words:
-            self.priority[self._byte(number, self._cpu)] = value
-            self._update()
+            self.priority[self._at(number, self._cpu)] = value
+            self._changed(self._slot(number // 32))
 
     @GICD_ITARGETSR.on_read
     def _target(self, number: int) -> int:
         if self.cpus == 1 or number >= 32 * self.words:
             return 0
-        return 1 << self._cpu if number < PRIVATE else self.targets[self._byte(number, 0)]
+        return 1 << self._cpu if number < PRIVATE else self.targets[self._at(number, 0)]
 
     @GICD_ITARGETSR.on_write
     def _set_target(self, number: int, value: int) -> None:
         if PRIVATE <= number < 32 * self.words and self.cpus > 1:
-            self.targets[self._byte(number, 0)] = value & (1 << self.cpus) - 1
-            self._update()
+            self.targets[self._at(number, 0)] = value & (1 << self.cpus) - 1
+            self._changed(self._slot(number // 32))
 
     @GICD_ICFGR.on_read
     def _configuration(self, index: int) -> int:
-        word = self._shown(self.edge, index // 2) >> 16 * (index % 2) & 0xFFFF
-        return sum(2 << 2 * bit for bit in bits(word))
+        return edges_of(self._shown(self.edge, index // 2), index % 2)
 
     @GICD_ICFGR.on_write
     def _configure(self, index: int, value: int) -> None:
-        word = sum(1 << bit for bit in range(16) if value >> 2 * bit & 2)
         if index:
-            shift = 16 * (index % 2)
-            self._change(self.edge, index // 2, 0xFFFF << shift, word << shift)
+            word = index // 2
+            self._put(self.edge, word, 0xFFFF_FFFF, with_edges(self._shown(self.edge, word), index % 2, value))
 
     @GICD_SGIR.on_write
     def _generate(self, value: int) -> None:
@@ -147,12 +144,11 @@ class Distributor(GicCore):
         targets = (value >> 16 & 0xFF, everybody & ~(1 << me), 1 << me)[chosen] & everybody
         for cpu in bits(targets):
             self._send(cpu, number, 1 << me)
-        self._update()
 
     def _send(self, cpu: int, number: int, sources: int) -> None:
         self.sgi_sources[16 * cpu + number] |= sources
         if sources:
-            self.latched[cpu] |= 1 << number
+            self._change(self.latched, cpu, 0, 1 << number)
 
     @GICD_CPENDSGIR.on_read
     @GICD_SPENDSGIR.on_read
@@ -162,15 +158,13 @@ class Distributor(GicCore):
     @GICD_SPENDSGIR.on_write
     def _pend_sgi(self, number: int, value: int) -> None:
         self._send(self._cpu, number, value & (1 << self.cpus) - 1)
-        self._update()
 
     @GICD_CPENDSGIR.on_write
     def _unpend_sgi(self, number: int, value: int) -> None:
         cpu = self._cpu
         self.sgi_sources[16 * cpu + number] &= ~value
         if not self.sgi_sources[16 * cpu + number]:
-            self.latched[cpu] &= ~(1 << number)
-        self._update()
+            self._change(self.latched, cpu, 1 << number, 0)
 
     @GICD_ID.on_read
     def _identity(self, index: int) -> int:

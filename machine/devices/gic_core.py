@@ -1,0 +1,176 @@
+"""What the GIC architectures have in common: the states of interrupts, and the rules of priorities.
+
+Interrupts are kept in words of 32, called slots: shared ones, or one CPU's own. A bank knows for each slot what it
+*offers*: the most urgent interrupt that is pending, enabled and not active, for each CPU that it may go to and each
+group. So a change is looked at in one slot, and a CPU compares the few slots that offer something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbt.machine.device import Device
+from dbt.machine.lines import Line
+
+if TYPE_CHECKING:
+    from dbt.machine.machine import Machine
+    from dbt.machine.registers import States
+
+SPURIOUS = 1023
+IDLE = 0x100  # the running priority of a CPU with nothing active, and that of no interrupt
+Offer = tuple[int, int]  # priority, interrupt: the lesser is the more urgent
+NOTHING: Offer = (IDLE, SPURIOUS)
+
+
+def bits(word: int) -> list[int]:
+    """The numbers of the bits that are set."""
+    found = []
+    while word:
+        low = word & -word
+        found.append(low.bit_length() - 1)
+        word ^= low
+    return found
+
+
+def running(levels: int) -> int:
+    """The group priority of what runs, from active priorities: bit p is group priority 2 p."""
+    return 2 * ((levels & -levels).bit_length() - 1) if levels else IDLE
+
+
+def dropped(levels: int) -> int:
+    """Active priorities without the most urgent."""
+    return levels & levels - 1 if levels else 0
+
+
+def word_of(levels: int, index: int) -> int:
+    """One of the four registers that active priorities are shown in."""
+    return levels >> 32 * index & 0xFFFF_FFFF
+
+
+def with_word(levels: int, index: int, value: int) -> int:
+    """Active priorities after a write of one of the four registers."""
+    return levels & ~(0xFFFF_FFFF << 32 * index) | (value & 0xFFFF_FFFF) << 32 * index
+
+
+def edges_of(word: int, half: int) -> int:
+    """A configuration register, two bits for each interrupt, of one half of a slot's edges."""
+    return sum(2 << 2 * bit for bit in bits(word >> 16 * half & 0xFFFF))
+
+
+def with_edges(word: int, half: int, value: int) -> int:
+    """A slot's edges after a write of a configuration register."""
+    chosen = sum(1 << bit for bit in range(16) if value >> 2 * bit & 2)
+    return word & ~(0xFFFF << 16 * half) | chosen << 16 * half
+
+
+class InterruptBank(Device):
+    """Slots of interrupts. Subclasses declare the states, and say to whom interrupts go and who has to look then."""
+
+    group: States
+    enabled: States
+    latched: States  # pending by an edge, by software
+    level: States  # the inputs
+    active: States
+    edge: States
+    priority: States  # 32 for each slot
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
+        self._wires: list[tuple[int, int, Line]] = []
+        self._offers: dict[int, dict[int, Offer]] = {}  # of slots that have some: 2 * CPU + group, what
+
+    def _first(self, slot: int) -> int:
+        """The number of a slot's first interrupt."""
+        raise NotImplementedError
+
+    def _cpus(self, slot: int, bit: int) -> int:
+        """The CPUs that an interrupt may go to, as a mask."""
+        raise NotImplementedError
+
+    def _look(self, cpus: int) -> None:
+        """What these CPUs are offered may have changed."""
+        raise NotImplementedError
+
+    # Inputs
+
+    def _drive(self, slot: int, bit: int, *, level: bool) -> None:
+        if level and self.edge[slot] >> bit & 1:
+            self.latched[slot] |= 1 << bit
+        self.level[slot] = self.level[slot] & ~(1 << bit) | level << bit
+        self._changed(slot)
+
+    def _input(self, slot: int, bit: int, name: str) -> Line:
+        def changed(level: bool) -> None:
+            self._drive(slot, bit, level=level)
+
+        line = Line(name, changed)
+        self._wires.append((slot, bit, line))
+        return line
+
+    def _take_inputs(self) -> None:
+        """After a reset: inputs stay as they are."""
+        for slot, bit, line in self._wires:
+            self.level[slot] |= line.level << bit
+
+    # What is offered
+
+    def _pending(self, slot: int) -> int:
+        return self.latched[slot] | self.level[slot] & ~self.edge[slot]
+
+    def _refresh(self, slot: int) -> int:
+        """Look at a slot again; the CPUs that this may be of interest to."""
+        wanted = self._pending(slot) & self.enabled[slot] & ~self.active[slot]
+        before = self._offers.get(slot)
+        if not wanted and before is None:
+            return 0
+        offers: dict[int, Offer] = {}
+        first = self._first(slot)
+        for bit in bits(wanted):
+            offer = self.priority[32 * slot + bit], first + bit
+            group = self.group[slot] >> bit & 1
+            for cpu in bits(self._cpus(slot, bit)):
+                key = 2 * cpu + group
+                if offer < offers.get(key, NOTHING):
+                    offers[key] = offer
+        if offers:
+            self._offers[slot] = offers
+        else:
+            self._offers.pop(slot, None)
+        affected = 0
+        for key in (*offers, *(before or ())):
+            affected |= 1 << (key >> 1)
+        return affected
+
+    def _refresh_all(self, slots: range) -> None:
+        self._offers.clear()
+        for slot in slots:
+            self._refresh(slot)
+
+    def _changed(self, slot: int) -> None:
+        if affected := self._refresh(slot):
+            self._look(affected)
+
+    def _change(self, which: list[int], slot: int, clear: int, put: int) -> None:
+        """Bits of a slot of `which`."""
+        which[slot] = which[slot] & ~clear | put
+        self._changed(slot)
+
+    # Acknowledged and ended: these leave it to the caller to have CPUs look
+
+    def activate(self, slot: int, bit: int) -> int:
+        """A CPU has taken an interrupt; the CPUs that this may be of interest to."""
+        self.active[slot] |= 1 << bit
+        self.latched[slot] &= ~(1 << bit)
+        return self._refresh(slot)
+
+    def deactivate(self, slot: int, bit: int) -> int:
+        """A CPU is done with an interrupt; the CPUs that this may be of interest to."""
+        self.active[slot] &= ~(1 << bit)
+        return self._refresh(slot)
+
+    def offer(self, key: int) -> Offer:
+        """The most urgent interrupt for 2 * CPU + group."""
+        found = NOTHING
+        for offers in self._offers.values():
+            found = min(found, offers.get(key, NOTHING))
+        return found
