@@ -5,7 +5,8 @@
     └── SnapshotError    a saved state that is not this device's, or not of this version, or damaged
     GuestError
     ├── BusError         an access that the bus answers with an error: an external abort, a machine check
-    └── DmaError         a device was told to reach what is no memory; the device reports it as its data sheet says
+    ├── DmaError         a device was told to reach what is no memory; the device reports it as its data sheet says
+    └── RingError        a queue in guest memory that breaks its rules; the device stops and says so
 
 No guest's error leaves the device layer: AddressSpace.perform makes a result of a BusError, devices catch a DmaError.
 """
@@ -48,3 +49,7 @@ class DmaError(GuestError):
 
     def __str__(self) -> str:
         return f"{self.device}: DMA at {self.address:#x}: {self.reason}"
+
+
+class RingError(GuestError):
+    """A virtqueue whose driver has broken the specification's rules."""

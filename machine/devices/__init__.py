@@ -28,6 +28,7 @@ DEVICES = {
     "pl061": "PL061",
     "psci": "Psci",
     "sifive_test": "SifiveTest",
+    "virtio_rng": "VirtioRng",
 }
 
 

@@ -13,6 +13,7 @@ from dbt.machine.log import GUEST_ERROR
 
 if TYPE_CHECKING:
     from dbt.machine.memory.flat import Section
+    from dbt.machine.memory.ram import Memory
     from dbt.machine.memory.space import AddressSpace
 
 
@@ -74,6 +75,11 @@ class DmaPort:
             memory.view[at : at + count] = source[done : done + count]
             memory.written(at, count)
             done += count
+
+    def pieces(self, address: int, length: int, *, writable: bool) -> list[tuple[Memory, int, int]]:
+        """(memory, offset, length) of what is there, for those who tell observers themselves. DmaError as above."""
+        parts = self._parts(address, length, writable=writable)
+        return [(section.memory, at, count) for section, at, count in parts if section.memory]
 
     def map(self, address: int, length: int, *, writable: bool) -> Mapping:
         """The memory itself, without a copy: the guest may change it meanwhile. DmaError as above."""

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from dbt.machine.memory import DmaPort
+
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
 
@@ -29,6 +31,8 @@ class Bus(Protocol):
     def write(self, address: int, value: int, size: int = 4) -> None: ...
     def inp(self, port: int, size: int = 1, mask: int = -1) -> int: ...
     def out(self, port: int, value: int, size: int = 1) -> None: ...
+    def load(self, address: int, length: int) -> bytes: ...  # memory, and not noted
+    def store(self, address: int, data: bytes) -> None: ...
 
 
 class Ours:
@@ -53,6 +57,12 @@ class Ours:
 
     def out(self, port: int, value: int, size: int = 1) -> None:
         self.machine.ports.write(port, size, value)
+
+    def load(self, address: int, length: int) -> bytes:
+        return self.machine.memory.peek(address, length)
+
+    def store(self, address: int, data: bytes) -> None:
+        DmaPort("driver", self.machine.memory).dma_write(address, data)
 
 
 class Qemu:
@@ -92,6 +102,13 @@ class Qemu:
 
     def out(self, port: int, value: int, size: int = 1) -> None:
         self.ask(f"out{LETTERS[size]} {port:#x} {value:#x}")
+
+    def load(self, address: int, length: int) -> bytes:
+        return bytes.fromhex(self.ask(f"read {address:#x} {length:#x}").removeprefix("0x")) if length else b""
+
+    def store(self, address: int, data: bytes) -> None:
+        if data:
+            self.ask(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,87 @@
+"""One request of a driver: the buffers of a descriptor chain, as memory that the device reads and memory it writes.
+
+The views are the guest's memory itself. The guest may change it at any time, so what decides is copied first (`read`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbt.machine.block.buffers import cut, scatter
+from dbt.machine.errors import RingError
+
+if TYPE_CHECKING:
+    from dbt.machine.memory import DmaPort, Memory
+
+MOST_BYTES = 1 << 32  # of one chain, section 2.7.5
+
+
+class Chain:
+    """`readable` and `writable` are views in the order of the descriptors, `…_length` the sums of their lengths.
+
+    `token`: where the ring has it; `descriptors`: how many slots of the ring it takes; `ring`: the one it came from.
+    """
+
+    __slots__ = (
+        "_places", "descriptors", "done", "identifier", "readable", "readable_length", "ring", "token", "writable",
+        "writable_length", "written",
+    )  # fmt: skip
+
+    def __init__(self, ring: object, token: int) -> None:
+        self.ring = ring
+        self.token = token
+        self.identifier = token  # what the driver finds in the used ring
+        self.descriptors = 1
+        self.readable: list[memoryview] = []
+        self.writable: list[memoryview] = []
+        self.readable_length = 0
+        self.writable_length = 0
+        self.written = 0
+        self.done = False
+        self._places: list[tuple[Memory, int, int]] = []  # of the writable views
+
+    def add(self, dma: DmaPort, address: int, length: int, *, writable: bool) -> None:
+        """A buffer. DmaError if it is not memory, RingError for what the driver may not do."""
+        if writable:
+            self.writable_length += length
+            for place in dma.pieces(address, length, writable=True):
+                memory, at, count = place
+                self.writable.append(memory.view[at : at + count])
+                self._places.append(place)
+        else:
+            if self.writable_length or self.writable:
+                raise RingError("a buffer that the device reads is behind one that it writes")
+            self.readable_length += length
+            for memory, at, count in dma.pieces(address, length, writable=False):
+                self.readable.append(memory.view[at : at + count].toreadonly())
+        if self.readable_length + self.writable_length >= MOST_BYTES:
+            raise RingError("a chain has 4 GiB or more")
+
+    def read(self, offset: int, length: int) -> bytes:
+        """A copy of bytes that the driver gave; shorter if there are not as many."""
+        first = self.readable[0] if self.readable else b""
+        if offset + length <= len(first):
+            return bytes(first[offset : offset + length])
+        return b"".join(cut(self.readable, offset, length))
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Store bytes for the driver; the result is how many there was room for."""
+        room = min(len(data), max(self.writable_length - offset, 0))
+        if room:
+            scatter(memoryview(data)[:room], cut(self.writable, offset, room))
+        return room
+
+    def wrote(self, written: int) -> None:
+        """Tell those who observe the memory that its first `written` writable bytes have changed."""
+        for memory, at, count in self._places:
+            if written <= 0:
+                return
+            if memory.observers:
+                memory.written(at, min(count, written))
+            written -= count
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        for view in (*self.readable, *self.writable):
+            view.release()
+        self.readable, self.writable, self._places = [], [], []
