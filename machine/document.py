@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
+from dbt.machine.pci.config import registers_of
+from dbt.machine.pci.function import PciFunction
+
 if TYPE_CHECKING:
     from dbt.machine.device import Device
     from dbt.machine.registers import Register
@@ -19,6 +22,31 @@ def _bits(register: Register) -> str:
     return ", ".join(words)
 
 
+def _table(registers: list[Register]) -> list[str]:
+    lines = ["| offset | register | bytes | access | reset | what | bits |", "|---|---|---|---|---|---|---|"]
+    for register in sorted(registers, key=lambda register: register.offset):
+        many = register.count > 1
+        label = f"{register.name}[{register.count}]" if many else register.name
+        offset = f"{register.offset:#05x}" + (f" + {register.stride:#x} n" if many else "")
+        cells = (offset, label, str(register.size), register.access, f"{register.reset:#x}", register.doc)
+        lines.append(f"| {' | '.join((*cells, _bits(register)))} |")
+    return lines
+
+
+def _pci(kind: type[PciFunction]) -> list[str]:
+    """What a driver finds in configuration space."""
+    lines = ["## Configuration space", ""]
+    identity = getattr(kind, "PCI", None)
+    if identity:
+        lines += [f"PCI {identity.vendor:04x}:{identity.device:04x}, class {identity.class_code:06x}.", ""]
+    for bar in kind.BARS:
+        shows = bar.shows if isinstance(bar.shows, str) else bar.shows.name
+        what = "ports" if bar.io else f"memory, {bar.bits} bits{', prefetchable' if bar.prefetchable else ''}"
+        lines.append(f"- BAR {bar.index}: {shows}, {what}")
+    registers = [register for layout in (kind.HEADER, *kind.CONFIG) for register in registers_of(layout)]
+    return [*lines, "", *_table(registers), ""]
+
+
 def document(kind: type[Device]) -> str:
     """The page."""
     lines = [f"# {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
@@ -27,12 +55,8 @@ def document(kind: type[Device]) -> str:
         sizes, where = window.sizes, "" if window.placed else ", reached through other registers"
         lines.append(f"## {name}: {window.size:#x} bytes{where}")
         lines += ["", f"Accesses of {sizes.valid[0]} to {sizes.valid[1]} bytes, {sizes.order}-endian.", ""]
-        lines += ["| offset | register | bytes | access | reset | what | bits |", "|---|---|---|---|---|---|---|"]
-        for register in sorted(layout.registers, key=lambda register: register.offset):
-            many = register.count > 1
-            label = f"{register.name}[{register.count}]" if many else register.name
-            offset = f"{register.offset:#05x}" + (f" + {register.stride:#x} n" if many else "")
-            cells = (offset, label, str(register.size), register.access, f"{register.reset:#x}", register.doc)
-            lines.append(f"| {' | '.join((*cells, _bits(register)))} |")
+        lines += _table(layout.registers)
         lines.append("")
+    if issubclass(kind, PciFunction):
+        lines += _pci(kind)
     return "\n".join(lines)

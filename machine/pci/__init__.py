@@ -14,7 +14,7 @@ from dbt.machine.pci.bridge import PciBridge
 from dbt.machine.pci.bus import PciBus
 from dbt.machine.pci.config import Capability, ConfigSpace, Header, Type0, Type1
 from dbt.machine.pci.function import Identity, PciFunction
-from dbt.machine.pci.host import ConfigPorts, Ones, ecam
+from dbt.machine.pci.host import ConfigPorts, Ones, ecam, window
 
 __all__ = [
     "ROM",
@@ -31,4 +31,5 @@ __all__ = [
     "Type0",
     "Type1",
     "ecam",
+    "window",
 ]

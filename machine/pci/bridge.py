@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ISA, VGA, VGA16, RESET = 1 << 2, 1 << 3, 1 << 4, 1 << 6  # of BRIDGE_CONTROL
 VGA_MEMORY, VGA_PORTS = (0xA0000, 0xBFFFF), ((0x3B0, 0x3BB), (0x3C0, 0x3DF))
+SLOT_ID, FIRST_IN_CHASSIS = 0x04, 0x20
 WINDOW = 2  # windows rank with this BAR, which bridges have not
 
 
@@ -38,7 +39,7 @@ def union(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class PciBridge(PciFunction):
-    """A PCI-to-PCI bridge; `secondary` is the bus below."""
+    """A PCI-to-PCI bridge; `secondary` is the bus below. `chassis`: its number in Slot Identification; 0: none."""
 
     HEADER = Type1
     PCI = Identity(vendor=0x1B36, device=0x0001, class_code=0x060400)
@@ -53,12 +54,18 @@ class PciBridge(PciFunction):
         function: int = 0,
         bars: Iterable[Bar] | None = None,
         identity: Identity | None = None,
+        chassis: int = 1,
     ) -> None:
         self.secondary = PciBus(f"{name}.bus", machine, bridge=self, zero=bus.zero)
         self._shown: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         self._aliases: list[tuple[Container, Alias]] = []
         self._in_reset = False
         super().__init__(name, machine, bus=bus, slot=slot, function=function, bars=bars, identity=identity)
+        for register in (Type1.STATUS, Type1.SECONDARY_STATUS):
+            self.config.preset(register, 0x00A0)  # 66 MHz, fast back-to-back
+        if chassis:
+            at = self.add_capability(SLOT_ID, bytes((FIRST_IN_CHASSIS, chassis)), bytes((0, 0xFF)))
+            self.config.fix(at + 2, 1)
 
     def as_bridge(self) -> PciBridge | None:
         """It is one."""
@@ -66,7 +73,8 @@ class PciBridge(PciFunction):
 
     def leads_to(self, number: int) -> bool:
         """Whether configuration cycles of that bus go through it."""
-        return self.config.get(Type1.SECONDARY_BUS) <= number <= self.config.get(Type1.SUBORDINATE_BUS)
+        secondary = self.config.get(Type1.SECONDARY_BUS)
+        return number == secondary or secondary < number <= self.config.get(Type1.SUBORDINATE_BUS)
 
     @property
     def holds_reset(self) -> bool:

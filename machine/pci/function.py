@@ -77,6 +77,7 @@ class PciFunction(Device):
     PCI: ClassVar[Identity]
     BARS: ClassVar[tuple[Bar, ...]] = ()
     HEADER: ClassVar[type[Header]] = Type0
+    CONFIG: ClassVar[tuple[type, ...]] = ()  # classes of registers in the device's own part of configuration space
 
     def __init__(
         self,
@@ -110,7 +111,8 @@ class PciFunction(Device):
 
     def _header(self) -> None:
         identity, config = self.identity, self.config
-        config.install(self.HEADER)
+        for layout in (self.HEADER, *self.CONFIG):
+            config.install(layout)
         config.preset(Header.VENDOR_ID, identity.vendor)
         config.preset(Header.DEVICE_ID, identity.device)
         config.preset(Header.REVISION_ID, identity.revision)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
-from dbt.machine.memory import MMIO, AccessSizes
+from dbt.machine.memory import MMIO, AccessSizes, Alias, Container
 from dbt.machine.registers import RW, Register, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
-    from dbt.machine.memory import Attributes, Handler
+    from dbt.machine.memory import Attributes, Handler, Region
     from dbt.machine.pci.bus import PciBus
 
 ANY = AccessSizes((1, 8), (1, 4))
@@ -27,6 +27,14 @@ class Ones:
 
     def write(self, offset: int, size: int, value: int, attributes: Attributes) -> None:
         """Nothing."""
+
+
+def window(name: str, bus: Region, at: int, size: int) -> Container:
+    """A part of a bus's space as processors see it: what nobody answers is a master abort, not what lies below."""
+    container = Container(name, size)
+    container.place(Alias(f"{name}.bus", bus, at, size), 0)
+    container.place(MMIO(f"{name}.abort", size, Ones()), 0, -1)
+    return container
 
 
 class Ecam:
