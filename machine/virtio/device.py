@@ -7,7 +7,7 @@ depend on the driver are in KEPT and set in its constructor. It is entered by `o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbt.machine.device import Device
 from dbt.machine.errors import MapError, SnapshotError
@@ -16,6 +16,7 @@ from dbt.machine.registers import State
 from dbt.machine.virtio.queue import VirtQueue
 from dbt.machine.virtio.spec import (
     ACKNOWLEDGE,
+    ANY_LAYOUT,
     DEVICE_NEEDS_RESET,
     DRIVER,
     DRIVER_OK,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from dbt.machine.device import Saved
     from dbt.machine.machine import Machine
     from dbt.machine.virtio.chain import Chain
+    from dbt.machine.virtio.transport import Transport
 
 CONFIG_SIZES = AccessSizes((1, 8), (1, 8))
 RINGS = INDIRECT_DESC | EVENT_IDX | RING_RESET  # what is offered unless the board says otherwise
@@ -41,17 +43,6 @@ LEGACY_BITS = (1 << 32) - 1
 WRITABLE = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED
 MAX_QUEUES = 1024
 BUDGET = 64  # chains in one go
-
-
-class Transport(Protocol):
-    """How a device reaches its driver. `legacy`: the driver speaks the interface from before version 1."""
-
-    dma: DmaPort
-    legacy: bool
-
-    def queue_interrupt(self, index: int) -> None: ...
-    def config_interrupt(self) -> None: ...
-    def device_reset(self) -> None: ...
 
 
 class VirtioDevice(Device):
@@ -113,6 +104,11 @@ class VirtioDevice(Device):
         """All that is offered."""
         return self.FEATURES | self.rings | VERSION_1
 
+    @property
+    def legacy_features(self) -> int:
+        """What legacy drivers are offered: buffers may be cut in any way here."""
+        return (self.features | ANY_LAYOUT) & LEGACY_BITS
+
     def accept_word(self, select: int, value: int) -> None:
         """The driver accepts features: word `select` of 32 bits."""
         if self.status & FEATURES_OK:
@@ -126,9 +122,9 @@ class VirtioDevice(Device):
 
     def accept_legacy(self, value: int) -> None:
         """A legacy driver accepts features: what was not offered does not count."""
-        if value & ~self.features:
-            self.guest_error("features are accepted that were not offered", f": {value & ~self.features:#x}")
-        self.driver_features = value & self.features & LEGACY_BITS & ~RING_RESET
+        if extra := value & ~self.legacy_features:
+            self.guest_error("features are accepted that were not offered", f": {extra:#x}")
+        self.driver_features = value & self.legacy_features
 
     @property
     def device_status(self) -> int:
@@ -188,6 +184,12 @@ class VirtioDevice(Device):
                 self.transport.config_interrupt()
 
     # Configuration space
+
+    @property
+    def config_size(self) -> int:
+        """Its bytes."""
+        bank = self.banks.get("CONFIG")
+        return bank.window.size if bank else 0
 
     def config_read(self, offset: int, size: int, attributes: Attributes) -> int:
         """A read of the configuration space; ones where there is none."""

@@ -12,20 +12,14 @@ from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, DmaPort
 from dbt.machine.registers import RO, RW, WO, Register, State, Window
-from dbt.machine.virtio.spec import (
-    CONFIGURATION_CHANGE,
-    MAX_QUEUE_SIZE,
-    RING_RESET,
-    USED_BUFFER,
-    legacy_layout,
-)
+from dbt.machine.virtio.spec import CONFIGURATION_CHANGE, RING_RESET, STATUS_FIELDS, USED_BUFFER, legacy_layout
+from dbt.machine.virtio.transport import QueueSetup, half
 
 if TYPE_CHECKING:
     from dbt.machine.device import Bank
     from dbt.machine.machine import Machine
     from dbt.machine.memory import Attributes
     from dbt.machine.virtio.device import VirtioDevice
-    from dbt.machine.virtio.queue import VirtQueue
 
 MAGIC, VENDOR = 0x7472_6976, 0x554D_4551  # "virt"; "QEMU", which drivers may have seen
 CONFIG = 0x100
@@ -40,7 +34,7 @@ def _legacy(device: VirtioMmio) -> bool:
     return device.legacy
 
 
-class VirtioMmio(Device):
+class VirtioMmio(QueueSetup, Device):
     """virtio over MMIO, version 2 of its registers; `legacy`: version 1."""
 
     WINDOW = Window(0x200, AccessSizes((1, 8), (1, 8)))
@@ -62,18 +56,13 @@ class VirtioMmio(Device):
     QueueNotify = Register(0x050, WO, "there are buffers in the queue of this number")
     InterruptStatus = Register(0x060, RO, "reasons of the interrupt", fields={"USED_BUFFER": 0, "CONFIG_CHANGE": 1})
     InterruptACK = Register(0x064, WO, "reasons that are dealt with", mask=3)
-    Status = Register(
-        0x070, RW, "device status; 0 resets the device", mask=0xCF,
-        fields={
-            "ACKNOWLEDGE": 0, "DRIVER": 1, "DRIVER_OK": 2, "FEATURES_OK": 3, "DEVICE_NEEDS_RESET": 6, "FAILED": 7,
-        },
-    )  # fmt: skip
-    QueueDescLow = Register(0x080, WO, "descriptor area of the queue", when=_modern)
-    QueueDescHigh = Register(0x084, WO, "high half", when=_modern)
-    QueueDriverLow = Register(0x090, WO, "driver area of the queue", when=_modern)
-    QueueDriverHigh = Register(0x094, WO, "high half", when=_modern)
-    QueueDeviceLow = Register(0x0A0, WO, "device area of the queue", when=_modern)
-    QueueDeviceHigh = Register(0x0A4, WO, "high half", when=_modern)
+    Status = Register(0x070, RW, "device status; 0 resets the device", mask=0xCF, fields=STATUS_FIELDS)
+    QueueDescLow = half(0x080, WO, "descriptors", high=False, when=_modern)
+    QueueDescHigh = half(0x084, WO, "descriptors", high=True, when=_modern)
+    QueueDriverLow = half(0x090, WO, "driver", high=False, when=_modern)
+    QueueDriverHigh = half(0x094, WO, "driver", high=True, when=_modern)
+    QueueDeviceLow = half(0x0A0, WO, "device", high=False, when=_modern)
+    QueueDeviceHigh = half(0x0A4, WO, "device", high=True, when=_modern)
     SHMSel = Register(0x0AC, WO, "selects a region of shared memory", when=_modern)
     SHMLenLow = Register(0x0B0, RO, "its length; ones: there is none", reset=NO_REGION, when=_modern)
     SHMLenHigh = Register(0x0B4, RO, "high half", reset=NO_REGION, when=_modern)
@@ -150,9 +139,9 @@ class VirtioMmio(Device):
 
     @DeviceFeatures.on_read
     def _offered(self) -> int:
-        features = self.device.features if self.device else 0
-        if self.legacy:
-            features &= 0xFFFF_FFFF
+        features = 0
+        if self.device is not None:
+            features = self.device.legacy_features if self.legacy else self.device.features
         return features >> 32 * self.DeviceFeaturesSel & 0xFFFF_FFFF if self.DeviceFeaturesSel < 2 else 0
 
     @DriverFeatures.on_write
@@ -179,20 +168,9 @@ class VirtioMmio(Device):
         return value
 
     @property
-    def queue(self) -> VirtQueue | None:
-        """The one that is selected."""
-        queues = self.device.queues if self.device else []
-        return queues[self.QueueSel] if self.QueueSel < len(queues) else None
-
-    def _setting(self, what: str) -> VirtQueue | None:
-        """The selected queue, if it may be set up now."""
-        queue = self.queue
-        if queue is None:
-            self.guest_error(f"{what} of a queue that is not there")
-        elif queue.ready:
-            self.guest_error(f"{what} of a queue that is enabled")
-            return None
-        return queue
+    def selected(self) -> int:
+        """By QueueSel."""
+        return self.QueueSel
 
     @QueueNumMax.on_read
     def _maximum(self) -> int:
@@ -201,9 +179,7 @@ class VirtioMmio(Device):
 
     @QueueNum.on_write
     def _set_size(self, value: int) -> None:
-        queue = self._setting("QueueNum")
-        if queue is not None:
-            queue.size = min(value, MAX_QUEUE_SIZE)
+        self.set_size(value)
 
     @QueuePFN.on_read
     def _page(self) -> int:
@@ -217,16 +193,10 @@ class VirtioMmio(Device):
             self.guest_error("QueuePFN of a queue that is not there")
         elif not value:
             queue.disable()
-        elif not queue.ready and self._fits(queue):
+        elif not queue.ready:
             places = legacy_layout(value * self.page_size, queue.size, self.align)
             queue.descriptors, queue.driver, queue.device = places
             queue.enable()
-
-    def _fits(self, queue: VirtQueue) -> bool:
-        if queue.size <= queue.maximum:
-            return True
-        self.guest_error(f"QueueNum {queue.size} is over QueueNumMax")
-        return False
 
     @QueueReady.on_read
     def _is_ready(self) -> int:
@@ -262,48 +232,14 @@ class VirtioMmio(Device):
         if self.device is not None:
             self.device.set_status(value & 0xFF)
 
-    def _set_address(self, name: str, value: int, *, high: bool) -> None:
-        queue = self._setting(f"the {name} area")
-        if queue is not None:
-            old = getattr(queue, name)
-            setattr(queue, name, old & 0xFFFF_FFFF | value << 32 if high else old & ~0xFFFF_FFFF | value)
-
-    @QueueDescLow.on_write
-    def _descriptors_low(self, value: int) -> None:
-        self._set_address("descriptors", value, high=False)
-
-    @QueueDescHigh.on_write
-    def _descriptors_high(self, value: int) -> None:
-        self._set_address("descriptors", value, high=True)
-
-    @QueueDriverLow.on_write
-    def _driver_low(self, value: int) -> None:
-        self._set_address("driver", value, high=False)
-
-    @QueueDriverHigh.on_write
-    def _driver_high(self, value: int) -> None:
-        self._set_address("driver", value, high=True)
-
-    @QueueDeviceLow.on_write
-    def _device_low(self, value: int) -> None:
-        self._set_address("device", value, high=False)
-
-    @QueueDeviceHigh.on_write
-    def _device_high(self, value: int) -> None:
-        self._set_address("device", value, high=True)
-
     @QueueReset.on_read
     def _is_resetting(self) -> int:
-        queue = self.queue
-        return int(bool(queue and queue.loose))
+        return self.resetting
 
     @QueueReset.on_write
     def _reset_queue(self, value: int) -> None:
-        queue = self.queue
-        if self.device is None or queue is None or not self.device.has(RING_RESET):
-            self.guest_error("QueueReset without a queue or without VIRTIO_F_RING_RESET")
-        elif value & 1:
-            self.device.reset_queue(queue)
+        if value & 1:
+            self.reset_selected(RING_RESET)
 
     @ConfigGeneration.on_read
     def _generation(self) -> int:

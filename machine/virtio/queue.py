@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbt.machine.errors import DmaError, RingError, SnapshotError
 from dbt.machine.virtio.packed import PackedRing
-from dbt.machine.virtio.spec import EVENT_IDX, IN_ORDER, INDIRECT_DESC, MAX_QUEUE_SIZE, RING_PACKED
+from dbt.machine.virtio.spec import EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED
 from dbt.machine.virtio.split import SplitRing
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dbt.machine.virtio.device import VirtioDevice
 
 MOST_DESCRIPTORS = 1024  # of one chain: Linux makes indirect tables that are longer than the queue
-ADDRESSES = ("descriptors", "driver", "device")
+NUMBERS = ("size", "descriptors", "driver", "device", "vector")
+NO_VECTOR = 0xFFFF
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class VirtQueue:
         self.maximum = maximum
         self.size = maximum
         self.descriptors = self.driver = self.device = 0
+        self.vector = NO_VECTOR  # of MSI-X
         self.ring: SplitRing | PackedRing | None = None
         self.in_flight = 0
         self.loose = 0
@@ -87,6 +89,7 @@ class VirtQueue:
         self.disable()
         self.size = self.maximum
         self.descriptors = self.driver = self.device = 0
+        self.vector = NO_VECTOR
 
     # For devices
 
@@ -177,17 +180,17 @@ class VirtQueue:
 
     def save(self) -> dict[str, Any]:
         """Numbers as JSON has them."""
-        state: dict[str, Any] = {name: getattr(self, name) for name in ("size", *ADDRESSES)}
+        state: dict[str, Any] = {name: getattr(self, name) for name in NUMBERS}
         state["ring"] = None if self.ring is None else self.ring.save()
         return state
 
     def check(self, saved: object, features: int) -> None:
         """SnapshotError if this is no saved queue."""
         name = f"{self.owner.name}, queue {self.index}"
-        if not isinstance(saved, dict) or saved.keys() != {"size", *ADDRESSES, "ring"}:
+        if not isinstance(saved, dict) or saved.keys() != {*NUMBERS, "ring"}:
             raise SnapshotError(f"{name}: this is no saved queue")
         ring = saved["ring"]
-        numbers = [saved[key] for key in ("size", *ADDRESSES)]
+        numbers = [saved[key] for key in NUMBERS]
         if ring is not None:
             kind = PackedRing if features & RING_PACKED else SplitRing
             if not isinstance(ring, dict) or ring.keys() != set(kind.STATE):
@@ -195,13 +198,13 @@ class VirtQueue:
             numbers += ring.values()
         if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
             raise SnapshotError(f"{name}: not numbers of 64 bits")
-        if not 0 <= saved["size"] <= MAX_QUEUE_SIZE or any(number >> 16 for number in (ring or {}).values()):
-            raise SnapshotError(f"{name}: a size or an index is beyond 16 bits")
+        if any(number >> 16 for number in (saved["size"], saved["vector"], *(ring or {}).values())):
+            raise SnapshotError(f"{name}: a size, vector or index is beyond 16 bits")
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as `save` was called, after `check` and with the owner's features restored."""
         self.disable()
-        for name in ("size", *ADDRESSES):
+        for name in NUMBERS:
             setattr(self, name, saved[name])
         if saved["ring"] is not None and self.enable():
             assert self.ring is not None

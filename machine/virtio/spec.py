@@ -4,6 +4,9 @@ from __future__ import annotations
 
 # Device status, section 2.1.
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, DEVICE_NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
+STATUS_FIELDS: dict[str, int | tuple[int, int]] = {
+    "ACKNOWLEDGE": 0, "DRIVER": 1, "DRIVER_OK": 2, "FEATURES_OK": 3, "DEVICE_NEEDS_RESET": 6, "FAILED": 7,
+}  # fmt: skip
 
 # Feature bits that no device kind owns, as masks: section 6, and 6.3 for those of legacy interfaces.
 NOTIFY_ON_EMPTY = 1 << 24

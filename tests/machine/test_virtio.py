@@ -24,6 +24,7 @@ from dbt.machine.virtio.spec import (
     RING_RESET,
     VERSION_1,
 )
+from dbt.machine.virtio.transport import QueueSetup
 
 from tests.machine.fuzzing import fuzz
 from tests.machine.qtest import Ours
@@ -515,10 +516,11 @@ def test_random_traffic(packed: int) -> None:
     fuzz(make, 1200 + bool(packed), also=also)
 
 
-def scribble(mmio: Device, random: Random, packed: int) -> None:
+def scribble(transport: Device, random: Random, packed: int) -> None:
     """Random rings in memory, and now and then a driver that begins well."""
-    assert isinstance(mmio, VirtioMmio)
-    memory = mmio.machine.memory
+    assert isinstance(transport, QueueSetup)
+    memory, device = transport.machine.memory, transport.device
+    assert device is not None
     for _ in range(random.randrange(8)):
         at = MEMORY + random.randrange(0x100) * 8
         memory.write(at, 8, random.choice((
@@ -526,8 +528,6 @@ def scribble(mmio: Device, random: Random, packed: int) -> None:
             random.randrange(16) | random.choice((0, 1 << 47, 1 << 55)) | random.randrange(8) << 48,
         )))  # fmt: skip
     if random.random() < 0.2:
-        device = mmio.device
-        assert device is not None
         device.set_status(0)
         device.set_status(3)
         device.accept_word(0, random.choice((0, INDIRECT_DESC, INDIRECT_DESC | EVENT_IDX)))
@@ -540,5 +540,5 @@ def scribble(mmio: Device, random: Random, packed: int) -> None:
             )  # fmt: skip
             queue.enable()
         device.set_status(15)
-    elif mmio.device is not None and random.random() < 0.5:
-        mmio.device.notified(random.randrange(2))
+    elif random.random() < 0.5:
+        device.notified(random.randrange(2))
