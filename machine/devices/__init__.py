@@ -20,6 +20,7 @@ DEVICES = {
     "gicv2": "GICv2",
     "gpex": "GpexRoot",
     "i440fx": "I440fx",
+    "hpet": "Hpet",
     "i8254": "I8254",
     "i8259": "I8259",
     "ioapic": "IoApic",
