@@ -56,14 +56,14 @@ class Hpet(Device):
     def __init__(
         self, name: str, machine: Machine, *, timers: int = 3, routes: int = 1 << 2,
         route: Callable[[int], Line] | None = None, irq0: Line | None = None, irq8: Line | None = None,
-        message: Callable[[int, int], object] | None = None,
+        fsb: bool = False,
     ) -> None:  # fmt: skip
-        """`routes`: the inputs that `route` gives wires of; `message(address, value)`: what FSB delivery writes."""
+        """`routes`: the inputs that `route` gives wires of; `fsb`: whether timers can send messages."""
         if not 3 <= timers <= MOST:
             raise MapError(f"{name}: 3 to {MOST} timers, not {timers}")
         self.timers = timers
         self.routes = routes
-        self._message = message
+        self.fsb = fsb
         super().__init__(name, machine)
         route = route or (lambda number: Line(f"{name}.route{number}"))
         self._routes = {number: route(number) for number in range(32) if routes >> number & 1}
@@ -78,7 +78,7 @@ class Hpet(Device):
     def _initial(self) -> None:
         super()._initial()
         self.GCAP_ID = self.GCAP_ID & ~0x1F00 | self.timers - 1 << 8
-        capable = self.routes << 32 | CAPABLE | (FSB_CAPABLE if self._message else 0)
+        capable = self.routes << 32 | CAPABLE | (FSB_CAPABLE if self.fsb else 0)
         self.CONF = [capable] * self.timers + [0] * (MOST - self.timers)
         self.COMP = [FULL] * self.timers + [0] * (MOST - self.timers)
 
@@ -157,9 +157,9 @@ class Hpet(Device):
 
     def _match(self, n: int) -> None:
         config = self.CONF[n]
-        if config & FSB and self._message:
+        if config & FSB:
             if config & ENABLED:
-                self._message(self.FSB_ROUTE[n] >> 32, self.FSB_ROUTE[n] & 0xFFFF_FFFF)
+                self.machine.msi.send(self.FSB_ROUTE[n] >> 32, self.FSB_ROUTE[n] & 0xFFFF_FFFF, 0)
         elif config & LEVEL:
             self.GINTR_STA |= 1 << n
             self._drive()
@@ -230,7 +230,7 @@ class Hpet(Device):
             self.guest_error(f"there is no timer {n}")
             return
         self._look(n)
-        can = CONFIG | (FSB if self._message else 0)
+        can = CONFIG | (FSB if self.fsb else 0)
         if value & PERIODIC == 0 and value & VAL_SET:
             self.guest_error("VAL_SET is for periodic timers")
         self.CONF[n] = self.CONF[n] & ~can | value & can
