@@ -72,6 +72,14 @@ class Device:
         """Registers and states are those of a saved device: set lines and timers by them."""
         self.on_reset()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the host still works for the device, on memory that may be the guest's."""
+        return False
+
+    def settle(self) -> None:
+        """Wait until it does no more, as long as nothing new is begun. Called without the machine's lock."""
+
     # What follows from the declarations
 
     def _initial(self) -> None:

@@ -1,12 +1,14 @@
 """A machine: its spaces, clock, log and lock, and the devices that are in it.
 
 The lock is taken around every entry into a device: accesses (the address space does it), timers (`advance`,
-`run_timers`) and input of back ends (whoever brings it). It is never held while something of the host is waited for.
+`run_timers`) and input of back ends (whoever brings it). It is never held while something of the host is waited for:
+`settled` is how what resets, saves or restores a machine waits before it takes the lock.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from dbt.machine.power import Power
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbt.machine.device import Device
     from dbt.machine.power import PoweredCpu
 
@@ -94,16 +98,27 @@ class Machine:
         with self.lock:
             self.clock.run_due()
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """The lock, with nothing that the host still does for a device. Processors stand still; not for devices."""
+        while True:
+            for device in self.devices.values():
+                device.settle()
+            with self.lock:
+                if not any(device.busy for device in self.devices.values()):
+                    yield
+                    return
+
     def reset(self) -> None:
         """Reset all devices; memory stays as it is, and what was asked of the power is forgotten."""
-        with self.lock:
+        with self.settled():
             self.power.take()
             for device in self.devices.values():
                 device.reset()
 
     def save(self) -> dict[str, Any]:
         """The time and the state of all devices, as JSON has them. Memory is not in it."""
-        with self.lock:
+        with self.settled():
             devices = {name: device.save() for name, device in self.devices.items()}
             return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
@@ -116,7 +131,7 @@ class Machine:
             raise SnapshotError(f"{self.name}: the saved clock is not a time")
         if not isinstance(devices, dict) or devices.keys() != self.devices.keys():
             raise SnapshotError(f"{self.name}: other devices were saved; here are {', '.join(self.devices)}")
-        with self.lock:
+        with self.settled():
             for name, device in self.devices.items():
                 device.check(devices[name])
             self.clock.set(clock)

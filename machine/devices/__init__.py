@@ -34,6 +34,7 @@ DEVICES = {
     "port92": "Port92",
     "psci": "Psci",
     "sifive_test": "SifiveTest",
+    "virtio_blk": "VirtioBlk",
     "virtio_rng": "VirtioRng",
 }
 

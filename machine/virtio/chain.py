@@ -82,6 +82,4 @@ class Chain:
 
     def release(self) -> None:
         """Let go of the memory."""
-        for view in (*self.readable, *self.writable):
-            view.release()
         self.readable, self.writable, self._places = [], [], []

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from dbt.machine.virtio.mmio import VirtioMmio
+from dbt.machine.virtio.pci import VirtioPci
 from dbt.machine.virtio.spec import (
     ACKNOWLEDGE,
     DRIVER,
@@ -27,7 +29,13 @@ from dbt.machine.virtio.spec import (
     VERSION_1,
 )
 
+from tests.machine import pci
+from tests.machine.qtest import Ours
+
 if TYPE_CHECKING:
+    from dbt.machine.machine import Machine
+    from dbt.machine.virtio import VirtioDevice
+
     from tests.machine.pci import Function
     from tests.machine.qtest import Bus
 
@@ -64,6 +72,11 @@ class Transport(Protocol):
     def config(self, offset: int, size: int) -> int: ...
     def set_config(self, offset: int, value: int, size: int) -> None: ...
     def interrupt(self) -> int: ...
+
+
+def wide(read: Callable[[int, int], int], offset: int, size: int) -> int:
+    """A field of the configuration space: of 8 bytes in halves (section 2.5.1)."""
+    return read(offset, 4) | read(offset + 4, 4) << 32 if size == 8 else read(offset, size)
 
 
 class Mmio:
@@ -125,7 +138,7 @@ class Mmio:
         self.write(0x50, index)
 
     def config(self, offset: int, size: int) -> int:
-        return self.bus.read(self.base + 0x100 + offset, size)
+        return wide(lambda at, count: self.bus.read(self.base + 0x100 + at, count), offset, size)
 
     def set_config(self, offset: int, value: int, size: int) -> None:
         self.bus.write(self.base + 0x100 + offset, value, size)
@@ -211,7 +224,7 @@ class PciModern:
         self.bus.write(self.structures[2][0] + self.multiplier * self.offsets[index], index, 2)
 
     def config(self, offset: int, size: int) -> int:
-        return self.bus.read(self.structures[4][0] + offset, size)
+        return wide(lambda at, count: self.bus.read(self.structures[4][0] + at, count), offset, size)
 
     def set_config(self, offset: int, value: int, size: int) -> None:
         self.bus.write(self.structures[4][0] + offset, value, size)
@@ -257,7 +270,7 @@ class PciLegacy:
         self.bus.out(self.base + 16, index, 2)
 
     def config(self, offset: int, size: int) -> int:
-        return self.bus.inp(self.base + self.space + offset, size)
+        return wide(lambda at, count: self.bus.inp(self.base + self.space + at, count), offset, size)
 
     def set_config(self, offset: int, value: int, size: int) -> None:
         self.bus.out(self.base + self.space + offset, value, size)
@@ -266,6 +279,31 @@ class PciLegacy:
         reasons = self.bus.inp(self.base + 19, 1)
         self.bus.log.pop()
         return reasons
+
+
+KINDS = ("mmio", "mmio-legacy", "pci", "pci-legacy")
+MMIO_AT = 0x0A00_0000
+
+
+def connect(kind: str, make: Callable[[Machine], VirtioDevice], memory: int = 8 << 20) -> tuple[Guest, VirtioDevice]:
+    """A machine with one device behind a transport, and its driver before `begin`."""
+    made, bus = pci.machine()
+    ours = Ours(made)
+    device = make(made)
+    transport: Transport
+    if kind.startswith("mmio"):
+        made.place(VirtioMmio("mmio", made, device=device, legacy=kind != "mmio"), MMIO_AT)
+        made.reset()
+        transport = Mmio(ours, MMIO_AT, legacy=kind != "mmio")
+        if transport.legacy:
+            transport.write(0x28, 4096)
+    else:
+        VirtioPci("pci-function", made, device, bus=bus, slot=3)
+        made.reset()
+        function = pci.Function(pci.Config(ours, pci.ECAM), (0, 3, 0))
+        function.place()
+        transport = PciModern(function) if kind == "pci" else PciLegacy(function)
+    return Guest(transport, Pool(pci.RAM_AT, memory), lambda: made.advance(0)), device
 
 
 class Ring:
