@@ -1,0 +1,51 @@
+"""Forwards: ports of the host that lead to a guest."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from dbt.machine.net.errors import NetError
+from dbt.machine.net.loop import IN
+
+if TYPE_CHECKING:
+    from dbt.machine.net.user.net import UserNet
+    from dbt.machine.net.user.options import Forward
+
+ACCEPTS = 16  # at once, under the lock
+
+
+class TcpForward:
+    """A listening socket."""
+
+    def __init__(self, net: UserNet, sock: socket.socket, forward: Forward) -> None:
+        self.net = net
+        self.sock = sock
+        self.guest = (forward.guest or net.options.first, forward.guest_port)
+        net.loop.watch(sock.fileno(), IN, self._event)
+
+    def _event(self, events: int) -> None:
+        del events
+        for _ in range(ACCEPTS):
+            try:
+                sock, (host, port) = self.sock.accept()
+            except OSError:  # none waits, or the host has no descriptors: it waits longer
+                return
+            sock.setblocking(False)
+            self.net.tcp.accept(sock, (self.net.hosts.of_host(host), port), self.guest)
+
+
+def bind(forward: Forward) -> socket.socket:
+    """The host's side of a forward. NetError if the host refuses."""
+    kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+    try:
+        if forward.protocol == "tcp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((forward.host, forward.host_port))
+        if forward.protocol == "tcp":
+            sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise NetError("user", f"hostfwd {forward}: {error.strerror}") from None
+    return sock

@@ -1,0 +1,240 @@
+"""The back end `user`: what comes from the guest is looked at here and goes to its protocol."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from dbt.machine.clock import SECOND
+from dbt.machine.net.backend import NetBackend
+from dbt.machine.net.loop import Loop
+from dbt.machine.net.offload import CSUM, ECN, GSO_UDP, IPV4, TSO4, UFO, Buffer, Offload, segment
+from dbt.machine.net.user.arp import Arp, our_mac
+from dbt.machine.net.user.dhcp import SERVER, DhcpServer
+from dbt.machine.net.user.forward import TcpForward, bind
+from dbt.machine.net.user.fragments import Reassembly
+from dbt.machine.net.user.hosts import Hosts
+from dbt.machine.net.user.icmp import Icmp
+from dbt.machine.net.user.options import UserOptions
+from dbt.machine.net.user.packets import (
+    ARP,
+    BROADCAST,
+    ETHER,
+    EVERYBODY,
+    ICMP,
+    MORE,
+    NOBODY,
+    OFFSET,
+    PROTOCOL,
+    TCP,
+    TIME_EXCEEDED,
+    UDP,
+    UNREACHABLE,
+    Malformed,
+    Packet,
+    ether,
+    ip_header,
+    parse,
+)  # fmt: skip
+from dbt.machine.net.user.tcp import TcpNat
+from dbt.machine.net.user.udp import Flow, UdpNat
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from dbt.machine.clock import Clock
+    from dbt.machine.net.user.endpoint import Endpoint
+
+MTU = 1500
+WAITING = 256  # frames for a guest that has no buffers; TCP's data waits elsewhere
+SWEEP = 10 * SECOND
+
+
+class UserNet(NetBackend):
+    """`lock` is the machine's. `counts`: what was dropped, by reason. `ports`: the host's ports of the forwards."""
+
+    KIND = "user"
+    offers = CSUM | TSO4 | ECN | UFO
+
+    def __init__(
+        self, lock: AbstractContextManager[object], options: UserOptions | None = None, clock: Clock | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or UserOptions()
+        sockets = [(forward, bind(forward)) for forward in self.options.forwards]
+        self.ports = [sock.getsockname()[1] for _, sock in sockets]
+        self.counts: Counter[str] = Counter()
+        self.hosts = Hosts(self.options)
+        self.loop = Loop(lock, clock, "user network")
+        self.arp = Arp(self)
+        self.dhcp = DhcpServer(self)
+        self.icmp = Icmp(self)
+        self.udp = UdpNat(self)
+        self.tcp = TcpNat(self)
+        self.stopped: dict[Flow, None] = {}  # whoever waits for room at the guest
+        self.blocked: dict[Endpoint, None] = {}
+        self._listeners: list[TcpForward] = []
+        self._fragments = Reassembly(self.loop.clock)
+        self._queue: deque[tuple[bytes, Offload | None]] = deque()
+        self._identity = 0
+        with lock:
+            self._pump = self.loop.timer(self._go_on)
+            self._sweep = self.loop.timer(self._tidy)
+            self.loop.after(self._sweep, SWEEP)
+            for forward, sock in sockets:
+                if forward.protocol == "tcp":
+                    self._listeners.append(TcpForward(self, sock, forward))
+                else:
+                    guest = (forward.guest or self.options.first, forward.guest_port)
+                    self.udp.add(guest, sock, forwarded=True)
+
+    def close(self) -> None:
+        """End the thread, close all sockets. Not under the machine's lock."""
+        self.loop.close()
+        with self.loop.lock:
+            self.device = None
+            for listener in self._listeners:
+                listener.sock.close()
+            for connection in list(self.tcp.connections.values()):
+                connection.abort()
+            for flow in list(self.udp.flows.values()):
+                self.udp.close(flow)
+            for ping in list(self.icmp.flows.values()):
+                self.icmp.close(ping)
+
+    def count(self, reason: str) -> None:
+        """Something was dropped; reasons are few."""
+        self.counts[reason] += 1
+
+    def is_ours(self, address: bytes) -> bool:
+        """Whether an address is the gateway's or the name server's."""
+        return address in {self.options.gateway, self.options.dns}
+
+    def is_guest(self, address: bytes) -> bool:
+        """Whether a guest may have this address."""
+        number = int.from_bytes(address, "big") & ~self.options.mask & 0xFFFF_FFFF
+        everybody = ~self.options.mask & 0xFFFF_FFFF
+        return self.hosts.local(address) and not self.is_ours(address) and number not in {0, everybody}
+
+    # From the guest
+
+    def put(self, frame: Buffer, offload: Offload | None = None) -> bool:
+        """A frame of the guest's; it never has to wait."""
+        data = memoryview(bytes(frame))  # a copy: the guest may change its own
+        try:
+            self._frame(data, checked=offload is not None and (offload.needs_csum or offload.data_valid))
+        except Malformed as wrong:
+            self.count(str(wrong))
+            if self.device is not None:
+                self.device.guest_error(f"sends {wrong}")
+        return True
+
+    def _frame(self, data: memoryview, *, checked: bool) -> None:
+        if len(data) < 14:
+            raise Malformed("a frame of less than 14 bytes")
+        target, source, kind = ETHER.unpack_from(data)
+        if target != BROADCAST and target[:2] != b"\x52\x55":
+            return  # somebody else's, or multicast
+        if kind == IPV4:
+            self._packet(parse(data[14:], checked=checked), source)
+        elif kind == ARP:
+            self.arp.receive(data[14:])
+
+    def _packet(self, packet: Packet, mac: bytes) -> None:
+        if self.is_guest(packet.source):
+            self.arp.learn(packet.source, mac)
+        elif packet.source != NOBODY:
+            raise Malformed("a packet from an address of another network")
+        if packet.fragment & (MORE | OFFSET):
+            whole = self._fragments.add(packet)
+            if whole is None:
+                return
+            packet = whole
+        if packet.protocol == UDP and packet.target in {EVERYBODY, self.options.gateway}:
+            _, port, data = self.udp.read(packet)
+            if port == SERVER:
+                self.dhcp.receive(data)
+                return
+        if packet.source == NOBODY:
+            return
+        if packet.ttl <= 1 and not self.is_ours(packet.target):
+            self.icmp.error(packet, TIME_EXCEEDED, 0)
+        elif packet.protocol == TCP:
+            self.tcp.receive(packet)
+        elif packet.protocol == UDP:
+            self.udp.receive(packet)
+        elif packet.protocol == ICMP:
+            self.icmp.receive(packet)
+        elif not self.options.restrict:
+            self.icmp.error(packet, UNREACHABLE, PROTOCOL)
+
+    # To the guest
+
+    @property
+    def full(self) -> bool:
+        """Whether the guest has no room now."""
+        return bool(self._queue)
+
+    def give(self, frame: bytes, offload: Offload | None = None) -> bool:
+        """A frame for the guest, which may have to wait; whether it was not lost."""
+        if self._queue or not self.offer(frame, offload):
+            if len(self._queue) == WAITING:
+                self.count("the guest takes no frames")
+                return False
+            self._queue.append((frame, offload))
+        return True
+
+    def give_ip(self, source: bytes, target: bytes, protocol: int, payload: bytes, mac: bytes | None = None) -> None:
+        """An IPv4 packet for a guest, in fragments if it has to be."""
+        self._identity = self._identity + 1 & 0xFFFF
+        packet = ip_header(source, target, protocol, len(payload), self._identity) + payload
+        mac = mac or self.arp.table.get(target)
+        ours = our_mac(self.options.gateway)
+        if len(packet) > MTU:
+            if protocol != UDP or mac is None:
+                self.count("a packet that is too large")
+                return
+            offload = Offload(gso_type=GSO_UDP, gso_size=MTU - 20)
+            for piece in segment(ether(mac, ours) + packet, offload):
+                self.give(piece)
+        elif mac is None:
+            self.arp.ask(target, packet)
+        else:
+            self.give(ether(mac, ours) + packet)
+
+    def give_data(self, frame: bytes, offload: Offload | None) -> bool:
+        """A frame that its sender keeps if the guest has no room."""
+        return not self._queue and self.offer(frame, offload)
+
+    def later(self, endpoint: Endpoint, *, soon: bool) -> None:
+        """Let an endpoint go on when the guest has room; or soon, after whoever else wants the lock."""
+        self.blocked[endpoint] = None
+        if soon:
+            self.loop.after(self._pump, 0)
+
+    def resume(self) -> None:
+        """The guest has buffers."""
+        if not self.deliver():
+            return
+        while self._queue:
+            if not self.offer(*self._queue[0]):
+                return
+            self._queue.popleft()
+        if self.stopped:
+            flows, self.stopped = self.stopped, {}
+            for flow in flows:
+                self.udp.go_on(flow)
+        if self.blocked:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        blocked, self.blocked = self.blocked, {}
+        for endpoint in blocked:
+            endpoint.output()
+
+    def _tidy(self) -> None:
+        now = self.loop.clock.now
+        self.udp.sweep(now)
+        self.icmp.sweep(now)
+        self.tcp.sweep(now)
+        self.loop.after(self._sweep, SWEEP)
