@@ -191,7 +191,8 @@ class Bank:
             if register.when is None or register.when(device):
                 if register.size == size and place[2] == offset:
                     return self._get(register, place[1])
-                break
+                if not register.exact:
+                    break
         return self._read_parts(offset, size)
 
     def write(self, offset: int, size: int, value: int, attributes: Attributes) -> None:
@@ -203,7 +204,8 @@ class Bank:
                 if register.size == size and place[2] == offset:
                     self._put(register, place[1], value)
                     return
-                break
+                if not register.exact:
+                    break
         self._write_parts(offset, size, value)
 
     def _get(self, register: Register, index: int) -> int:
@@ -259,7 +261,7 @@ class Bank:
         while done < size:
             at = offset + done
             for register, index, start in (self._writes if write else self._reads).get(at, ()):
-                if register.when is None or register.when(self.device):
+                if not register.exact and (register.when is None or register.when(self.device)):
                     count = min(size - done, start + register.size - at)
                     parts.append((register, index, at - start, done, count))
                     break

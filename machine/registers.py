@@ -65,7 +65,8 @@ class Register:
     `mask`: the bits that software may write (the default: all, none if RO); ones written elsewhere are logged as a
     guest's error unless they are what is stored there. `clear`: bits that are cleared by writing one.
     `unimplemented`: bits that the data sheet has and the device does not; ones written there are logged. `when`: for
-    registers that share an offset. `fields`: names of bits, for traces and the page. `fixed`: RO, does not change.
+    registers that share an offset. `exact`: only accesses at its offset and of its size reach it, others find what else
+    is there (a data port whose second byte is another register). `fields`: names of bits, for traces and the page.
     """
 
     count = 1
@@ -84,6 +85,7 @@ class Register:
         unimplemented: int = 0,
         fields: Fields | None = None,
         when: Callable[[Any], bool] | None = None,
+        exact: bool = False,
         window: Window | None = None,
     ) -> None:
         self.offset = offset
@@ -97,6 +99,7 @@ class Register:
         self.unimplemented = unimplemented
         self.fields = fields or {}
         self.when = when
+        self.exact = exact
         self.window = window
         self.name = ""
         self.reader: Callable[..., int] | None = None
@@ -274,7 +277,7 @@ class Layout:
     def _add(owner: str, places: dict[int, tuple[Place, ...]], byte: int, place: Place) -> None:
         there = places.get(byte, ())
         for other, _, _ in there:
-            if other.when is None:
+            if other.when is None and not other.exact:
                 raise MapError(f"{owner}.{place[0].name} and {other.name} are both at {byte:#x}", "say `when`")
         places[byte] = (*there, place)
 
