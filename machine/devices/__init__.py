@@ -30,6 +30,7 @@ DEVICES = {
     "ns16550": "NS16550",
     "piix3": "Piix3",
     "piix3_ide": "Piix3Ide",
+    "piix4_pm": "Piix4Pm",
     "pl011": "PL011",
     "pl031": "PL031",
     "pl061": "PL061",
