@@ -269,7 +269,9 @@ class Bank:
                 count = 1
                 parts.append((None, 0, 0, done, 1))
             done += count
-        whole = all(register is None or count == register.size for register, _, _, _, count in parts)
+        whole = all(
+            register is None or count == register.size or register.partial for register, _, _, _, count in parts
+        )
         if all(register is None for register, *_ in parts):
             known = (self._reads if write else self._writes).get(offset)
             what = f"{known[0][0].name} is {known[0][0].access}" if known else f"no register at {offset:#x}"

@@ -9,8 +9,12 @@ from dbt.machine.pci.config import registers_of
 from dbt.machine.pci.function import PciFunction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbt.machine.device import Device
     from dbt.machine.registers import Register
+
+HEXADECIMAL = "{:#05x}".format
 
 
 def _bits(register: Register) -> str:
@@ -22,12 +26,12 @@ def _bits(register: Register) -> str:
     return ", ".join(words)
 
 
-def _table(registers: list[Register]) -> list[str]:
+def _table(registers: list[Register], where: Callable[[int], str]) -> list[str]:
     lines = ["| offset | register | bytes | access | reset | what | bits |", "|---|---|---|---|---|---|---|"]
     for register in sorted(registers, key=lambda register: register.offset):
         many = register.count > 1
         label = f"{register.name}[{register.count}]" if many else register.name
-        offset = f"{register.offset:#05x}" + (f" + {register.stride:#x} n" if many else "")
+        offset = where(register.offset) + (f" + {register.stride:#x} n" if many else "")
         cells = (offset, label, str(register.size), register.access, f"{register.reset:#x}", register.doc)
         lines.append(f"| {' | '.join((*cells, _bits(register)))} |")
     return lines
@@ -44,7 +48,7 @@ def _pci(kind: type[PciFunction]) -> list[str]:
         what = "ports" if bar.io else f"memory, {bar.bits} bits{', prefetchable' if bar.prefetchable else ''}"
         lines.append(f"- BAR {bar.index}: {shows}, {what}")
     registers = [register for layout in (kind.HEADER, *kind.CONFIG) for register in registers_of(layout)]
-    return [*lines, "", *_table(registers), ""]
+    return [*lines, "", *_table(registers, HEXADECIMAL), ""]
 
 
 def document(kind: type[Device]) -> str:
@@ -52,10 +56,10 @@ def document(kind: type[Device]) -> str:
     lines = [f"# {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
     for name, layout in kind.LAYOUTS.items():
         window = layout.window
-        sizes, where = window.sizes, "" if window.placed else ", reached through other registers"
+        sizes, where = window.sizes, "" if window.placed else ", not in the map"
         lines.append(f"## {name}: {window.size:#x} bytes{where}")
         lines += ["", f"Accesses of {sizes.valid[0]} to {sizes.valid[1]} bytes, {sizes.order}-endian.", ""]
-        lines += _table(layout.registers)
+        lines += _table(layout.registers, window.where)
         lines.append("")
     if issubclass(kind, PciFunction):
         lines += _pci(kind)

@@ -36,7 +36,8 @@ class Window:
 
     `sizes`: what the bus gives; `partial`: whether software may access a part of a register, or several at once by
     parts. Whole registers next to each other may always be accessed together. `hole`: what reads of other offsets
-    give. `placed`: False for registers that are reached through others (an index and a data port).
+    give. `placed`: False for registers that are reached in another way (an index and a data port, instructions), and
+    `where` then says how an offset is written on the page.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Window:
         partial: bool = False,
         hole: int = 0,
         placed: bool = True,
+        where: Callable[[int], str] = "{:#05x}".format,
     ) -> None:
         self.size = size
         self.sizes = sizes
         self.partial = partial
         self.hole = hole
         self.placed = placed
+        self.where = where
         self.name = "WINDOW"
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -66,7 +69,8 @@ class Register:
     guest's error unless they are what is stored there. `clear`: bits that are cleared by writing one.
     `unimplemented`: bits that the data sheet has and the device does not; ones written there are logged. `when`: for
     registers that share an offset. `exact`: only accesses at its offset and of its size reach it, others find what else
-    is there (a data port whose second byte is another register). `fields`: names of bits, for traces and the page.
+    is there (a data port whose second byte is another register). `partial`: software may access a part of this one,
+    whatever its window says. `fields`: names of bits, for traces and the page.
     """
 
     count = 1
@@ -87,6 +91,7 @@ class Register:
         when: Callable[[Any], bool] | None = None,
         exact: bool = False,
         window: Window | None = None,
+        partial: bool = False,
     ) -> None:
         self.offset = offset
         self.access = access
@@ -101,6 +106,7 @@ class Register:
         self.when = when
         self.exact = exact
         self.window = window
+        self.partial = partial
         self.name = ""
         self.reader: Callable[..., int] | None = None
         self.writer: Callable[..., None] | None = None
@@ -168,8 +174,11 @@ class Registers(Register):
         mask: int | None = None,
         fields: Fields | None = None,
         window: Window | None = None,
+        partial: bool = False,
     ) -> None:
-        super().__init__(offset, access, doc, size=size, reset=reset, mask=mask, fields=fields, window=window)
+        super().__init__(
+            offset, access, doc, size=size, reset=reset, mask=mask, fields=fields, window=window, partial=partial
+        )
         self.count = count
         self.stride = stride or size
 

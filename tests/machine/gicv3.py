@@ -1,0 +1,92 @@
+"""A machine with a GICv3 for tests, where QEMU's virt has one, and what a driver does with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbt.machine.devices.gicv3 import GICv3
+from dbt.machine.devices.gicv3_cpu import encoding
+from dbt.machine.devices.gicv3_its import TRANSLATER, GICv3Its
+from dbt.machine.devices.pl011 import PL011
+from dbt.machine.devices.pl031 import PL031
+from dbt.machine.devices.pl061 import PL061
+from dbt.machine.machine import Machine
+from dbt.machine.memory import RAM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbt.machine.devices.gicv3_cpu import GICv3CpuInterface
+
+GICD, GITS, GICR, MEMORY = 0x0800_0000, 0x0808_0000, 0x080A_0000, 0x4000_0000
+UART, RTC, GPIO = 0x0900_0000, 0x0901_0000, 0x0903_0000
+SGI = 0x1_0000  # the second frame of a redistributor
+MIB = 1 << 20
+
+
+def icc(crm: int, op2: int) -> int:
+    return encoding(3, 0, 12, crm, op2)
+
+
+PMR = encoding(3, 0, 4, 6, 0)
+IAR0, EOIR0, HPPIR0, BPR0 = (icc(8, n) for n in range(4))
+AP0R, AP1R = icc(8, 4), icc(9, 0)
+DIR, RPR, SGI1R, ASGI1R, SGI0R = icc(11, 1), icc(11, 3), icc(11, 5), icc(11, 6), icc(11, 7)
+IAR1, EOIR1, HPPIR1, BPR1, CTLR, SRE, IGRPEN0, IGRPEN1 = (icc(12, n) for n in range(8))
+
+
+def build(cpus: int = 1, *, affinities: Sequence[int] = (), interrupts: int = 288) -> tuple[Machine, GICv3]:
+    """With the devices that `test_gicv2` has as well."""
+    machine = Machine(epoch=1_577_836_800)
+    gic = GICv3("gic", machine, affinities=affinities or range(cpus), interrupts=interrupts)
+    machine.place(gic, GICD)
+    for number, redistributor in enumerate(gic.redistributors):
+        machine.place(redistributor, GICR + 0x2_0000 * number)
+    machine.place(PL011("uart", machine, gic.spi(1)), UART)
+    machine.place(PL031("rtc", machine, gic.spi(2)), RTC)
+    machine.place(PL061("gpio", machine, gic.spi(7)), GPIO)
+    machine.place(RAM("ram", 128 * MIB), MEMORY)
+    its = GICv3Its("its", machine, gic)
+    machine.place(its, GITS)
+    machine.msi.add(GITS + TRANSLATER, 4, its.message)
+    machine.reset()
+    return machine, gic
+
+
+class Cpu:
+    """MRS and MSR of one CPU."""
+
+    def __init__(self, interface: GICv3CpuInterface) -> None:
+        self.interface = interface
+
+    def __getitem__(self, register: int) -> int:
+        value = self.interface.read(register)
+        assert value is not None
+        return value
+
+    def __setitem__(self, register: int, value: int) -> None:
+        assert self.interface.write(register, value)
+
+    @property
+    def lines(self) -> tuple[bool, bool]:
+        return self.interface.irq.level, self.interface.fiq.level
+
+
+def start(machine: Machine, gic: GICv3) -> list[Cpu]:
+    """What a kernel does first: all is of group 1, every CPU is awake and takes everything."""
+    bus = machine.memory
+    bus.write(GICD, 4, 3)
+    for word in range(1, gic.words):
+        bus.write(GICD + 0x80 + 4 * word, 4, 0xFFFF_FFFF)
+    cpus = []
+    for number, interface in enumerate(gic.interfaces):
+        frame = GICR + 0x2_0000 * number
+        bus.write(frame + 0x14, 4, 0)
+        bus.write(frame + SGI + 0x80, 4, 0xFFFF_FFFF)
+        bus.write(frame + SGI + 0x100, 4, 0xFFFF)
+        cpu = Cpu(interface)
+        cpu[SRE] = 7
+        cpu[PMR] = 0xFF
+        cpu[IGRPEN0] = cpu[IGRPEN1] = 1
+        cpus.append(cpu)
+    return cpus
