@@ -2,7 +2,8 @@
 
 Interrupts are kept in words of 32, called slots: shared ones, or one CPU's own. A bank knows for each slot what it
 *offers*: the most urgent interrupt that is pending, enabled and not active, for each CPU that it may go to and each
-group. So a change is looked at in one slot, and a CPU compares the few slots that offer something.
+group; and which of the slots' offers is the best. So a change is looked at in one slot, and then compared with the few
+slots that offer something to the same CPU.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class InterruptBank(Device):
         super().__init__(name, machine)
         self._wires: list[tuple[int, int, Line]] = []
         self._offers: dict[int, dict[int, Offer]] = {}  # of slots that have some: 2 * CPU + group, what
+        self._best_of: dict[int, Offer] = {}  # of all slots
 
     def _first(self, slot: int) -> int:
         """The number of a slot's first interrupt."""
@@ -120,8 +122,8 @@ class InterruptBank(Device):
     def _refresh(self, slot: int) -> int:
         """Look at a slot again; the CPUs that this may be of interest to."""
         wanted = self._pending(slot) & self.enabled[slot] & ~self.active[slot]
-        before = self._offers.get(slot)
-        if not wanted and before is None:
+        before = self._offers.get(slot, {})
+        if not wanted and not before:
             return 0
         offers: dict[int, Offer] = {}
         first = self._first(slot)
@@ -137,12 +139,15 @@ class InterruptBank(Device):
         else:
             self._offers.pop(slot, None)
         affected = 0
-        for key in (*offers, *(before or ())):
-            affected |= 1 << (key >> 1)
+        for key in {*offers, *before}:
+            if offers.get(key) != before.get(key):
+                self._best_of[key] = min((there.get(key, NOTHING) for there in self._offers.values()), default=NOTHING)
+                affected |= 1 << (key >> 1)
         return affected
 
     def _refresh_all(self, slots: range) -> None:
         self._offers.clear()
+        self._best_of.clear()
         for slot in slots:
             self._refresh(slot)
 
@@ -170,7 +175,4 @@ class InterruptBank(Device):
 
     def offer(self, key: int) -> Offer:
         """The most urgent interrupt for 2 * CPU + group."""
-        found = NOTHING
-        for offers in self._offers.values():
-            found = min(found, offers.get(key, NOTHING))
-        return found
+        return self._best_of.get(key, NOTHING)

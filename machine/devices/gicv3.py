@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.devices.gic_core import InterruptBank, Offer, bits, edges_of, with_edges
+from dbt.machine.devices.gic_core import IDLE, InterruptBank, Offer, bits, edges_of, with_edges
 from dbt.machine.devices.gicv3_cpu import LPIS, GICv3CpuInterface
 from dbt.machine.devices.gicv3_redistributor import IIDR, PIDR, GICv3Redistributor
 from dbt.machine.errors import MapError
@@ -104,6 +104,7 @@ class GICv3(InterruptBank):
 
     def on_restore(self) -> None:
         """The inputs are those that were saved; whoever drives them is restored as well."""
+        self._chosen = [None, None]
         self._roamers = sum(route >> 31 & 1 for route in self.GICD_IROUTER)
         self._refresh_all(range(self.words))
         self.look(-1)
@@ -144,10 +145,9 @@ class GICv3(InterruptBank):
         return 0 if cpu is None else 1 << cpu
 
     def look(self, cpus: int) -> None:
-        """Have CPUs see what they are offered. While an interrupt may go to any of them, all are concerned."""
+        """Have CPUs see what they are offered."""
         if self._roamers:
-            cpus = -1
-            self._chosen = [self._fittest(group) for group in (0, 1)]
+            cpus |= self._choose()
         for cpu in bits(cpus & self._any - 1):
             self.interfaces[cpu].update()
 
@@ -164,14 +164,26 @@ class GICv3(InterruptBank):
             found = min(found, self.offer(2 * len(self.interfaces) + group))
         return found
 
-    def _fittest(self, group: int) -> GICv3CpuInterface | None:
-        """The CPU that an interrupt for any goes to: of those that take part, the one with the least urgent work."""
-        priority, _ = self.offer(2 * len(self.interfaces) + group)
-        return max(
-            (interface for interface in self.interfaces if interface.takes_part(group, priority)),
-            key=lambda interface: interface.running,
-            default=None,
-        )
+    def _choose(self) -> int:
+        """Who gets what may go to any CPU: of those that take part, the one with the least urgent work.
+
+        The result are the CPUs that got or lost it.
+        """
+        concerned = 0
+        for group in (0, 1):
+            priority, _ = self.offer(2 * len(self.interfaces) + group)
+            chosen = None
+            if priority < IDLE:
+                chosen = max(
+                    (interface for interface in self.interfaces if interface.takes_part(group, priority)),
+                    key=lambda interface: interface.running,
+                    default=None,
+                )
+            for interface in (self._chosen[group], chosen):
+                if interface is not None:
+                    concerned |= 1 << interface.number
+            self._chosen[group] = chosen
+        return concerned
 
     def activate_for(self, redistributor: GICv3Redistributor, number: int) -> int:
         """A CPU has taken an interrupt; CPUs that this may be of interest to, besides it."""
@@ -311,11 +323,10 @@ class GICv3(InterruptBank):
     @GICD_IROUTER.on_write
     def _route(self, number: int, value: int) -> None:
         if PRIVATE <= number < 32 * self.words:
-            roaming = self._roamers
             self._roamers += (value >> 31 & 1) - (self.GICD_IROUTER[number] >> 31 & 1)
             self.GICD_IROUTER[number] = value & 0xFF_80FF_FFFF
-            if affected := self._refresh(number // 32):
-                self.look(-1 if roaming else affected)
+            affected = self._refresh(number // 32)
+            self.look(affected | self._choose())
 
     @GICD_PIDR.on_read
     def _identity(self, index: int) -> int:
