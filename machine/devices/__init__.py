@@ -43,6 +43,7 @@ DEVICES = {
     "psci": "Psci",
     "sifive_test": "SifiveTest",
     "virtio_blk": "VirtioBlk",
+    "virtio_net": "VirtioNet",
     "virtio_rng": "VirtioRng",
 }
 

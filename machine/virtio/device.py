@@ -84,7 +84,7 @@ class VirtioDevice(Device):
     def on_driver_ok(self) -> None:
         """The driver is ready; its queues are looked at after this."""
 
-    def accepts(self, features: int) -> str:
+    def refuses(self, features: int) -> str:
         """Why the device cannot work with these features; empty if it can."""
         del features
         return ""
@@ -165,7 +165,7 @@ class VirtioDevice(Device):
         elif not accepted & VERSION_1:
             refusal = "VERSION_1 was not accepted"
         else:
-            refusal = self.accepts(accepted)
+            refusal = self.refuses(accepted)
         if refusal:
             self.guest_error("FEATURES_OK is refused", f": {refusal}")
         return not refusal

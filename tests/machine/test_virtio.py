@@ -58,7 +58,7 @@ class Echo(VirtioDevice):
         self.hold = False
         self.held: list[tuple[VirtQueue, Chain]] = []
 
-    def accepts(self, features: int) -> str:
+    def refuses(self, features: int) -> str:
         return "" if not features & 1 << 3 else "of no reason"
 
     def on_notify(self, queue: VirtQueue) -> None:
