@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WORDS, PRIVATE, SPIS_END = 32, 32, 1020
 IRM = 1 << 31
-SETSPI = 0x40  # where messages are written that become shared interrupts
+SETSPI_NSR = 0x40  # where messages are written that become shared interrupts
 
 
 class GICv3(InterruptBank):
@@ -45,7 +45,7 @@ class GICv3(InterruptBank):
     GICD_IIDR = Register(0x0008, RO, "implementer", reset=IIDR)
     GICD_TYPER2 = Register(0x000C, RO, "type, second part")
     GICD_STATUSR = Register(0x0010, RW, "errors: not kept", mask=0)
-    GICD_SETSPI_NSR = Register(SETSPI, WO, "make a shared interrupt pending", mask=0x1FFF, partial=True)
+    GICD_SETSPI_NSR = Register(SETSPI_NSR, WO, "make a shared interrupt pending", mask=0x1FFF, partial=True)
     GICD_CLRSPI_NSR = Register(0x0048, WO, "take it back", mask=0x1FFF, partial=True)
     GICD_IGROUPR = Registers(0x0080, RW, "groups", count=WORDS)
     GICD_ISENABLER = Registers(0x0100, RW, "set enable", count=WORDS)

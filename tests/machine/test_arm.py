@@ -1,0 +1,94 @@
+"""What Arm boards have in common: interrupts of both GIC versions reach CPUs that sleep, device tree nodes."""
+
+from __future__ import annotations
+
+import pytest
+from dbt.machine.boards.arm import GICD, GICR, GITS, V2M, add_controller, add_power_key, add_psci, interrupts
+from dbt.machine.boards.devicetree import Node
+from dbt.machine.devices.gicv3 import GICv3
+from dbt.machine.devices.psci import Function, Psci
+from dbt.machine.machine import Machine
+from dbt.machine.memory import RAM
+from dbt.machine.power import CpuState, RecordedCpu
+
+from dbt.errors import UsageError
+from tests.machine.devices.test_gicv2 import setup
+from tests.machine.gicv3 import IAR1, MEMORY, MIB, start
+from tests.machine.its import ITTS, LPIS, MAPTI, Its, event, mapc, mapd
+from tests.machine.qtest import Ours
+
+
+def psci(machine: Machine) -> Psci:
+    found = machine.devices["psci"]
+    assert isinstance(found, Psci)
+    return found
+
+
+def states(machine: Machine) -> list[CpuState]:
+    return [cpu.power_state for cpu in machine.cpus]
+
+
+def test_interrupts_wake_cpus_version_2() -> None:
+    machine = Machine()
+    spi = interrupts(machine, 2, 2)
+    machine.place(RAM("ram", MIB), MEMORY)
+    machine.reset()
+    setup(machine, 2)
+    machine.memory.write(GICD + 0x104, 4, 1 << 5)
+    machine.memory.write(GICD + 0x825, 1, 2)
+    line = spi(5)
+    assert psci(machine).call(0, Function.CPU_ON, 1, MEMORY, 0) == 0
+    second = machine.cpus[1]
+    assert isinstance(second, RecordedCpu)
+    second.begin()
+    psci(machine).call(1, Function.CPU_SUSPEND)
+    psci(machine).call(0, Function.CPU_SUSPEND)
+    assert states(machine) == [CpuState.STANDBY, CpuState.STANDBY]
+    line.set(True)
+    assert states(machine) == [CpuState.STANDBY, CpuState.ON]
+    assert machine.msi.send(V2M + 0x40, 80, 0)
+
+
+def test_messages_wake_cpus_version_3() -> None:
+    machine = Machine()
+    interrupts(machine, 3, 18)
+    machine.place(RAM("ram", 128 * MIB), MEMORY)
+    machine.reset()
+    gic = machine.devices["gic"]
+    assert isinstance(gic, GICv3)
+    assert [cpu.affinity for cpu in machine.cpus][15:] == [0xF, 0x100, 0x101]
+    cpus = start(machine, gic)
+    psci(machine).call(0, Function.CPU_SUSPEND, 1 << 16, MEMORY)
+    its = Its(Ours(machine), 18)
+    its.start()
+    its.configure(LPIS + 7, 0x80)
+    its.do(mapc(0, 17), mapc(1, 0), mapd(0x10, ITTS), event(MAPTI, 0x10, 3, 1, LPIS + 7))
+    assert machine.memory.read(GITS, 4) == 1 << 31 | 1
+    assert machine.msi.send(GITS + 0x1_0040, 3, 0x10)
+    assert states(machine)[0] == CpuState.PENDING
+    assert cpus[0][IAR1] == LPIS + 7
+    assert machine.msi.send(GICD + 0x40, 40, 0)
+    assert machine.memory.read(GICR + 17 * 0x2_0000 + 8, 8) == 0x101 << 32 | 1 << 24 | 17 << 8 | 1 << 5 | 1 << 4 | 1
+
+
+def test_device_tree_nodes() -> None:
+    names = []
+    for version in (2, 3):
+        machine = Machine()
+        interrupts(machine, version, 2)
+        root = Node("")
+        add_controller(machine, root, 1, 2)
+        add_psci(root)
+        add_power_key(root, 3, 3)
+        names.append([child.name for node in root.children for child in (node, *node.children)])
+        assert root.flatten()
+    assert names == [
+        ["intc@8000000", "v2m@8020000", "psci", "gpio-keys", "poweroff"],
+        ["intc@8000000", "its@8080000", "psci", "gpio-keys", "poweroff"],
+    ]
+
+
+def test_limits() -> None:
+    for version, cpus, says in ((1, 1, "versions: 2, 3"), (2, 9, "up to 8"), (3, 124, "up to 123")):
+        with pytest.raises(UsageError, match=says):
+            interrupts(Machine(), version, cpus)
