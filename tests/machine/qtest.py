@@ -27,7 +27,7 @@ class Bus(Protocol):
 
     log: list[tuple[str, int, int, int]]  # `mask` leaves out bits that specifications leave open
 
-    def read(self, address: int, size: int = 4) -> int: ...
+    def read(self, address: int, size: int = 4, mask: int = -1) -> int: ...
     def write(self, address: int, value: int, size: int = 4) -> None: ...
     def inp(self, port: int, size: int = 1, mask: int = -1) -> int: ...
     def out(self, port: int, value: int, size: int = 1) -> None: ...
@@ -42,8 +42,8 @@ class Ours:
         self.machine = machine
         self.log: list[tuple[str, int, int, int]] = []
 
-    def read(self, address: int, size: int = 4) -> int:
-        value = self.machine.memory.read(address, size)
+    def read(self, address: int, size: int = 4, mask: int = -1) -> int:
+        value = self.machine.memory.read(address, size) & mask
         self.log.append(("read", address, size, value))
         return value
 
@@ -87,8 +87,8 @@ class Qemu:
             assert answer[0] == "OK", (line, answer)
             return answer[1] if len(answer) > 1 else ""
 
-    def read(self, address: int, size: int = 4) -> int:
-        value = int(self.ask(f"read{LETTERS[size]} {address:#x}"), 16)
+    def read(self, address: int, size: int = 4, mask: int = -1) -> int:
+        value = int(self.ask(f"read{LETTERS[size]} {address:#x}"), 16) & mask
         self.log.append(("read", address, size, value))
         return value
 
@@ -111,17 +111,26 @@ class Qemu:
             self.ask(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
 
 
+def _connected(listener: socket.socket, process: subprocess.Popen[bytes]) -> socket.socket:
+    for _ in range(60):
+        with contextlib.suppress(TimeoutError):
+            return listener.accept()[0]
+        assert process.poll() is None, "qemu has ended"
+    raise TimeoutError
+
+
 @contextlib.contextmanager
-def qemu(*command: str) -> Iterator[Qemu]:
-    """A QEMU whose guest does not run."""
+def qemu(*command: str, running: bool = False) -> Iterator[Qemu]:
+    """A QEMU whose guest does not run; `running` (Arm): but devices take it for running."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/qtest")
         listener.listen(1)
-        listener.settimeout(60)
-        words = [*command, "-display", "none", "-S", "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null"]
+        listener.settimeout(1)
+        words = [*command, "-display", "none", "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null"]
+        words += ["-global", "arm-cpu.start-powered-off=on"] if running else ["-S"]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
-            connection, _ = listener.accept()
+            connection = _connected(listener, process)
             connection.settimeout(60)
             with connection:
                 yield Qemu(connection)
