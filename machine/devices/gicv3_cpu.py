@@ -95,6 +95,12 @@ class GICv3CpuInterface(Device):
         """Nothing is active and no group enabled."""
         self.gic.look(1 << self.number)
 
+    def on_restore(self) -> None:
+        """What is shifted by has to be small, whatever was saved."""
+        self.ICC_BPR0_EL1 &= 7
+        self.ICC_BPR1_EL1 = max(self.ICC_BPR1_EL1 & 7, 1)
+        self.gic.look(1 << self.number)
+
     # What a CPU calls
 
     def read(self, register: int) -> int | None:

@@ -66,5 +66,4 @@ def test_random_traffic() -> None:
     fuzz(
         lambda machine: GICv2m("v2m", machine, GICv2("gic", machine).spi, first=48, count=64),
         402,
-        20_000,
     )
