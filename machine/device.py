@@ -14,9 +14,11 @@ from dbt.machine.memory import CPU0, MMIO, Attributes
 from dbt.machine.registers import Fifo, Layout, Register, State, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from dbt.machine.block import Disk
     from dbt.machine.machine import Machine
+    from dbt.machine.memory import Region
 
 Saved = dict[str, Any]  # numbers, texts, lists and dictionaries: what JSON has
 
@@ -71,6 +73,16 @@ class Device:
     def on_restore(self) -> None:
         """Registers and states are those of a saved device: set lines and timers by them."""
         self.on_reset()
+
+    disk: Disk | None = None  # its medium, if it has one
+
+    def disks(self) -> Iterable[Disk]:
+        """The disks whose state is a part of its own: the medium, if there is one."""
+        return () if self.disk is None else (self.disk,)
+
+    def all_regions(self) -> Iterable[Region]:
+        """Its regions, also those that no address shows just now: what memory is in them is saved."""
+        return self.regions.values()
 
     @property
     def busy(self) -> bool:

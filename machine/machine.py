@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dbt.machine.power import PoweredCpu
 
 MEMORY, PORTS = "memory", "ports"
+PASSES = 4  # of a restore: what lines change in a device that was restored already is put right by the next
 VERSION = 1  # of what `save` returns, besides the devices' own
 
 
@@ -117,13 +118,13 @@ class Machine:
                 device.reset()
 
     def save(self) -> dict[str, Any]:
-        """The time and the state of all devices, as JSON has them. Memory is not in it."""
+        """The time and the state of all devices, as JSON has them. Memory is in `save_file` only."""
         with self.settled():
             devices = {name: device.save() for name, device in self.devices.items()}
             return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
-    def restore(self, saved: object) -> None:
-        """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
+    def check(self, saved: object) -> dict[str, Any]:
+        """What `restore` can be called with; SnapshotError if this cannot be."""
         if not isinstance(saved, dict) or saved.get("version") != VERSION:
             raise SnapshotError(f"{self.name}: this is no saved machine of version {VERSION}")
         clock, epoch, devices = saved.get("clock"), saved.get("epoch"), saved.get("devices")
@@ -131,10 +132,31 @@ class Machine:
             raise SnapshotError(f"{self.name}: the saved clock is not a time")
         if not isinstance(devices, dict) or devices.keys() != self.devices.keys():
             raise SnapshotError(f"{self.name}: other devices were saved; here are {', '.join(self.devices)}")
+        for name, device in self.devices.items():
+            device.check(devices[name])
+        return saved
+
+    def restore(self, saved: object) -> None:
+        """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
         with self.settled():
-            for name, device in self.devices.items():
-                device.check(devices[name])
-            self.clock.set(clock)
-            self.epoch = epoch
-            for name, device in self.devices.items():
-                device.restore(devices[name])
+            good = self.check(saved)
+            self.clock.set(good["clock"])
+            self.epoch = good["epoch"]
+            devices = good["devices"]
+            for _ in range(PASSES):
+                for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
+                    device.restore(devices[name])
+                if all(device.save() == devices[name] for name, device in self.devices.items()):
+                    break
+
+    def save_file(self, path: str, *, include_disks: bool = False) -> int:
+        """Write all of it, memory and disks too, to a file; its size. See machine/snapshot."""
+        from dbt.machine import snapshot
+
+        return snapshot.save(self, path, include_disks=include_disks)
+
+    def restore_file(self, path: str) -> None:
+        """Be as such a file says. SnapshotError, before anything changes, if that cannot be."""
+        from dbt.machine import snapshot
+
+        snapshot.restore(self, path)

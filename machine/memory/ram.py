@@ -8,6 +8,7 @@ in the trackers' bytes, which lie in memory it can reach.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import weakref
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.errors import MapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PAGE = 4096
 
@@ -56,6 +57,31 @@ class Memory:
     def forget(self, observer: Callable[[int, int], None]) -> None:
         """Call it no more."""
         self.observers = tuple(other for other in self.observers if other != observer)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """(start, end) of what was ever touched; the rest are zeroes that take no pages."""
+        at = 0
+        while at < self.size:
+            try:
+                at = os.lseek(self.fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            end = os.lseek(self.fd, at, os.SEEK_HOLE)
+            yield at, min(end, self.size)
+            at = end
+
+    def clear(self, offset: int, length: int) -> None:
+        """Make it zeroes, and give whole pages back."""
+        start, end = -(-offset // PAGE) * PAGE, (offset + length) // PAGE * PAGE
+        if start < end:
+            self.view[offset:start] = bytes(start - offset)
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+            self.view[end : offset + length] = bytes(offset + length - end)
+        else:
+            self.view[offset : offset + length] = bytes(length)
+        self.written(offset, length)
 
     def close(self) -> None:
         """Give the memory back; whoever still holds a view of it must have let go."""

@@ -154,6 +154,12 @@ class PciFunction(Device):
             raise MapError(f"{self.name} has no BAR {index}")
         return self.bars[index]
 
+    def all_regions(self) -> Iterator[Region]:
+        """Those of windows and of BARs."""
+        yield from super().all_regions()
+        for base in self.bars.values():
+            yield base.contents
+
     # Capabilities
 
     def add_capability(
