@@ -263,11 +263,10 @@ class AtapiDrive(Drive):
         through_memory = self.dma or not self.link.task_file
         if not length:
             self.ok()
+        elif not self.dma and self.limit == 0:
+            self.guest_error("a byte count limit of zero")
+            self.abort()
         elif not through_memory:
-            if self.limit == 0:
-                self.guest_error("a byte count limit of zero")
-                self.abort()
-                return
             self._next()
         elif kind == SECTORS:
             self.wants_dma(

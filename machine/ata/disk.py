@@ -16,6 +16,9 @@ from dbt.machine.block import FUA, READ, WRITE, BlockError, RequestRefused
 from dbt.machine.registers import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbt.machine.ata.scatter import Source
     from dbt.machine.ata.transfer import Failure
     from dbt.machine.block import Disk
     from dbt.machine.machine import Machine
@@ -280,9 +283,9 @@ class AtaDisk(Drive):
             self.lost(failure)
 
     def resume(self) -> None:
-        """Transfers through memory start again from where they were; others go on."""
+        """DMA and other commands start again; PIO goes on with the next block."""
         io = IO.get(self.command)  # type: ignore[call-overload]
-        if io is None or not self.link.task_file or io.way == DMA:
+        if io is None or io.way == DMA:
             self.begin(self.command)
         elif io.way == VERIFY:
             self._start(io, self.left)
@@ -296,6 +299,25 @@ class AtaDisk(Drive):
             self.give(data)
         else:
             commands.send(self, data)
+
+    # Queued commands
+
+    def queued(
+        self, operation: int, first: int, count: int, memory: Source, ended: Callable[[Moving], None], *, fua: bool
+    ) -> Transfer:
+        """READ or WRITE FPDMA QUEUED as a transfer, which does not begin yet."""
+        self.power = 0xFF
+        flags = FUA if operation == WRITE and (fua or not self.cached) else 0
+        return Transfer(self, operation, first * SECTOR, count * SECTOR, memory, ended, flags=flags)
+
+    def queue_failed(self, tag: int, sector: int, failure: BlockError | None, operation: int) -> None:
+        """A queued command has failed: keep it for the log. No failure of the medium: the command could not be."""
+        if failure is not None:
+            self.status, self.error = problem(failure, operation)
+        else:
+            self.status, self.error = DRDY | ERR, IDNF if sector >= self.size else ABRT
+        if not self.failed_tag:
+            self.failed_tag, self.failed_lba, self.failed_error = tag + 1, sector, self.error
 
     # IDENTIFY DEVICE
 

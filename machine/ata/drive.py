@@ -82,7 +82,7 @@ class Drive(Device):
         raise NotImplementedError
 
     def resume(self) -> None:
-        """Go on with what was under way in a saved drive that was busy."""
+        """Go on with what was under way in a saved drive that was busy, of links that do not do it themselves."""
         raise NotImplementedError
 
     # Requests
@@ -133,24 +133,25 @@ class Drive(Device):
 
     def on_restore(self) -> None:
         """Go on when timers run: guest memory may not be there yet."""
-        self._give_up()
+        self.give_up()
         if self.phase == BUSY or self.resetting:
             self.later(self._resume)
 
     def _resume(self) -> None:
         if self.resetting:
             self._settled()
-        elif self.phase == BUSY:
+        elif self.phase == BUSY and self.link.task_file:
             self.resume()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Whatever is under way will not be heard of; what is in flight lands, though."""
         self._epoch += 1
         self._later.clear()
         self.moving = None
 
     def begin_reset(self) -> None:
         """Stop everything; nothing answers until `end_reset`."""
-        self._give_up()
+        self.give_up()
         self.phase, self.status, self.resetting = IDLE, BSY, 0
         self.set_intrq(0)
 

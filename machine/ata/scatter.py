@@ -94,6 +94,7 @@ class Scatter(Source):
         self._next = 0  # index of the descriptor that is fetched next
         self._at = 0  # in `_fetched`
         self._offset = 0  # in that descriptor's memory
+        self.taken = 0  # bytes
 
     def _more(self) -> bool:
         """Whether there is another descriptor."""
@@ -133,12 +134,14 @@ class Scatter(Source):
             else:
                 self._offset += part
         if have < want and (excess := have % unit):
-            self.back(excess)
+            self._step_back(excess)
             have -= excess
             while excess >= runs[-1][1]:
                 excess -= runs.pop()[1]
             runs[-1][1] -= excess
-        return self._map(runs, have, writable=to_memory)
+        piece = self._map(runs, have, writable=to_memory)
+        self.taken += have
+        return piece
 
     def _map(self, runs: list[list[int]], length: int, *, writable: bool) -> Piece:
         mappings: list[Mapping] = []
@@ -155,6 +158,10 @@ class Scatter(Source):
 
     def back(self, count: int) -> None:
         """See Source."""
+        self.taken -= count
+        self._step_back(count)
+
+    def _step_back(self, count: int) -> None:
         while count > self._offset:
             count -= self._offset
             self._at -= 1

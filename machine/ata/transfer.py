@@ -97,6 +97,7 @@ class Transfer(Moving):
             self.memory.back(length)
             self._limit = max(length // 2 // self.unit, 1) * self.unit
         else:
+            self.memory.back(length)
             self.end(error)
             return
         if at_once and self.left:

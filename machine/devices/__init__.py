@@ -29,6 +29,7 @@ DEVICES = {
     "i8042": "I8042",
     "i8254": "I8254",
     "i8259": "I8259",
+    "ich9_ahci": "Ich9Ahci",
     "ide": "IdeChannel",
     "ioapic": "IoApic",
     "mc146818": "MC146818",
