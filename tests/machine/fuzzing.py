@@ -43,8 +43,12 @@ def fuzz(
     operations: int = OPERATIONS,
     also: Callable[[Device, Random], None] | None = None,
     cpus: int = 1,
+    settle: Callable[[Machine], None] | None = None,
 ) -> Machine:
-    """`also` does what comes from outside: characters, lines. A thousandth of the operations let time pass or reset."""
+    """`also` does what comes from outside: characters, lines. A thousandth of the operations let time pass or reset.
+
+    `settle` waits for what other threads do, before the device is saved.
+    """
     random = Random(seed)
     machine = Machine(log=Log(lambda _kind, _line: None))
     device = build(machine)
@@ -85,6 +89,8 @@ def fuzz(
             refused += 1
     assert refused < operations // 5
     assert machine.log.counts[GUEST_ERROR]
+    if settle:
+        settle(machine)
     saved = json.loads(json.dumps(device.save()))
     again = Machine(epoch=machine.epoch)
     again.clock.advance(machine.clock.now)

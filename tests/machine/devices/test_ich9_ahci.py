@@ -400,5 +400,4 @@ def test_random_traffic() -> None:
                 bank.write(at + 0x2C, 4, 0, who)
             bank.write(at + SERR, 4, ALL, who)
 
-    machine = fuzz(made, 2922, also=also)
-    drained(machine, *disks)
+    fuzz(made, 2922, also=also, settle=lambda machine: drained(machine, *disks))

@@ -423,5 +423,4 @@ def test_random_traffic() -> None:
         drives = (hard_disk(machine, disk), None, cd_rom(machine, disc))
         return Piix3Ide("ide", machine, bus=bus, slot=1, drives=drives)
 
-    machine = fuzz(build, 7010, also=provoke)
-    drained(machine, *disks)
+    fuzz(build, 7010, also=provoke, settle=lambda machine: drained(machine, *disks))
