@@ -48,7 +48,8 @@ class NetBackend:
         self.device: NetDevice | None = None
         self.up = True
         self._leaving: deque[bytes] = deque()  # segments of one frame that `put` did not take
-        self._coming: deque[bytes] = deque()  # segments of one frame that the card did not take
+        self._coming: deque[tuple[Buffer, Offload | None]] = deque()  # what the card did not take
+        self.bad = 0  # frames from the network that could not be segmented
 
     def attach(self, device: NetDevice) -> None:
         """Serve this card."""
@@ -120,18 +121,34 @@ class NetBackend:
             return False
         if offload is None or not offload.needs & ~device.accepts:
             return device.receive(frame, offload)
-        pieces = segment(frame, offload)
-        if len(pieces) == 1:
-            return device.receive(pieces[0])
-        self._coming.extend(pieces)
+        self._coming.extend((piece, None) for piece in self._pieces(frame, offload))
         self.deliver()
         return True
 
+    def _pieces(self, frame: Buffer, offload: Offload) -> list[bytes]:
+        try:
+            return segment(frame, offload)
+        except BadOffload:
+            self.bad += 1
+            return []
+
+    def keep(self, frame: Buffer, offload: Offload | None = None) -> bool:
+        """As `offer`, but a frame that the card does not take is kept. False: give no more before `resume`."""
+        if self.offer(frame, offload):
+            return True
+        self._coming.append((frame, offload))
+        return False
+
     def deliver(self) -> bool:
-        """Give the card what is left of a frame; whether nothing is left. The first thing that `resume` does."""
+        """Give the card what is kept; whether nothing is left. The first thing that `resume` does."""
         device = self.device
         while self._coming and device is not None:
-            if not device.receive(self._coming[0]):
+            frame, offload = self._coming[0]
+            if offload is not None and offload.needs & ~device.accepts:  # the card took more when it came
+                self._coming.popleft()
+                self._coming.extendleft((piece, None) for piece in reversed(self._pieces(frame, offload)))
+                continue
+            if not device.receive(frame, offload):
                 return False
             self._coming.popleft()
         return True

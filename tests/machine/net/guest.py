@@ -151,7 +151,7 @@ class Guest:
 
     def poll(self) -> list[bytes]:
         with self.lock:
-            frames = self._poll()
+            frames = [frame for frame in self._poll() if frame[0] & 1 or frame[:6] == self.mac]
         for frame in frames:
             asked = frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\1" and frame[38:42] == self.address
             if asked and self.answers_arp:
@@ -187,7 +187,10 @@ class Guest:
 
     def dhcp_answer(self) -> dict[Any, bytes]:
         """The fields and options of a server's message."""
-        message = self.udp_wait(68)[1]
+        ip = self.ip_wait(
+            lambda ip: ip.protocol == 17 and ip.payload[2:4] == b"\0\x44" and ip.payload[36:42] == self.mac
+        )
+        message = ip.payload[8:]
         fields: dict[Any, bytes] = {"xid": message[4:8], "yiaddr": message[16:20], "siaddr": message[20:24]}
         at = 240
         while message[at] != 255:
