@@ -6,13 +6,33 @@ each other. After an error the port stops until software clears PxCMD.ST; CR sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dbt.machine.ata import fis
 from dbt.machine.ata.atapi import AtapiDrive
 from dbt.machine.ata.codes import BSY, DRQ, ERR, READY, SECTOR, Op, name
 from dbt.machine.ata.disk import IO, MULTIPLE, PIO, AtaDisk
-from dbt.machine.ata.link import Link
+from dbt.machine.ata.hba import (
+    CCS,
+    CLO,
+    CR,
+    DHRS,
+    DPS,
+    FR,
+    FRE,
+    HBFS,
+    IFS,
+    OFS,
+    POD,
+    PSS,
+    SDBS,
+    SETTINGS,
+    ST,
+    SUD,
+    TFES,
+    UNKNOWN,
+)  # fmt: skip
+from dbt.machine.ata.phy import Phy
 from dbt.machine.ata.scatter import Scatter, TableShort
 from dbt.machine.ata.transfer import Moving, Transfer
 from dbt.machine.block import READ, WRITE, BlockError
@@ -20,57 +40,23 @@ from dbt.machine.errors import DmaError
 
 if TYPE_CHECKING:
     from dbt.machine.ata.drive import Drive
+    from dbt.machine.ata.hba import Hba
     from dbt.machine.ata.scatter import Source
     from dbt.machine.ata.transfer import Failure
-    from dbt.machine.memory import DmaPort
 
-    class Registers(Protocol):
-        """The host bus adapter, as its ports see it: register n is port n's."""
-
-        name: str
-        dma: DmaPort
-        PxCLB: list[int]
-        PxCLBU: list[int]
-        PxFB: list[int]
-        PxFBU: list[int]
-        PxIS: list[int]
-        PxCMD: list[int]
-        PxTFD: list[int]
-        PxSIG: list[int]
-        PxSSTS: list[int]
-        PxSCTL: list[int]
-        PxSERR: list[int]
-        PxSACT: list[int]
-        PxCI: list[int]
-        stopped: list[int]
-        softreset: list[int]
-
-        def update(self) -> None: ...
-        def guest_error(self, thing: str, detail: str = "") -> None: ...
-
-
-DHRS, PSS, SDBS, DPS, PCS = 1 << 0, 1 << 1, 1 << 3, 1 << 5, 1 << 6  # PxIS
-PRCS, OFS, IFS, HBFS, TFES = 1 << 22, 1 << 24, 1 << 27, 1 << 29, 1 << 30
-ST, SUD, POD, CLO, FRE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4  # PxCMD
-CCS, FR, CR, SETTINGS = 0x1F << 8, 1 << 14, 1 << 15, 0x0300_0000
-NO_DEVICE, UNKNOWN = 0x7F, 0xFFFF_FFFF
-PHY_UP, PHY_OFF = 0x113, 0x004  # PxSSTS: active, 1.5 Gb/s, device and link; off
-EXCHANGED, PHY_CHANGED = 1 << 26, 1 << 16  # PxSERR
 QUEUED = (Op.READ_FPDMA_QUEUED, Op.WRITE_FPDMA_QUEUED)
 SLOTS = 32
 
 
-class Port(Link):
+class Port(Phy):
     """Port `number` of a host bus adapter."""
 
     task_file = False
     dma = True
     queue = SLOTS
 
-    def __init__(self, hba: Registers, number: int, drive: Drive | None) -> None:
-        self.hba = hba
-        self.number = number
-        self.drive = drive
+    def __init__(self, hba: Hba, number: int, drive: Drive | None) -> None:
+        super().__init__(hba, number, drive)
         self.slot: int | None = None  # of the command that is not queued
         self.queued: dict[int, Transfer] = {}  # by tag, which is the slot
         self._flags = self._table = self._entries = 0  # of the current command
@@ -78,36 +64,10 @@ class Port(Link):
         self._scatter: Scatter | None = None
         self._looking = False
         self._data_interrupt = False
-        if drive is not None:
-            drive.link = self
-
-    # Registers
 
     @property
     def _list(self) -> int:
         return self.hba.PxCLBU[self.number] << 32 | self.hba.PxCLB[self.number]
-
-    def interrupt_causes(self, causes: int) -> None:
-        """Set bits of PxIS."""
-        self.hba.PxIS[self.number] |= causes
-        self.hba.update()
-
-    def post(self, frame: bytes, cause: int = 0) -> None:
-        """A FIS arrives: it is stored if reception is enabled, and may interrupt."""
-        hba, n = self.hba, self.number
-        if not hba.PxCMD[n] & FRE:
-            return
-        try:
-            hba.dma.dma_write((hba.PxFBU[n] << 32 | hba.PxFB[n]) + fis.AT[frame[0]], frame)
-        except DmaError:
-            cause |= HBFS
-            hba.stopped[n] = 1
-        if cause:
-            self.interrupt_causes(cause)
-
-    def _show_task_file(self) -> None:
-        assert self.drive is not None
-        self.hba.PxTFD[self.number] = self.drive.error << 8 | self.drive.status
 
     def write_command(self, value: int) -> None:
         """PxCMD."""
@@ -142,11 +102,12 @@ class Port(Link):
         hba.PxCI[n] = hba.PxSACT[n] = 0
         hba.PxCMD[n] &= ~CCS
         hba.stopped[n] = 0
-        self._drop()
+        self.drop()
         if self.drive is None or not self.drive.flying:
             hba.PxCMD[n] &= ~CR
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """See Phy."""
         if self.drive is not None and (self.slot is not None or self.queued):
             self.drive.give_up()
         self.slot = None
@@ -158,53 +119,6 @@ class Port(Link):
         if not self.hba.PxCMD[self.number] & ST:
             self.hba.PxCMD[self.number] &= ~CR
         self.look()
-
-    def write_control(self, value: int) -> None:
-        """PxSCTL: COMRESET, and switching the interface off."""
-        hba, n = self.hba, self.number
-        old, hba.PxSCTL[n] = hba.PxSCTL[n], value
-        now, before = value & 15, old & 15
-        if now == 1 and before != 1:
-            self.begin_reset()
-        elif now == 0 and before == 1:
-            self.end_reset()
-        elif now == 4 and before != 4:
-            self.begin_reset()
-            hba.PxSSTS[n] = PHY_OFF
-        elif now == 0 and before == 4:
-            self.end_reset()
-
-    def begin_reset(self) -> None:
-        """COMRESET: the interface goes down."""
-        hba, n = self.hba, self.number
-        self._drop()
-        hba.PxSSTS[n] = 0
-        hba.PxTFD[n] = NO_DEVICE
-        hba.PxSIG[n] = UNKNOWN
-        hba.PxCI[n] = hba.PxSACT[n] = hba.softreset[n] = hba.stopped[n] = 0
-        if self.drive is not None:
-            self.drive.begin_reset()
-
-    def end_reset(self) -> None:
-        """The interface comes up; the signature follows when the drive is ready."""
-        hba, n = self.hba, self.number
-        if self.drive is None:
-            return
-        hba.PxSSTS[n] = PHY_UP
-        hba.PxTFD[n] = NO_DEVICE | BSY
-        hba.PxSERR[n] |= EXCHANGED | PHY_CHANGED
-        self.interrupt_causes(PCS | PRCS)
-        self.drive.end_reset()
-
-    def ready(self, drive: Drive) -> None:
-        """The signature: a register FIS, of which PxSIG is made."""
-        hba, n = self.hba, self.number
-        if not hba.PxSSTS[n]:
-            return  # the machine's reset: end_reset is to come
-        hba.PxSIG[n] = drive.high << 24 | drive.mid << 16 | drive.low << 8 | drive.count & 255
-        self._show_task_file()
-        self.post(fis.register_d2h(drive, interrupt=False))
-        self.settled(drive)
 
     # Issuing commands
 
@@ -245,7 +159,6 @@ class Port(Link):
             self._fatal(IFS)
             return
         self._packet = frame[fis.PACKET_AT : fis.PACKET_AT + 16]
-        self._data_interrupt = False
         self._scatter = Scatter(
             hba.dma, fis.descriptors(hba.dma, self._table, self._entries, self._wants_data_interrupt)
         )
@@ -256,7 +169,7 @@ class Port(Link):
         elif self.queued:
             hba.guest_error(f"port {n}: {name(frame[2])} while queued commands are outstanding")
             fis.load(drive, frame)
-            self._drop()
+            self.drop()
             self.slot = slot
             drive.abort()
         else:
@@ -267,6 +180,11 @@ class Port(Link):
 
     def _wants_data_interrupt(self) -> None:
         self._data_interrupt = True
+
+    def _data_cause(self) -> int:
+        """DPS, if descriptors have asked for it since the last time."""
+        wanted, self._data_interrupt = self._data_interrupt, False
+        return DPS if wanted else 0
 
     def _fatal(self, cause: int) -> None:
         """An error that stops the port."""
@@ -279,7 +197,7 @@ class Port(Link):
         hba.PxCI[n] &= ~(1 << slot)
         wanted = frame[15] >> 2 & 1
         if wanted and not hba.softreset[n]:
-            self._drop()
+            self.drop()
             drive.begin_reset()
             hba.PxTFD[n] = BSY
         elif hba.softreset[n] and not wanted:
@@ -316,7 +234,7 @@ class Port(Link):
         if slot is None:
             return
         self.slot = None
-        self._show_task_file()
+        self.show_task_file()
         moved = self._scatter.taken if self._scatter else 0
         block = self._block(drive, moved)
         if isinstance(drive, AtapiDrive) and drive.command == Op.PACKET and not drive.dma and moved:
@@ -332,7 +250,7 @@ class Port(Link):
         failed = drive.status & ERR
         if not failed:
             hba.PxCI[n] &= ~(1 << slot)
-        causes = (DPS if self._data_interrupt else 0) | (TFES if failed else 0)
+        causes = self._data_cause() | (TFES if failed else 0)
         hba.stopped[n] = hba.stopped[n] or failed
         if data_in:
             self.post(fis.pio_setup(drive, block or moved, to_host=True, interrupt=True), causes | PSS)
@@ -370,7 +288,7 @@ class Port(Link):
             self._queue_error(drive, slot, max(first, drive.size), transfer)
         else:
             drive.command, drive.error, drive.status = frame[2], 0, READY
-            self._show_task_file()
+            self.show_task_file()
             self.post(fis.dma_setup(slot, count * SECTOR, to_host=to_host))
             transfer.go()
 
@@ -381,7 +299,7 @@ class Port(Link):
         assert isinstance(moving, Transfer)
         slot = next(slot for slot, other in self.queued.items() if other is moving)
         if isinstance(moving.failure, DmaError | TableShort):
-            self._drop()
+            self.drop()
             self._fatal(HBFS if isinstance(moving.failure, DmaError) else OFS)
         elif moving.failure is not None:
             self._queue_error(drive, slot, moving.offset // SECTOR, moving)
@@ -390,7 +308,7 @@ class Port(Link):
             hba.PxSACT[n] &= ~(1 << slot)
             self.post(
                 fis.set_device_bits(drive.status, drive.error, 1 << slot),
-                SDBS | (DPS if self._data_interrupt else 0),
+                SDBS | self._data_cause(),
             )
             self.look()
 
@@ -398,8 +316,8 @@ class Port(Link):
         """One has failed, and with it all that are outstanding."""
         failure = transfer.failure
         drive.queue_failed(slot, sector, failure if isinstance(failure, BlockError) else None, transfer.operation)
-        self._drop()
-        self._show_task_file()
+        self.drop()
+        self.show_task_file()
         self.hba.stopped[self.number] = 1
         self.post(fis.set_device_bits(drive.status, drive.error, 0), SDBS | TFES)
 

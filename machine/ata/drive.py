@@ -114,6 +114,16 @@ class Drive(Device):
         elif not self.flying:
             self._settled()
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests are in flight."""
+        return self.flying > 0
+
+    def settle(self) -> None:
+        """Wait for them, without the lock."""
+        if self.disk is not None:
+            self.disk.drain()
+
     def later(self, function: Callable[[], None]) -> None:
         """Call it when timers are run next: in between, others have the lock."""
         self._later.append(function)

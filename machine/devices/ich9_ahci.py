@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.ata.ahci import Port
+from dbt.machine.ata.hba import EXCHANGED, PCS, PHY_CHANGED, POD, PRCS, ST, SUD, UFS
 from dbt.machine.memory import AccessSizes
 from dbt.machine.pci import Bar, Capability, Identity, PciFunction
 from dbt.machine.registers import RO, RW, Fields, Register, Registers, States, Window
@@ -24,10 +25,7 @@ PORTS, STRIDE = 6, 0x80
 CAP = 1 << 31 | 1 << 30 | 1 << 24 | 1 << 20 | 1 << 18 | 31 << 8 | PORTS - 1  # S64A SNCQ SCLO ISS=1 SAM NCS NP
 HR, IE, AE = 1 << 0, 1 << 1, 1 << 31  # GHC
 CAUSES = 0xFDC0_00FF
-STATUS_BITS = CAUSES & ~(1 << 6 | 1 << 22 | 1 << 4)  # cleared by software in PxIS itself
-PCS, UFS, PRCS = 1 << 6, 1 << 4, 1 << 22
-EXCHANGED, PHY_CHANGED = 1 << 26, 1 << 16
-SPIN_UP, POWER_ON = 1 << 1, 1 << 2
+CLEARED = CAUSES & ~(PCS | PRCS | UFS)  # by software in PxIS itself
 SATA_ID, MSI_AT, SATA_AT = 0x12, 0x80, 0xA8
 CAUSE_FIELDS: Fields = {
     "DHR": 0, "PS": 1, "DS": 2, "SDB": 3, "UF": 4, "DP": 5, "PC": 6, "DMP": 7, "PRC": 22, "IPM": 23, "OF": 24,
@@ -73,7 +71,7 @@ class Ich9Ahci(PciFunction):
         0x114, RW, "interrupt enable", count=PORTS, stride=STRIDE, mask=CAUSES, fields=CAUSE_FIELDS
     )  # fmt: skip
     PxCMD = Registers(
-        0x118, RW, "command and status", count=PORTS, stride=STRIDE, mask=0xF300_001F, reset=SPIN_UP | POWER_ON,
+        0x118, RW, "command and status", count=PORTS, stride=STRIDE, mask=0xF300_001F, reset=SUD | POD,
         fields={"ST": 0, "SUD": 1, "POD": 2, "CLO": 3, "FRE": 4, "CCS": (12, 8), "FR": 14, "CR": 15, "ATAPI": 24,
                 "DLAE": 25, "ICC": (31, 28)},
     )  # fmt: skip
@@ -140,7 +138,7 @@ class Ich9Ahci(PciFunction):
 
     @PxIS.on_write
     def _clear_causes(self, number: int, value: int) -> None:
-        self.PxIS[number] &= ~(value & STATUS_BITS)
+        self.PxIS[number] &= ~(value & CLEARED)
         self.update()
 
     @PxIE.on_write
@@ -168,14 +166,14 @@ class Ich9Ahci(PciFunction):
 
     @PxSACT.on_write
     def _activate(self, number: int, value: int) -> None:
-        if self.PxCMD[number] & 1:
+        if self.PxCMD[number] & ST:
             self.PxSACT[number] |= value
         elif value:
             self.guest_error(f"PxSACT of port {number}, which does not run")
 
     @PxCI.on_write
     def _issue(self, number: int, value: int) -> None:
-        if self.PxCMD[number] & 1:
+        if self.PxCMD[number] & ST:
             self.PxCI[number] |= value
             self.ports[number].look()
         elif value:
@@ -205,7 +203,7 @@ class Ich9Ahci(PciFunction):
             number = port.number
             port.begin_reset()
             self.PxIE[number] = self.PxIS[number] = self.PxSCTL[number] = self.PxSERR[number] = 0
-            self.PxCMD[number] = SPIN_UP | POWER_ON
+            self.PxCMD[number] = SUD | POD
             port.end_reset()
         self.update()
 

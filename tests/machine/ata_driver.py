@@ -140,6 +140,7 @@ class Ata:
         return self.run_dma(to_memory=to_memory)
 
     def run_dma(self, *, to_memory: bool) -> int:
+        self.bus.out(self.master + 2, 6)
         self.bus.out(self.master, 9 if to_memory else 1)
         settle(self.bus, lambda: not self.bus.inp(self.master + 2) & 4 and bool(self.bus.inp(self.master + 2) & 1))
         status = self.bus.inp(self.master + 2)
