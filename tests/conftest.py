@@ -28,6 +28,7 @@ BUILD = ROOT / "build"
 BUSYBOX = "busybox-static:arm64"
 USER = "an ordinary user"  # root may read, write and signal everything
 ROOT_USER = "root"
+TUN = "/dev/net/tun"  # and network namespaces, to use it without a trace
 # What a test may need, and how to get it on Debian.
 TOOLS = {
     "qemu-aarch64-static": "apt-get install qemu-user-static",
@@ -51,6 +52,7 @@ TOOLS = {
     "glusterd": "apt-get install glusterfs-server libgfapi0",
     USER: "run the tests as one",
     ROOT_USER: "run the tests as root",
+    TUN: "mknod -m 666 /dev/net/tun c 10 200, and allow user namespaces",
     BUSYBOX: "bin/debian-package busybox-static:arm64 build/debian-arm64",
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -65,6 +67,11 @@ def missing(tool: str) -> bool:
         return os.geteuid() == 0
     if tool == ROOT_USER:
         return os.geteuid() != 0
+    if tool == TUN:
+        return (
+            not os.access(TUN, os.R_OK | os.W_OK)
+            or subprocess.run(["unshare", "-Urn", "true"], check=False).returncode != 0
+        )
     return debian_busybox() is None if tool == BUSYBOX else shutil.which(tool) is None
 
 

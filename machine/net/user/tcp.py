@@ -171,7 +171,6 @@ class Connection(Endpoint):
         if self._to_host:
             return
         if wait:
-            self.acknowledge()
             self.wait(TIME_WAIT)
         else:
             self.finish(reset=False)
