@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dbt.machine import devices
-from dbt.machine.boards import BOARDS, Options, load
+from dbt.machine.boards import BOARDS, Options, Plugged, load
+from dbt.machine.boards.acpi.loader import dump
 from dbt.machine.boards.board import MIB
-from dbt.machine.boards.show import map_text, rows, tree_text
+from dbt.machine.boards.picture import picture
+from dbt.machine.boards.show import functions, map_text, rows, tree_text
 from dbt.machine.document import document
+from dbt.machine.log import TRACE, Log
 
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
+    from dbt.machine.boards import BoardMachine
+
+INSTEAD = ("tree", "svg", "dump_dtb", "dump_acpi", "trace")  # without these, the map is shown
 UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": 1 << 30}
 
 
@@ -27,17 +33,54 @@ def size(text: str) -> int:
     return int(number) * UNITS[unit]
 
 
+def plugged(text: str) -> Plugged:
+    """What KIND[,name=NAME][,slot=N[.FUNCTION]][,bus=BUS][,ARGUMENT=NUMBER] says."""
+    kind, *words = text.split(",")
+    known: dict[str, str] = {}
+    arguments: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{word!r} of {text!r} is not KEY=VALUE")
+        if key in {"name", "slot", "bus"}:
+            known[key] = value
+        else:
+            arguments[key] = _number(value, word)
+    slot, _, function = known.get("slot", "").partition(".")
+    return Plugged(
+        kind, known.get("name", ""), _number(slot, text) if slot else None, _number(function, text) if function else 0,
+        known.get("bus", ""), arguments,
+    )  # fmt: skip
+
+
+def _number(text: str, where: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"{text!r} of {where!r} is no number") from None
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser to argparse's subparsers."""
     parser = commands.add_parser("machine", help="boards, their memory maps, the registers of devices")
-    parser.add_argument("board", nargs="?", metavar="BOARD", help=f"{' or '.join(BOARDS)}; without it: list them")
+    parser.add_argument("board", nargs="?", metavar="BOARD", help=f"{', '.join(BOARDS)}; without it: list them")
     parser.add_argument("--map", action="store_true", help="what is at which address (the default)")
     parser.add_argument("--tree", action="store_true", help="the regions that the map is made of")
     parser.add_argument("--json", action="store_true", help="the map as JSON")
+    parser.add_argument("--svg", metavar="FILE", help="draw the machine: its buses and what is on them")
+    parser.add_argument(
+        "--trace", metavar="PATTERN", help="show what assigning PCI does to DEVICE.REGISTER; both may have * and ?"
+    )
     parser.add_argument("--registers", metavar="DEVICE", help=f"a page about {', '.join(devices.DEVICES)}")
     parser.add_argument("--dump-dtb", metavar="FILE", help="write the board's device tree, as guests get it")
+    parser.add_argument("--dump-acpi", metavar="FILE", help="write the board's ACPI tables as acpidump does")
     parser.add_argument("-m", dest="ram", default="128M", metavar="SIZE", help="memory (default 128M)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs (default 1)")
+    parser.add_argument("--gic", type=int, default=2, metavar="N", help="version of virt's interrupt controller (2, 3)")
+    parser.add_argument(
+        "--device", action="append", default=[], metavar="KIND[,slot=N][,bus=BUS][,name=NAME]",
+        help="plug a device into PCI, or bus=mmio on virt; may be repeated",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace, out: TextIO) -> int:
@@ -49,21 +92,36 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
         out.writelines(f"{name:8} {load(name).ABOUT}\n" for name in BOARDS)
         return 0
     board = load(options.board)
-    machine = board.build(Options(ram=size(options.ram), cpus=options.cpus))
+    added = tuple(plugged(text) for text in options.device)
+    log = Log(lambda _kind, line: print(line, file=out), (TRACE,))
+    machine = board.build(Options(ram=size(options.ram), cpus=options.cpus, gic=options.gic, devices=added, log=log))
     if options.dump_dtb:
-        blob = board.device_tree(machine).flatten()
-        try:
-            with open(options.dump_dtb, "wb") as file:
-                file.write(blob)
-        except OSError as error:
-            raise UsageError(f"{options.dump_dtb}: {error.strerror}") from error
-        return 0
+        _write(options.dump_dtb, board.device_tree(machine).flatten())
+    if options.dump_acpi:
+        _write(options.dump_acpi, dump(board.acpi(machine)).encode("ascii"))
+    if options.trace:
+        machine.trace(options.trace)
+    board.assign(machine)
+    if options.svg:
+        _write(options.svg, picture(machine).encode())
     if options.json:
-        spaces = (machine.memory, machine.ports)
-        out.write(json.dumps({space.name: rows(machine, board, space) for space in spaces}, indent=2) + "\n")
-        return 0
-    if options.map or not options.tree:
-        out.write(map_text(machine, board))
+        out.write(json.dumps(_facts(machine), indent=2) + "\n")
+    elif options.map or not any(getattr(options, other) for other in INSTEAD):
+        out.write(map_text(machine))
     if options.tree:
         out.write(tree_text(machine))
     return 0
+
+
+def _facts(machine: BoardMachine) -> dict[str, Any]:
+    facts: dict[str, Any] = {space.name: rows(machine, space) for space in (machine.memory, machine.ports)}
+    facts["pci"] = [] if machine.pci is None else list(functions(machine.pci))
+    return facts
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error

@@ -116,9 +116,10 @@ class Device:
         state: Saved = {}
         for name in (*self.REGISTERS, *self.STATES):
             value = self.__dict__[name]
-            state[name] = (
-                value.hex() if isinstance(value, bytearray) else list(value) if isinstance(value, list) else value
-            )
+            if isinstance(value, bytearray):
+                state[name] = value.hex()
+            else:  # numbers may be of a subclass, as enumerations are
+                state[name] = list(map(int, value)) if isinstance(value, list) else int(value)
         return {"device": type(self).__name__, "version": self.VERSION, "state": state}
 
     def check(self, saved: object) -> Saved:

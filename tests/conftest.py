@@ -35,6 +35,8 @@ TOOLS = {
     "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
     "chromium": "apt-get install chromium",
     "gdb-multiarch": "apt-get install gdb-multiarch",
+    "iasl": "apt-get install acpica-tools",
+    "acpixtract": "apt-get install acpica-tools",
     "qemu-io": "apt-get install qemu-utils",
     "qemu-img": "apt-get install qemu-utils",
     "qemu-system-aarch64": "apt-get install qemu-system-arm",

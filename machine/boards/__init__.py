@@ -8,16 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dbt.machine.boards.board import Board, Options, Placed
+from dbt.machine.boards.board import Board, BoardMachine, Options, Placed, Plugged
 
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
     from typing import Any
 
-BOARDS = ("isapc", "virt")
+BOARDS = ("isapc", "pc", "virt")
 
-__all__ = ["BOARDS", "Board", "Options", "Placed", "load"]
+__all__ = ["BOARDS", "Board", "BoardMachine", "Options", "Placed", "Plugged", "load"]
 
 
 def load(name: str) -> Board:

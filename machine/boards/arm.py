@@ -12,7 +12,7 @@ from dbt.machine.devices.gicv2 import GICv2
 from dbt.machine.devices.gicv2m import SETSPI, GICv2m
 from dbt.machine.devices.gicv3 import SETSPI_NSR, GICv3
 from dbt.machine.devices.gicv3_its import TRANSLATER, GICv3Its
-from dbt.machine.devices.psci import Function, Psci
+from dbt.machine.devices.psci import SMC64, Function, Psci
 from dbt.machine.power import RecordedCpu
 
 from dbt.errors import UsageError
@@ -32,12 +32,17 @@ MOST_CPUS = {2: 8, 3: 123}  # by the GIC's version: what it has, and what its re
 CLUSTER = {2: 8, 3: 16}  # CPUs of one Aff1: as many as a software interrupt may name
 
 
-def interrupts(machine: Machine, version: int, cpus: int) -> Callable[[int], Line]:
-    """Make all of it; the result gives the wire of a shared interrupt."""
+def check(version: int, cpus: int) -> None:
+    """UsageError if this cannot be."""
     if version not in MOST_CPUS:
         raise UsageError(f"there is no GIC of version {version}", "versions: 2, 3")
     if cpus > MOST_CPUS[version]:
         raise UsageError(f"a GIC of version {version} has up to {MOST_CPUS[version]} CPUs, not {cpus}")
+
+
+def interrupts(machine: Machine, version: int, cpus: int) -> Callable[[int], Line]:
+    """Make all of it; the result gives the wire of a shared interrupt."""
+    check(version, cpus)
     affinities = [number // CLUSTER[version] << 8 | number % CLUSTER[version] for number in range(cpus)]
     gic = _version_2(machine, cpus) if version == 2 else _version_3(machine, affinities)
     for number, affinity in enumerate(affinities):
@@ -110,9 +115,9 @@ def add_psci(root: Node) -> None:
     root.add("psci", {
         "compatible": strings("arm,psci-1.0", "arm,psci-0.2", "arm,psci"),
         "method": strings("hvc"),
-        "cpu_suspend": cells(Function.CPU_SUSPEND),
+        "cpu_suspend": cells(Function.CPU_SUSPEND | SMC64),
         "cpu_off": cells(Function.CPU_OFF),
-        "cpu_on": cells(Function.CPU_ON),
+        "cpu_on": cells(Function.CPU_ON | SMC64),
     })  # fmt: skip
 
 

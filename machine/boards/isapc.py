@@ -5,20 +5,31 @@ Drives are attached to the channels `ide0` and `ide1`. Not there yet: keyboard, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from dbt.machine.boards.board import MIB, Board, Inputs, Options, Placed
+from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed
 from dbt.machine.devices.i8259 import PicPair
 from dbt.machine.devices.mc146818 import MC146818
 from dbt.machine.machine import PORTS, Machine
 from dbt.machine.memory import RAM, ROM, Alias, Unassigned
 
-if TYPE_CHECKING:
-    from dbt.machine.chardev import CharBackend
-    from dbt.machine.device import Device
-
 BIOS, LOW, HIGH = 128 << 10, 640 << 10, 1 << 20
 BIOS_END = 1 << 32
+
+
+def pic_pair(machine: Machine) -> PicPair:
+    """The pair of 8259 with its ELCR, where PCs have it."""
+    pair = PicPair(machine)
+    for number, (chip, at) in enumerate(((pair.master, 0x20), (pair.slave, 0xA0))):
+        machine.place(chip, at, PORTS, "WINDOW")
+        machine.place(chip, 0x4D0 + number, PORTS, "ELCR_WINDOW")
+    return pair
+
+
+def keep_memory_size(clock: MC146818, ram: int) -> None:
+    """How much memory there is, in KiB below and above 1 MiB, in the clock's memory."""
+    above = min(max(ram - HIGH, 0) >> 10, 0xFFFF)
+    for offset, kibibytes in ((0x15, LOW >> 10), (0x17, above), (0x30, above)):
+        clock.store(offset, kibibytes & 0xFF)
+        clock.store(offset + 1, kibibytes >> 8)
 
 
 class IsaPc(Board):
@@ -38,35 +49,24 @@ class IsaPc(Board):
         Placed("fw_cfg", "fw_cfg", {"IO": 0x510, "IO_DMA": 0x514}, space=PORTS),
     )
 
-    def controller(self, machine: Machine, options: Options) -> Inputs:
+    def controller(self, machine: BoardMachine) -> Inputs:
         """The sixteen inputs of the pair."""
-        del options
-        pair = PicPair(machine)
-        for number, (chip, at) in enumerate(((pair.master, 0x20), (pair.slave, 0xA0))):
-            machine.place(chip, at, PORTS, "WINDOW")
-            machine.place(chip, 0x4D0 + number, PORTS, "ELCR_WINDOW")
-        return pair.inputs.__getitem__
+        return pic_pair(machine).inputs.__getitem__
 
-    def memory(self, machine: Machine, options: Options) -> None:
+    def memory(self, machine: BoardMachine) -> None:
         """RAM around the hole from 640 KiB to 1 MiB, and the BIOS at the end of 4 GiB and of 1 MiB."""
-        ram, bios = RAM("ram", options.ram), ROM("bios", BIOS)
+        ram, bios = RAM("ram", machine.options.ram), ROM("bios", BIOS)
         machine.place(Alias("ram-low", ram, 0, LOW), 0)
-        if options.ram > HIGH:
+        if machine.options.ram > HIGH:
             machine.place(Alias("ram-high", ram, HIGH), HIGH)
         machine.place(bios, BIOS_END - BIOS)
         machine.place(Alias("bios-low", bios), HIGH - BIOS)
 
-    @staticmethod
-    def put(machine: Machine, placed: Placed, inputs: Inputs, consoles: list[CharBackend]) -> Device:
-        """The clock also keeps how much memory there is, in KiB, where a BIOS looks for it."""
-        device = Board.put(machine, placed, inputs, consoles)
-        if isinstance(device, MC146818):
-            high = next((region for region in machine.system.below() if region.name == "ram-high"), None)
-            above = high.size >> 10 if high else 0
-            for offset, kibibytes in ((0x15, LOW >> 10), (0x17, min(above, 0xFFFF)), (0x30, min(above, 0xFFFF))):
-                device.store(offset, kibibytes & 0xFF)
-                device.store(offset + 1, kibibytes >> 8)
-        return device
+    def finish(self, machine: BoardMachine) -> None:
+        """A BIOS looks in the clock's memory for how much there is."""
+        clock = machine.devices["rtc"]
+        assert isinstance(clock, MC146818)
+        keep_memory_size(clock, machine.options.ram)
 
 
 BOARD = IsaPc

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.memory import Alias, Container, Region
+from dbt.machine.pci import Header
 
 if TYPE_CHECKING:
-    from dbt.machine.boards.board import Board
+    from collections.abc import Iterator
+
+    from dbt.machine.boards.board import BoardMachine
     from dbt.machine.machine import Machine
     from dbt.machine.memory import AddressSpace
+    from dbt.machine.pci import PciBus
 
 
 def size_text(size: int) -> str:
@@ -20,9 +24,9 @@ def size_text(size: int) -> str:
     return f"{size:,} B"
 
 
-def rows(machine: Machine, board: Board, space: AddressSpace) -> list[dict[str, Any]]:
+def rows(machine: BoardMachine, space: AddressSpace) -> list[dict[str, Any]]:
     """The sections of a space, with the device and the interrupt of each."""
-    placed = {entry.name: entry for entry in board.DEVICES}
+    placed = {entry.name: entry for entry in machine.placed}
     owner = {id(region): device for device in machine.devices.values() for region in device.regions.values()}
     found = []
     for section in space.view.sections:
@@ -40,11 +44,45 @@ def rows(machine: Machine, board: Board, space: AddressSpace) -> list[dict[str, 
     return found
 
 
-def map_text(machine: Machine, board: Board) -> str:
-    """Both spaces as a table."""
+def functions(bus: PciBus, above: str = "") -> Iterator[dict[str, Any]]:
+    """The PCI functions on a bus and below it, with what their registers say of where they are."""
+    for function in bus.functions.values():
+        slot, number = function.devfn >> 3, function.devfn & 7
+        bridge = function.as_bridge()
+        yield {
+            "place": f"{bus.number:02x}:{slot:02x}.{number}",
+            "name": function.name,
+            "device": type(function).__name__,
+            "id": f"{function.identity.vendor:04x}:{function.identity.device:04x}",
+            "class": f"{function.identity.class_code >> 8:04x}",
+            "behind": above,
+            "interrupt": function.config.get(Header.INTERRUPT_LINE) if function.identity.pin else None,
+            "bars": [
+                {
+                    "number": base.bar.index,
+                    "kind": "ports" if base.bar.io else "prefetchable" if base.bar.prefetchable else "memory",
+                    "at": base.at,
+                    "size": base.size,
+                }
+                for _, base in sorted(function.bars.items())
+            ],
+            "windows": [
+                {"kind": kind, "first": first, "last": last}
+                for kind, windows in zip(("memory", "ports"), bridge.windows(), strict=True)
+                for first, last in windows
+            ]
+            if bridge
+            else [],
+        }
+        if bridge:
+            yield from functions(bridge.secondary, function.name)
+
+
+def map_text(machine: BoardMachine) -> str:
+    """Both spaces as a table, and what is on PCI."""
     lines = []
     for space, digits in ((machine.memory, 9), (machine.ports, 4)):
-        found = rows(machine, board, space)
+        found = rows(machine, space)
         if not found:
             continue
         lines.append(f"{space.name}, unassigned: {space.unassigned.value}")
@@ -57,7 +95,24 @@ def map_text(machine: Machine, board: Board) -> str:
             lines.append(
                 f"  {span}  {size:>9}  {row['kind']:10}  {name:{width}}  {row['device'] or '':9} {irq}".rstrip()
             )
+    if machine.pci is not None:
+        lines.append("pci, as firmware would assign it")
+        lines += pci_lines(machine.pci)
     return "\n".join(lines) + "\n"
+
+
+def pci_lines(bus: PciBus) -> list[str]:
+    """A line for each function, and one for each of its BARs and windows."""
+    lines = []
+    for row in functions(bus):
+        irq = "" if row["interrupt"] is None else f"interrupt {row['interrupt']}"
+        about = f"{row['id']} class {row['class']}  {row['name']:12} {row['device']:12} {irq}"
+        lines.append(f"  {row['place']}  {about}".rstrip())
+        for bar in row["bars"]:
+            at = "not decoded" if bar["at"] is None else f"{bar['at']:x}-{bar['at'] + bar['size'] - 1:x}"
+            lines.append(f"           BAR {bar['number']} {bar['kind']:12} {size_text(bar['size']):>9}  {at}")
+        lines += [f"           window {win['kind']:9} {win['first']:x}-{win['last']:x}" for win in row["windows"]]
+    return lines
 
 
 def tree_text(machine: Machine) -> str:

@@ -1,39 +1,63 @@
 """`virt`: QEMU's board for Arm guests (its docs/system/arm/virt): its addresses and interrupts for what exists here.
 
-Not there yet: GICv3, the GICv2's MSI frame, virtio-mmio, PCI and so on; nothing is at their addresses. The device tree
-says what is there, so it names no CPUs, no timer and no PSCI yet.
+The device tree says what is there, so it names no CPUs and no timer yet.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.boards.board import MIB, Board, Inputs, Options, Placed, Tree
+from dbt.machine.boards.acpi import virt as acpi
+from dbt.machine.boards.acpi.loader import files
+from dbt.machine.boards.acpi.virt import ECAM, ECAM_SIZE, HIGH_WINDOW, PCI_IRQ, PORTS, PORTS_SIZE, SHARED, WINDOW
+from dbt.machine.boards.arm import MOST_CPUS, add_controller, add_power_key, add_psci, check, interrupts
+from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Options, Placed, Plugged, Tree, made
 from dbt.machine.boards.devicetree import Node, cells, strings, wide
-from dbt.machine.devices.gicv2 import GICv2
+from dbt.machine.devices import load
+from dbt.machine.devices.fw_cfg import FwCfg
+from dbt.machine.devices.gpex import GpexHost
 from dbt.machine.devices.pl011 import UARTCLK
+from dbt.machine.devices.pl061 import PL061
+from dbt.machine.devices.virtio_blk import VirtioBlk
 from dbt.machine.memory import RAM
+from dbt.machine.pci.assign import Ranges
+from dbt.machine.virtio import VirtioDevice
+from dbt.machine.virtio.mmio import VirtioMmio
+
+from dbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbt.machine.machine import Machine
+    from dbt.machine.pci import PciBus
 
 FLASH = {"size": 64 * MIB}
 FLASH_TREE = Tree("flash", ("cfi-flash",), more={"bank-width": cells(4)})
-CLOCK, GIC = 0x8000, 0x8001  # phandles
+CLOCK, GIC, MSI, GPIO = range(0x8000, 0x8004)  # phandles
+POWER_PIN = 3  # of the GPIO controller: the power button
 RAM_BASE = 0x4000_0000
+TRANSPORTS, TRANSPORT_AT, TRANSPORT_SIZE, TRANSPORT_IRQ = 32, 0x0A00_0000, 0x200, 16  # of virtio
+PINS = 4
+MMIO_BUS = "mmio"
+
+
+def transport(number: int) -> Placed:
+    """A place for a virtio device. Its interrupt is an edge to guests, as QEMU's tree has it."""
+    return Placed(
+        f"virtio{number}", "virtio_mmio", {"": TRANSPORT_AT + number * TRANSPORT_SIZE}, irq=TRANSPORT_IRQ + number,
+        tree=Tree("virtio_mmio", ("virtio,mmio",), more={"dma-coherent": b""}, edge=True), acpi=("LNRO0005", number),
+    )  # fmt: skip
 
 
 class Virt(Board):
     """QEMU's virtual Arm board."""
 
     NAME = "virt"
-    ABOUT = "Arm, with QEMU's addresses: GICv2, PL011, PL031, PL061, fw_cfg, two banks of flash"
-    CPUS = 8
+    ABOUT = "Arm, with QEMU's addresses: GIC, PL011, PL031, PL061, fw_cfg, two banks of flash, virtio, PCI Express"
+    CPUS = max(MOST_CPUS.values())
     DEVICES = (
         Placed("flash0", "cfi_flash", {"": 0x0000_0000}, tree=FLASH_TREE, arguments=FLASH),
         Placed("flash1", "cfi_flash", {"": 0x0400_0000}, tree=FLASH_TREE, arguments=FLASH),
         Placed(
-            "uart", "pl011", {"": 0x0900_0000}, irq=1, console=True,
+            "uart", "pl011", {"": 0x0900_0000}, irq=1, console=True, acpi=("ARMH0011", 0),
             tree=Tree("pl011", ("arm,pl011", "arm,primecell"), ("uartclk", "apb_pclk")),
         ),
         Placed(
@@ -41,30 +65,83 @@ class Virt(Board):
             tree=Tree("pl031", ("arm,pl031", "arm,primecell"), ("apb_pclk",)),
         ),
         Placed(
-            "fw_cfg", "fw_cfg", {"REGISTERS_WINDOW": 0x0902_0000},
+            "fw_cfg", "fw_cfg", {"REGISTERS_WINDOW": 0x0902_0000}, acpi=("QEMU0002", 0),
             tree=Tree("fw-cfg", ("qemu,fw-cfg-mmio",), more={"dma-coherent": b""}),
         ),
         Placed(
-            "gpio", "pl061", {"": 0x0903_0000}, irq=7,
+            "gpio", "pl061", {"": 0x0903_0000}, irq=7, acpi=("ARMH0061", 0),
             tree=Tree(
                 "pl061", ("arm,pl061", "arm,primecell"), ("apb_pclk",),
-                more={"gpio-controller": b"", "#gpio-cells": cells(2)},
+                more={"gpio-controller": b"", "#gpio-cells": cells(2), "phandle": cells(GPIO)},
             ),
         ),
+        *(transport(number) for number in range(TRANSPORTS)),
     )  # fmt: skip
 
-    def controller(self, machine: Machine, options: Options) -> Inputs:
-        """Shared interrupts of a GICv2."""
-        gic = GICv2("gic", machine, cpus=options.cpus, interrupts=288)
-        machine.place(gic, 0x0800_0000, window="GICD")
-        machine.place(gic, 0x0801_0000, window="GICC")
-        return gic.spi
-
-    def memory(self, machine: Machine, options: Options) -> None:
+    def memory(self, machine: BoardMachine) -> None:
         """RAM from 1 GiB on."""
-        machine.place(RAM("ram", options.ram), RAM_BASE)
+        machine.place(RAM("ram", machine.options.ram), RAM_BASE)
 
-    def device_tree(self, machine: Machine) -> Node:
+    def check(self, options: Options) -> None:
+        """How many CPUs there can be depends on the interrupt controller."""
+        super().check(options)
+        check(options.gic, options.cpus)
+
+    def controller(self, machine: BoardMachine) -> Inputs:
+        """Shared interrupts of a GIC."""
+        return interrupts(machine, machine.options.gic, machine.options.cpus)
+
+    def buses(self, machine: BoardMachine) -> None:
+        """PCI Express, as QEMU's generic host has it."""
+        host = GpexHost("pcie", machine, ecam_at=ECAM, memory=(WINDOW, HIGH_WINDOW), ports_at=PORTS)
+        machine.pci = host.bus
+        for number, wire in enumerate(host.bus.intx):
+            wire.connect(machine.inputs(PCI_IRQ + number).set)
+
+    def plug(self, machine: BoardMachine, plugged: Plugged) -> None:
+        """Virtio devices may also be on MMIO, from the last transport on, as QEMU has it."""
+        if plugged.bus != MMIO_BUS:
+            super().plug(machine, plugged)
+            return
+        kind = load(plugged.kind)
+        if not issubclass(kind, VirtioDevice):
+            raise UsageError(f"{plugged.kind} is no virtio device")
+        name = plugged.name or self.free_name(machine, plugged.kind)
+        self._transport(machine, made(machine, kind, name, plugged.arguments))
+
+    @staticmethod
+    def _transport(machine: BoardMachine, device: VirtioDevice) -> None:
+        for number in reversed(range(TRANSPORTS)):
+            place = machine.devices[f"virtio{number}"]
+            assert isinstance(place, VirtioMmio)
+            if place.device is None:
+                place.plug(device)
+                return
+        raise UsageError(f"{machine.name} has no more than {TRANSPORTS} places for virtio devices on MMIO")
+
+    def finish(self, machine: BoardMachine) -> None:
+        """Disks are virtio's, the power button is a pin, firmware finds ACPI's tables in fw_cfg."""
+        if machine.options.cds:
+            raise UsageError(f"{machine.name} has no CD-ROM drives")
+        for number, disk in enumerate(machine.options.disks):
+            self._transport(machine, VirtioBlk(f"disk{number}", machine, disk))
+        gpio, fw_cfg = machine.devices["gpio"], machine.devices["fw_cfg"]
+        assert isinstance(gpio, PL061)
+        machine.power.button.connect(gpio.input(POWER_PIN).set)
+        assert isinstance(fw_cfg, FwCfg)
+        for name, data in files(self.acpi(machine)).items():
+            fw_cfg.add_file(name, data)
+
+    def ranges(self, machine: BoardMachine) -> Ranges:
+        """The host's windows; ports above those that ISA had."""
+        del machine
+        return Ranges(memory=WINDOW, io=(0x1000, PORTS_SIZE - 0x1000), high=HIGH_WINDOW)
+
+    def interrupt_line(self, slot: int, pin: int) -> int:
+        """The shared interrupt's number."""
+        return SHARED + PCI_IRQ + (slot + pin) % PINS
+
+    def device_tree(self, machine: BoardMachine) -> Node:
         """Bindings as Linux documents them."""
         root = Node("", {
             "compatible": strings("linux,dummy-virt"),
@@ -83,15 +160,48 @@ class Virt(Board):
             "clock-output-names": strings("clk24mhz"),
             "phandle": cells(CLOCK),
         })  # fmt: skip
-        root.add("intc@8000000", {
-            "compatible": strings("arm,cortex-a15-gic"),
-            "#interrupt-cells": cells(3),
-            "interrupt-controller": b"",
-            "reg": wide(0x0800_0000, 0x1000, 0x0801_0000, 0x2000),
-            "phandle": cells(GIC),
-        })  # fmt: skip
+        add_controller(machine, root, GIC, MSI)
+        add_psci(root)
+        add_power_key(root, GPIO, POWER_PIN)
         self.add_nodes(machine, root, CLOCK)
+        if machine.pci is not None:
+            self._pcie(root, machine.pci)
         return root
+
+    def acpi(self, machine: BoardMachine) -> dict[str, bytes]:
+        """See acpi/virt.py."""
+        return acpi.build(machine)
+
+    @staticmethod
+    def _pcie(root: Node, bus: PciBus) -> None:
+        """The host bridge (bindings pci-host-ecam-generic and PCI's own)."""
+        routes = b"".join(
+            # unit address of the slot and pin; parent's address, then an interrupt of its three cells
+            cells(slot << 11, 0, 0, pin + 1, GIC, 0, 0, 0, PCI_IRQ + bus.route(slot, pin), 4)
+            for slot in range(PINS)
+            for pin in range(PINS)
+        )
+        root.add(f"pcie@{WINDOW[0]:x}", {
+            "compatible": strings("pci-host-ecam-generic"),
+            "device_type": strings("pci"),
+            "#address-cells": cells(3),
+            "#size-cells": cells(2),
+            "linux,pci-domain": cells(0),
+            "bus-range": cells(0, ECAM_SIZE // MIB - 1),
+            "dma-coherent": b"",
+            "msi-map": cells(0, MSI, 0, 0x1_0000),
+            "reg": wide(ECAM, ECAM_SIZE),
+            # ports, 32 bits, 64 bits: their address on the bus, on the board, and the size
+            "ranges": b"".join(
+                cells(kind << 24) + wide(child, at, size)
+                for kind, child, (at, size) in (
+                    (1, 0, (PORTS, PORTS_SIZE)), (2, WINDOW[0], WINDOW), (3, HIGH_WINDOW[0], HIGH_WINDOW),
+                )
+            ),
+            "#interrupt-cells": cells(1),
+            "interrupt-map": routes,
+            "interrupt-map-mask": cells((PINS - 1) << 11, 0, 0, 7),
+        })  # fmt: skip
 
 
 BOARD = Virt

@@ -1,6 +1,6 @@
 """Devices, one a file: a class that declares its registers (machine/registers.py) and what they do.
 
-`DEVICES` names the files; the class in each is found by `load`.
+`DEVICES` names the files, and those elsewhere with their modules; the class in each is found by `load`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DEVICES = {
     "ioapic": "IoApic",
     "mc146818": "MC146818",
     "ns16550": "NS16550",
+    "pci_bridge": "dbt.machine.pci.bridge:PciBridge",
     "piix3": "Piix3",
     "piix3_ide": "Piix3Ide",
     "piix4_pm": "Piix4Pm",
@@ -44,6 +45,7 @@ DEVICES = {
     "psci": "Psci",
     "sifive_test": "SifiveTest",
     "virtio_blk": "VirtioBlk",
+    "virtio_mmio": "dbt.machine.virtio.mmio:VirtioMmio",
     "virtio_net": "VirtioNet",
     "virtio_rng": "VirtioRng",
 }
@@ -53,5 +55,6 @@ def load(name: str) -> type[Device]:
     """The class of a device by the name of its file."""
     if name not in DEVICES:
         raise UsageError(f"there is no device {name!r}", f"devices: {', '.join(DEVICES)}")
-    kind: type[Device] = getattr(import_module(f"dbt.machine.devices.{name}"), DEVICES[name])
-    return kind
+    module, _, kind = DEVICES[name].rpartition(":")
+    found: type[Device] = getattr(import_module(module or f"dbt.machine.devices.{name}"), kind)
+    return found

@@ -114,7 +114,7 @@ class Piix4Pm(PiixSmbus):
         """TMROF is set when the timer's highest bit changes."""
         if self._ticks(self.clock.now) >> 23 != self._ticks(self.looked) >> 23:
             self.PMSTS |= TMROF
-        self.looked = self.clock.now
+            self.looked = self.clock.now
 
     def _update(self) -> None:
         """The interrupt, and when it may change."""

@@ -76,6 +76,16 @@ class BaseAddress:
         return range(self.bar.index, self.bar.index + self.bytes // 4)
 
     @property
+    def address(self) -> int:
+        """What the register has, decoded or not."""
+        return self._function.config.read(self.offset, self.bytes) & self._low
+
+    def configure(self, address: int) -> None:
+        """Write the register, as firmware does."""
+        for offset in range(0, self.bytes, 4):
+            self._function.config_write(self.offset + offset, 4, address >> 8 * offset & 0xFFFFFFFF)
+
+    @property
     def wanted(self) -> int | None:
         """Where the registers say that it is decoded; None: nowhere.
 

@@ -51,7 +51,7 @@ class PciBus:
         self.zero = zero
         self.functions: dict[int, PciFunction] = {}  # by slot << 3 | function, in that order
         self.intx = tuple(Line(f"{name}.int{letter}") for letter in "abcd")
-        self._asserted = [0] * PINS
+        self.asserted = [0] * PINS  # how many functions assert each wire
 
     @property
     def number(self) -> int:
@@ -115,13 +115,25 @@ class PciBus:
 
     def drive(self, slot: int, pin: int, level: bool) -> None:
         """A function's pin changes to `level`: up through the bridges to the root's wire."""
+        root = self.root
+        wire = root.route(*self.upward(slot, pin))
+        root.asserted[wire] += 1 if level else -1
+        root.intx[wire].set(root.asserted[wire] > 0)
+
+    @property
+    def root(self) -> PciBus:
+        """The bus at the top."""
+        bus = self
+        while bus.bridge is not None:
+            bus = bus.bridge.bus
+        return bus
+
+    def upward(self, slot: int, pin: int) -> tuple[int, int]:
+        """(slot, pin) of the root bus that a slot's pin here comes out at."""
         bus = self
         while bus.bridge is not None:
             pin, slot, bus = swizzle(slot, pin), bus.bridge.devfn >> 3, bus.bridge.bus
-        wire = bus.route(slot, pin)
-        self_asserted = bus._asserted  # noqa: SLF001 - another bus
-        self_asserted[wire] += 1 if level else -1
-        bus.intx[wire].set(self_asserted[wire] > 0)
+        return slot, pin
 
     def masters(self) -> bool:
         """Whether what functions here write and read gets up to memory: all bridges on the way may be masters."""
