@@ -120,14 +120,15 @@ def _connected(listener: socket.socket, process: subprocess.Popen[bytes]) -> soc
 
 
 @contextlib.contextmanager
-def qemu(*command: str, running: bool = False) -> Iterator[Qemu]:
-    """A QEMU whose guest does not run; `running` (Arm): but devices take it for running."""
+def qemu(*command: str, running: bool = False, guest: bool = False) -> Iterator[Qemu]:
+    """A QEMU whose guest does not run; `running` (Arm): but devices take it for running; `guest`: it does run."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/qtest")
         listener.listen(1)
         listener.settimeout(1)
         words = [*command, "-display", "none", "-qtest", f"unix:{folder}/qtest", "-qtest-log", "/dev/null"]
-        words += ["-global", "arm-cpu.start-powered-off=on"] if running else ["-S"]
+        if not guest:
+            words += ["-global", "arm-cpu.start-powered-off=on"] if running else ["-S"]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             connection = _connected(listener, process)
