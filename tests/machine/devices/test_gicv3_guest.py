@@ -9,8 +9,32 @@ import pytest
 
 from tests.machine.devices.test_gicv2 import lines
 from tests.machine.gicv3 import (
-    AP0R, AP1R, ASGI1R, BPR0, BPR1, CTLR, DIR, EOIR0, EOIR1, GICD, GICR, GITS, HPPIR0, HPPIR1, IAR0, IAR1, IGRPEN0,
-    IGRPEN1, PMR, RPR, SGI, SGI0R, SGI1R, SRE, Cpu, build,
+    AP0R,
+    AP1R,
+    ASGI1R,
+    BPR0,
+    BPR1,
+    CTLR,
+    DIR,
+    EOIR0,
+    EOIR1,
+    GICD,
+    GICR,
+    GITS,
+    HPPIR0,
+    HPPIR1,
+    IAR0,
+    IAR1,
+    IGRPEN0,
+    IGRPEN1,
+    PMR,
+    RPR,
+    SGI,
+    SGI0R,
+    SGI1R,
+    SRE,
+    Cpu,
+    build,
 )  # fmt: skip
 from tests.machine.its import CLEAR, INT, INV, ITTS, LPIS, MAPTI, Its, event, mapc, mapd, sync
 from tests.machine.script_guest import ISR, MRS, Recorder, compare, on_qemu
@@ -61,7 +85,8 @@ def play(seed: int, steps: int, bus: Recorder) -> None:
             case 4 | 5:
                 bus.write(at + random.choice((0x200, 0x200, 0x280)) + word, bit)
             case 6:
-                bus[random.choice((SGI1R, SGI1R, SGI0R, ASGI1R))] = random.choice((0, 3, 15)) << 24 | random.randrange(4)
+                sgi = random.choice((0, 3, 15)) << 24 | random.randrange(4)
+                bus[random.choice((SGI1R, SGI1R, SGI0R, ASGI1R))] = sgi
             case 7 if not taken:
                 bus[PMR] = random.choice((0xFF, 0xFF, 0xA0, 0x48))
             case 8 if not taken:
