@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from tests.machine.qtest import qemu
+from tests.machine.qtest import Ours, qemu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,15 +54,14 @@ void begin(void) {
 ISR = 0xC608  # ISR_EL1: which interrupts are at the CPU
 
 
-class Recorder:
-    """A bus, and a CPU's system registers, on our machine: everything is noted."""
+class Recorder(Ours):
+    """Our machine, and system registers of a CPU: everything is noted."""
 
     def __init__(self, machine: Machine, cpu: Cpu) -> None:
-        self.machine = machine
+        super().__init__(machine)
         self.cpu = cpu
         self.operations: list[tuple[int, int, int, int]] = []
         self.results: list[int] = []
-        self.log: list[tuple[str, int, int, int]] = []
 
     @property
     def reads(self) -> list[tuple[int, int, int, int]]:
@@ -70,21 +69,18 @@ class Recorder:
         return [operation for operation in self.operations if operation[0] in (READ, MRS)]
 
     def read(self, address: int, size: int = 4, mask: int = -1) -> int:
-        assert mask == -1
-        value = self.machine.memory.read(address, size)
+        assert mask == -1, "the guest compares everything"
+        value = super().read(address, size)
         self.operations.append((READ, size, address, 0))
         self.results.append(value)
         return value
 
     def write(self, address: int, value: int, size: int = 4) -> None:
-        self.machine.memory.write(address, size, value)
+        super().write(address, value, size)
         self.operations.append((WRITE, size, address, value))
 
-    def inp(self, port: int, size: int = 1, mask: int = -1) -> int:
-        raise NotImplementedError
-
-    def out(self, port: int, value: int, size: int = 1) -> None:
-        raise NotImplementedError
+    def store(self, address: int, data: bytes) -> None:
+        raise NotImplementedError("the guest would not do so")
 
     def __getitem__(self, register: int) -> int:
         irq, fiq = self.cpu.lines
