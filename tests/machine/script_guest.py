@@ -136,6 +136,5 @@ def on_qemu(folder: Path, recorder: Recorder, *command: str) -> list[int]:
 
 def compare(recorder: Recorder, theirs: list[int]) -> None:
     """Every result has to be the same."""
-    for number, (mine, other) in enumerate(zip(recorder.results, theirs, strict=True)):
-        kind, _, where, _ = recorder.reads[number]
-        assert mine == other, f"read {number} of {name_of(where) if kind == MRS else hex(where)}: {mine:#x}, {other:#x}"
+    for (kind, _, where, _), mine, other in zip(recorder.reads, recorder.results, theirs, strict=True):
+        assert mine == other, f"{name_of(where) if kind == MRS else hex(where)}: {mine:#x}, qemu {other:#x}"
