@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dbt.machine.ata.transfer import Failure
 
 QUEUED = (Op.READ_FPDMA_QUEUED, Op.WRITE_FPDMA_QUEUED)
-SLOTS = 32
+SLOTS, AT_ONCE = 32, 8
 
 
 class Port(Phy):
@@ -123,12 +123,13 @@ class Port(Phy):
     # Issuing commands
 
     def look(self) -> None:
-        """Send what software has issued and the drive can take."""
+        """Send what software has issued and the drive can take, some at a time: others want the lock too."""
         if self._looking:
             return  # further up, look is at work
         self._looking = True
         hba, n, drive = self.hba, self.number, self.drive
         try:
+            sent = 0
             while (
                 hba.PxCI[n]
                 and hba.PxCMD[n] & (ST | CR) == ST | CR
@@ -138,7 +139,11 @@ class Port(Phy):
                 and not hba.PxTFD[n] & (BSY | DRQ)
                 and (self.queued or not drive.flying)
             ):
+                if sent == AT_ONCE:
+                    drive.later(self.look)
+                    break
                 self._send((hba.PxCI[n] & -hba.PxCI[n]).bit_length() - 1, drive)
+                sent += 1
         finally:
             self._looking = False
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.errors import DmaError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dbt.machine.memory import DmaPort, Mapping
+    from dbt.machine.memory import DmaPort, Memory
 
 BUDGET = 256  # descriptors of a piece, or as many as one unit (a sector) needs
 
@@ -22,19 +20,26 @@ class TableShort(Exception):
 
 
 class Piece:
-    """Memory for a part of a transfer: `views` in order, `length` bytes in all. Give it back with `release`."""
+    """Memory for a part of a transfer: `views` in order, `length` bytes in all. Give it back with `release`.
 
-    __slots__ = ("_mappings", "length", "views")
+    `places`: what of it is written, for those who observe the memory.
+    """
 
-    def __init__(self, views: Sequence[memoryview], length: int, mappings: Sequence[Mapping] = ()) -> None:
+    __slots__ = ("length", "places", "views")
+
+    def __init__(
+        self, views: Sequence[memoryview], length: int, places: Sequence[tuple[Memory, int, int]] = ()
+    ) -> None:
         self.views = views
         self.length = length
-        self._mappings = mappings
+        self.places = places
 
     def release(self) -> None:
-        """The transfer is over: what was written to is seen by the memory's observers."""
-        for mapping in self._mappings:
-            mapping.release()
+        """The transfer is over."""
+        self.views = ()
+        for memory, at, count in self.places:
+            if memory.observers:
+                memory.written(at, count)
 
 
 class Source:
@@ -96,65 +101,54 @@ class Scatter(Source):
         self._offset = 0  # in that descriptor's memory
         self.taken = 0  # bytes
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether all memory of the table was taken."""
+        return self._at == len(self._fetched) and not self._more()
+
     def _more(self) -> bool:
-        """Whether there is another descriptor."""
-        if self._at < len(self._fetched):
-            return True
+        """Fetch descriptors; whether there are any."""
         new = self._fetch(self._next)
         self._next += len(new)
         self._fetched += new
         return bool(new)
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether all memory of the table was taken."""
-        return not self._more()
-
     def take(self, want: int, unit: int, *, to_memory: bool) -> Piece:
         """See Source."""
-        del self._fetched[: self._at]
-        self._at = 0
+        fetched, at, offset = self._fetched, self._at, self._offset
+        del fetched[:at]
+        self._at = at = 0
         runs: list[list[int]] = []  # [address, length], neighbours joined
-        have = steps = 0
+        have = steps = following = 0
         while have < want and (steps < BUDGET or have < unit):
-            if not self._more():
+            if at == len(fetched) and not self._more():
                 raise TableShort
-            address, length = self._fetched[self._at]
-            part = min(length - self._offset, want - have)
-            address += self._offset
-            if runs and sum(runs[-1]) == address:
+            address, length = fetched[at]
+            address += offset
+            part = length - offset
+            if part > want - have:
+                part = want - have
+                offset += part
+            else:
+                at += 1
+                offset = 0
+            if address == following and runs:
                 runs[-1][1] += part
             else:
                 runs.append([address, part])
+            following = address + part
             have += part
             steps += 1
-            if self._offset + part == length:
-                self._at += 1
-                self._offset = 0
-            else:
-                self._offset += part
+        self._at, self._offset = at, offset
         if have < want and (excess := have % unit):
             self._step_back(excess)
             have -= excess
             while excess >= runs[-1][1]:
                 excess -= runs.pop()[1]
             runs[-1][1] -= excess
-        piece = self._map(runs, have, writable=to_memory)
+        places = self._dma.scattered(runs, writable=to_memory)
         self.taken += have
-        return piece
-
-    def _map(self, runs: list[list[int]], length: int, *, writable: bool) -> Piece:
-        mappings: list[Mapping] = []
-        try:
-            for address, count in runs:
-                mappings.append(self._dma.map(address, count, writable=writable))
-        except DmaError:
-            for mapping in mappings:
-                mapping.views = [view.toreadonly() for view in mapping.views]
-                mapping.release()
-            raise
-        views = [view for mapping in mappings for view in mapping.views]
-        return Piece(views, length, mappings)
+        return Piece([memory.view[at : at + count] for memory, at, count in places], have, places if to_memory else ())
 
     def back(self, count: int) -> None:
         """See Source."""

@@ -12,6 +12,8 @@ from dbt.machine.errors import BusError, DmaError
 from dbt.machine.log import GUEST_ERROR
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from dbt.machine.memory.flat import Section
     from dbt.machine.memory.ram import Memory
     from dbt.machine.memory.space import AddressSpace
@@ -80,6 +82,22 @@ class DmaPort:
         """(memory, offset, length) of what is there, for those who tell observers themselves. DmaError as above."""
         parts = self._parts(address, length, writable=writable)
         return [(section.memory, at, count) for section, at, count in parts if section.memory]
+
+    def scattered(self, runs: Iterable[Sequence[int]], *, writable: bool) -> list[tuple[Memory, int, int]]:
+        """The same of many (address, length): neighbours in one region cost no look-up each."""
+        found: list[tuple[Memory, int, int]] = []
+        start = end = delta = 0
+        memory: Memory | None = None
+        for address, length in runs:
+            if memory is not None and start <= address and address + length <= end:
+                found.append((memory, address + delta, length))
+                continue
+            parts = self._parts(address, length, writable=writable)
+            for section, at, count in parts:
+                memory, start, end, delta = section.memory, section.start, section.end, section.delta
+                assert memory is not None
+                found.append((memory, at, count))
+        return found
 
     def map(self, address: int, length: int, *, writable: bool) -> Mapping:
         """The memory itself, without a copy: the guest may change it meanwhile. DmaError as above."""
