@@ -44,8 +44,10 @@ DEVICES = {
     "port92": "Port92",
     "psci": "Psci",
     "sifive_test": "SifiveTest",
+    "virtio_balloon": "VirtioBalloon",
     "virtio_blk": "VirtioBlk",
     "virtio_mmio": "dbt.machine.virtio.mmio:VirtioMmio",
+    "virtio_console": "VirtioConsole",
     "virtio_net": "VirtioNet",
     "virtio_rng": "VirtioRng",
 }

@@ -50,6 +50,13 @@ class Memory:
         for observer in self.observers:
             observer(offset, length)
 
+    def discard(self, offset: int, length: int) -> None:
+        """Give the whole pages in a range back to the host: they read as zeroes then."""
+        start, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+            self.written(start, end - start)
+
     def observe(self, observer: Callable[[int, int], None]) -> None:
         """Call `observer(offset, length)` after each write."""
         self.observers = (*self.observers, observer)

@@ -19,12 +19,22 @@ MOST_BYTES = 1 << 32  # of one chain, section 2.7.5
 class Chain:
     """`readable` and `writable` are views in the order of the descriptors, `…_length` the sums of their lengths.
 
-    `token`: where the ring has it; `descriptors`: how many slots of the ring it takes; `ring`: the one it came from.
+    `places`: (memory, offset, length) of the writable ones. `token`: where the ring has it; `descriptors`: how many
+    slots of the ring it takes; `ring`: the one it came from.
     """
 
     __slots__ = (
-        "_places", "descriptors", "done", "identifier", "readable", "readable_length", "ring", "token", "writable",
-        "writable_length", "written",
+        "descriptors",
+        "done",
+        "identifier",
+        "places",
+        "readable",
+        "readable_length",
+        "ring",
+        "token",
+        "writable",
+        "writable_length",
+        "written",
     )  # fmt: skip
 
     def __init__(self, ring: object, token: int) -> None:
@@ -38,7 +48,7 @@ class Chain:
         self.writable_length = 0
         self.written = 0
         self.done = False
-        self._places: list[tuple[Memory, int, int]] = []  # of the writable views
+        self.places: list[tuple[Memory, int, int]] = []  # of the writable views
 
     def add(self, dma: DmaPort, address: int, length: int, *, writable: bool) -> None:
         """A buffer. DmaError if it is not memory, RingError for what the driver may not do."""
@@ -47,7 +57,7 @@ class Chain:
             for place in dma.pieces(address, length, writable=True):
                 memory, at, count = place
                 self.writable.append(memory.view[at : at + count])
-                self._places.append(place)
+                self.places.append(place)
         else:
             if self.writable_length or self.writable:
                 raise RingError("a buffer that the device reads is behind one that it writes")
@@ -73,7 +83,7 @@ class Chain:
 
     def wrote(self, written: int) -> None:
         """Tell those who observe the memory that its first `written` writable bytes have changed."""
-        for memory, at, count in self._places:
+        for memory, at, count in self.places:
             if written <= 0:
                 return
             if memory.observers:
@@ -82,4 +92,4 @@ class Chain:
 
     def release(self) -> None:
         """Let go of the memory."""
-        self.readable, self.writable, self._places = [], [], []
+        self.readable, self.writable, self.places = [], [], []

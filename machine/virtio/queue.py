@@ -204,6 +204,7 @@ class VirtQueue:
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as `save` was called, after `check` and with the owner's features restored."""
         self.disable()
+        self.loose = 0  # of the life before
         for name in NUMBERS:
             setattr(self, name, saved[name])
         if saved["ring"] is not None and self.enable():

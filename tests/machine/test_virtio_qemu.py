@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from dbt.machine.block import Disk, open_image
+from dbt.machine.chardev import CharBackend
+from dbt.machine.devices.virtio_balloon import VirtioBalloon
 from dbt.machine.devices.virtio_blk import VirtioBlk
+from dbt.machine.devices.virtio_console import Port, VirtioConsole
 from dbt.machine.devices.virtio_rng import VirtioRng
 from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM, Unassigned
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 
 SIZE = 4 << 20
 ARM_RAM, PC_RAM = 0x4000_0000, 0x10_0000
-LEFT_OUT = NOTIFY_ON_EMPTY | ANY_LAYOUT | UNUSED | 1 << 7  # of legacy interfaces; the last is VIRTIO_BLK_F_SCSI
+# Of legacy interfaces, the last is VIRTIO_BLK_F_SCSI; and what only one side's consoles and balloons have.
+LEFT_OUT = NOTIFY_ON_EMPTY | ANY_LAYOUT | UNUSED | 1 << 7
+OWN = {3: 1 << 0, 5: 1 << 2 | 1 << 5}
 SLOT = 0x0A00_0000 + 31 * 0x200  # the one that QEMU fills first
 Build = Callable[[Machine], "VirtioDevice"]
 Script = Callable[[Guest], object]
@@ -94,6 +99,51 @@ def rng_script(guest: Guest) -> None:
     guest.reset()
 
 
+def console_script(guest: Guest) -> None:
+    """What the device says about its ports, and some output."""
+    transport, bus = guest.transport, guest.bus
+    for offset, size in ((0, 2), (2, 2), (4, 4)):
+        transport.config(offset, size)
+    guest.begin(1 << 1)
+    queues = [guest.queue(index, 32) for index in range(6)]
+    guest.go()
+    buffers = {queues[2].add(place): place for place in (guest.buffers([], [64]) for _ in range(12))}
+    queues[2].kick()
+
+    def say(*message: int) -> None:
+        note(bus, "written", guest.request(queues[3], [struct.pack("<IHH", *message)])[0])
+        for chain, written in queues[2].used():
+            note(bus, "said", int.from_bytes(bus.load(buffers[chain][0][0], written).rstrip(b"\0"), "big"))
+
+    say(0, 0, 1)  # DEVICE_READY
+    for port in range(2):
+        say(port, 3, 1)  # PORT_READY
+        say(port, 6, 1)  # PORT_OPEN
+    for queue in (queues[1], queues[5]):
+        note(bus, "written", guest.request(queue, [b"some ", b"text"])[0])
+    transport.status()
+    guest.reset()
+
+
+def balloon_script(guest: Guest) -> None:
+    transport, bus = guest.transport, guest.bus
+    for offset in range(0, 16, 4):
+        transport.config(offset, 4)
+    guest.begin(1 << 4)
+    queues = [guest.queue(index, 64) for index in range(2)]
+    guest.go()
+    page = guest.pool.take(8192, 4096)
+    bus.store(page, b"\x55" * 8192)
+    for queue in queues:
+        note(bus, "written", guest.request(queue, [struct.pack("<I", page >> 12)])[0])
+        bus.read(page)
+        bus.read(page + 4096)
+    transport.set_config(4, 7, 4)
+    transport.config(4, 4)
+    transport.status()
+    guest.reset()
+
+
 def image(folder: Path, name: str) -> str:
     path = folder / name
     path.write_bytes(bytes(range(256)) * (SIZE // 256))
@@ -105,7 +155,7 @@ def by_mmio(script: Script, *, legacy: bool = False) -> Callable[[Bus], None]:
         transport = Mmio(bus, SLOT, legacy=legacy)
         transport.known &= ~LEFT_OUT
         transport.sizes = False  # QEMU says 1024 for all
-        transport.identity()
+        transport.known &= ~OWN.get(transport.identity()[2], 0)
         transport.config(0, 4)
         for offset in () if legacy else (0xB0, 0xB4, 0xFC):  # QEMU gives regions that are not there the address 0
             transport.read(offset)
@@ -150,6 +200,27 @@ def test_rng_by_mmio() -> None:
     with qemu(*ARM, "-nodefaults", *options, running=True) as other:
         machine = arm(lambda machine: VirtioRng("rng", machine))
         assert agree(by_mmio(rng_script), machine, other) > 15
+
+
+@pytest.mark.needs("qemu-system-aarch64")
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_console_by_mmio(packed: bool) -> None:
+    options = ["-global", "virtio-mmio.force-legacy=false", "-chardev", "null,id=a", "-chardev", "null,id=b"]
+    options += ["-device", "virtio-serial-device,max_ports=2,emergency-write=on" + (",packed=on" if packed else "")]
+    options += ["-device", "virtconsole,chardev=a", "-device", "virtconsole,chardev=b,name=org.example.port"]
+    rings = RINGS | (RING_PACKED if packed else 0)
+    ports = (Port(CharBackend(), "org.example.port", console=True),)
+    machine = arm(lambda machine: VirtioConsole("console", machine, ports=ports, rings=rings))
+    with qemu(*ARM, "-nodefaults", *options, running=True) as other:
+        assert agree(by_mmio(console_script), machine, other) > 30
+
+
+@pytest.mark.needs("qemu-system-aarch64")
+def test_balloon_by_mmio() -> None:
+    options = ["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-balloon-device"]
+    machine = arm(lambda machine: VirtioBalloon("balloon", machine))
+    with qemu(*ARM, "-nodefaults", *options, running=True) as other:
+        assert agree(by_mmio(balloon_script), machine, other) > 20
 
 
 def pc(build: Build, slot: int, *, transitional: bool) -> Machine:
