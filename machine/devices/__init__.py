@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEVICES = {
     "apic": "LocalApic",
     "cfi_flash": "CfiFlash",
+    "e1000": "E1000",
     "fw_cfg": "FwCfg",
     "gicv2": "GICv2",
     "gicv2m": "GICv2m",
