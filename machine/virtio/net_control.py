@@ -1,6 +1,7 @@
 """Commands of the network device's control queue (section 5.1.6.5).
 
 A command is {class, command, data, answer}: data is copied once, and what it says is checked before anything changes.
+What is behind the data is ignored, as QEMU does.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Control:
             return False
         length = chain.readable_length - 2
         match kind, command:
-            case 0, _ if command < len(MODES) and length == 1 and (command < 2 or card.has(RX_EXTRA)):
+            case 0, _ if command < len(MODES) and length >= 1 and (command < 2 or card.has(RX_EXTRA)):
                 setattr(card, MODES[command], int(chain.read(2, 1) != b"\0"))
                 return True
             case 1, 0:
@@ -61,7 +62,7 @@ class Control:
             case 1, 1 if length == 6 and card.has(MAC_ADDR):
                 card.mac = list(chain.read(2, 6))
                 return True
-            case 2, (0 | 1) if length == 2:
+            case 2, (0 | 1) if length >= 2:
                 vlan = int.from_bytes(chain.read(2, 2), "little")
                 if vlan >= 4096:
                     return False
@@ -72,13 +73,13 @@ class Control:
                     return False
                 card.net_status &= ~2
                 return True
-            case 4, 0 if length == 2:
+            case 4, 0 if length >= 2:
                 pairs = int.from_bytes(chain.read(2, 2), "little")
                 if not 1 <= pairs <= card.pairs:
                     return False
                 card.pairs_used = pairs
                 return True
-            case 5, 0 if length == 8:
+            case 5, 0 if length >= 8:
                 return self._offloads(*struct.unpack("<Q", chain.read(2, 8)))
         return False
 

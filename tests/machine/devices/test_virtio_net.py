@@ -257,7 +257,7 @@ def test_what_the_filters_let_through() -> None:
     assert driver.command(2, 1, (5).to_bytes(2, "little")) == 0
     assert not passes(PEER, 5)
     for kind, command, data in (
-        (0, 6, b"\1"), (0, 0, b""), (0, 0, b"\1\1"), (1, 0, b"\1\0\0\0"), (1, 0, command_tables([], []) + b"x"),
+        (0, 6, b"\1"), (0, 0, b""), (1, 0, b"\1\0\0\0"), (1, 0, command_tables([], []) + b"x"),
         (1, 1, b"x"), (1, 2, b""), (2, 0, b"\0\x10"), (2, 2, b"\0\0"), (4, 0, b"\1\0"), (5, 0, b""), (9, 0, b""),
         (1, 0, b"\xff" * 8),
     ):  # fmt: skip

@@ -91,7 +91,8 @@ class NetDriver:
     def command(self, kind: int, command: int, data: bytes) -> int:
         """One command of the control queue; the answer."""
         assert self.control is not None
-        _, answer = self.guest.request(self.control, [bytes((kind, command)), data], [1], indirect=False)
+        out = [bytes((kind, command)), *([data] if data else [])]
+        _, answer = self.guest.request(self.control, out, [1], indirect=False)
         return answer[0]
 
     def stack(self, lock: object) -> Stack:
