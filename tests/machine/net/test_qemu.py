@@ -175,9 +175,7 @@ def test_frames_to_and_from_qemu(kind: str, tmp_path: Path) -> None:
             with lock:
                 assert ours.poll() == [data]
                 assert net.send(data)
-            got: list[bytes] = []
-            theirs.guest.until(lambda: bool(got.extend(theirs.poll()) or got))  # noqa: B023 - called here
-            assert got[0][: len(data)] == data, number
+            assert theirs.stack(lock).wait(lambda _: True)[: len(data)] == data, number
     net.close()
 
 
