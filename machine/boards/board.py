@@ -17,7 +17,7 @@ from dbt.machine.device import Device
 from dbt.machine.devices import load
 from dbt.machine.lines import Line
 from dbt.machine.machine import MEMORY, Machine
-from dbt.machine.memory import Unassigned
+from dbt.machine.memory import ROM, ROMDevice, Unassigned
 from dbt.machine.pci import PciFunction
 from dbt.machine.pci.assign import Ranges, assign
 from dbt.machine.virtio import VirtioDevice
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from dbt.machine.clock import Clock
     from dbt.machine.log import Log
     from dbt.machine.memory import AddressSpace
+    from dbt.machine.net.backend import NetBackend
     from dbt.machine.pci import PciBus
 
 MIB = 1 << 20
+MAC = 0x52_54_00_12_34_56  # of the first network card; the others follow
 T = TypeVar("T", bound=Device)
 Inputs = Callable[[int], Line]  # the wire of an interrupt's number on the board
 
@@ -90,7 +92,8 @@ class Plugged:
 class Options:
     """What users choose. `consoles` go to the devices that have one, in the order of the list.
 
-    `disks` go to what the board has for them: IDE on PCs, virtio elsewhere.
+    `disks` and `nets` go to what the board has for them: IDE and e1000 on PCs, virtio elsewhere. `firmware` is what the
+    ROM or flash at the reset vector has.
     """
 
     ram: int = 128 * MIB
@@ -98,7 +101,9 @@ class Options:
     consoles: tuple[CharBackend, ...] = ()
     disks: tuple[Disk, ...] = ()
     cds: tuple[Disk | None, ...] = ()  # None: a drive without a disc
+    nets: tuple[NetBackend, ...] = ()
     devices: tuple[Plugged, ...] = ()
+    firmware: bytes = b""
     gic: int = 2  # version of an Arm board's interrupt controller
     epoch: int = 0
     clock: Clock | None = None
@@ -112,6 +117,19 @@ def made(machine: Machine, kind: type[T], name: str, arguments: Mapping[str, Any
     except TypeError as error:
         raise UsageError(f"{name}: {error}") from error
     return kind(name, machine, **arguments)
+
+
+def mac(number: int) -> bytes:
+    """The address of a network card."""
+    return (MAC + number).to_bytes(6, "big")
+
+
+def load_firmware(region: ROM | ROMDevice, image: bytes, *, top: bool) -> None:
+    """Put the image at the start of a region, or at its top."""
+    if len(image) > region.size:
+        raise UsageError(f"the firmware has {len(image):,} bytes, there is room for {region.size:,}")
+    at = region.size - len(image) if top else 0
+    region.memory.view[at : at + len(image)] = image
 
 
 class BoardMachine(Machine):
@@ -155,6 +173,11 @@ class Board:
         """The list, as the options have it."""
         del machine
         return self.DEVICES
+
+    def connect(self, machine: BoardMachine) -> None:
+        """Make the devices of the options' back ends."""
+        if machine.options.nets:
+            raise UsageError(f"{machine.name} has no network cards")
 
     def finish(self, machine: BoardMachine) -> None:
         """Everything is there: tell firmware of it."""
@@ -213,6 +236,7 @@ class Board:
             self.buses(machine)
             for placed in self.devices(machine):
                 self.put(machine, placed)
+            self.connect(machine)
             for plugged in options.devices:
                 self.plug(machine, plugged)
             self.finish(machine)

@@ -5,7 +5,7 @@ Drives are attached to the channels `ide0` and `ide1`. Not there yet: keyboard, 
 
 from __future__ import annotations
 
-from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed
+from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed, load_firmware
 from dbt.machine.devices.i8259 import PicPair
 from dbt.machine.devices.mc146818 import MC146818
 from dbt.machine.machine import PORTS, Machine
@@ -59,6 +59,7 @@ class IsaPc(Board):
         machine.place(Alias("ram-low", ram, 0, LOW), 0)
         if machine.options.ram > HIGH:
             machine.place(Alias("ram-high", ram, HIGH), HIGH)
+        load_firmware(bios, machine.options.firmware, top=True)
         machine.place(bios, BIOS_END - BIOS)
         machine.place(Alias("bios-low", bios), HIGH - BIOS)
 

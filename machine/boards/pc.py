@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from dbt.machine.ata import AtaDisk, AtapiDrive
 from dbt.machine.boards.acpi.loader import files
 from dbt.machine.boards.acpi.pc import APM, GPE0, HPET, IOAPIC, MOUSE_IRQ, PM_BASE, SCI, TIMER_INPUT, build
-from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed
+from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed, load_firmware, mac
 from dbt.machine.boards.isapc import HIGH, keep_memory_size, pic_pair
 from dbt.machine.devices.apic import LocalApic
 from dbt.machine.devices.apic_bus import MSI_BASE, MSI_SIZE, ApicBus
+from dbt.machine.devices.e1000 import E1000
 from dbt.machine.devices.fw_cfg import FwCfg
 from dbt.machine.devices.hpet import Hpet
 from dbt.machine.devices.i440fx import I440fx
@@ -129,6 +130,7 @@ class Pc(Board):
         bus = machine.pci = PciBus("pci", machine, io=machine.io, route=route)
         machine.system.place(bus.memory, 0, -1)
         bios = ROM("bios", BIOS)
+        load_firmware(bios, machine.options.firmware, top=True)
         bus.memory.place(bios, 4 * GIB - BIOS)
         bus.memory.place(Alias("bios-low", bios, BIOS - BIOS_LOW), HIGH - BIOS_LOW, 1)
         bus.memory.place(ROM("option-roms", OPTION_ROMS), 0xC0000, 1)
@@ -155,6 +157,13 @@ class Pc(Board):
             place = next(place for place in (2, 3, 0, 1) if drives[place] is None)
             drives[place] = AtapiDrive(f"cd{number}", machine, disk)
         return drives
+
+    def connect(self, machine: BoardMachine) -> None:
+        """Network cards."""
+        assert machine.pci is not None
+        for number, net in enumerate(machine.options.nets):
+            slot = machine.pci.free_slot()
+            E1000(f"net{number}", machine, net=net, mac=mac(number), bus=machine.pci, slot=slot)
 
     def finish(self, machine: BoardMachine) -> None:
         """What a BIOS looks for: the clock's memory, fw_cfg's items, ACPI's tables."""

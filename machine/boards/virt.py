@@ -11,7 +11,19 @@ from dbt.machine.boards.acpi import virt as acpi
 from dbt.machine.boards.acpi.loader import files
 from dbt.machine.boards.acpi.virt import ECAM, ECAM_SIZE, HIGH_WINDOW, PCI_IRQ, PORTS, PORTS_SIZE, SHARED, WINDOW
 from dbt.machine.boards.arm import MOST_CPUS, add_controller, add_power_key, add_psci, check, interrupts
-from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Options, Placed, Plugged, Tree, made
+from dbt.machine.boards.board import (
+    MIB,
+    Board,
+    BoardMachine,
+    Inputs,
+    Options,
+    Placed,
+    Plugged,
+    Tree,
+    load_firmware,
+    mac,
+    made,
+)
 from dbt.machine.boards.devicetree import Node, cells, strings, wide
 from dbt.machine.devices import load
 from dbt.machine.devices.fw_cfg import FwCfg
@@ -19,7 +31,8 @@ from dbt.machine.devices.gpex import GpexHost
 from dbt.machine.devices.pl011 import UARTCLK
 from dbt.machine.devices.pl061 import PL061
 from dbt.machine.devices.virtio_blk import VirtioBlk
-from dbt.machine.memory import RAM
+from dbt.machine.devices.virtio_net import VirtioNet
+from dbt.machine.memory import RAM, ROMDevice
 from dbt.machine.pci.assign import Ranges
 from dbt.machine.virtio import VirtioDevice
 from dbt.machine.virtio.mmio import VirtioMmio
@@ -119,12 +132,21 @@ class Virt(Board):
                 return
         raise UsageError(f"{machine.name} has no more than {TRANSPORTS} places for virtio devices on MMIO")
 
-    def finish(self, machine: BoardMachine) -> None:
-        """Disks are virtio's, the power button is a pin, firmware finds ACPI's tables in fw_cfg."""
-        if machine.options.cds:
+    def connect(self, machine: BoardMachine) -> None:
+        """Disks and network cards are virtio's."""
+        options = machine.options
+        if options.cds:
             raise UsageError(f"{machine.name} has no CD-ROM drives")
-        for number, disk in enumerate(machine.options.disks):
+        for number, disk in enumerate(options.disks):
             self._transport(machine, VirtioBlk(f"disk{number}", machine, disk))
+        for number, net in enumerate(options.nets):
+            self._transport(machine, VirtioNet(f"net{number}", machine, net, mac=mac(number)))
+
+    def finish(self, machine: BoardMachine) -> None:
+        """The power button is a pin; firmware is in flash and finds ACPI's tables in fw_cfg."""
+        flash = machine.devices["flash0"].region
+        assert isinstance(flash, ROMDevice)
+        load_firmware(flash, machine.options.firmware, top=False)
         gpio, fw_cfg = machine.devices["gpio"], machine.devices["fw_cfg"]
         assert isinstance(gpio, PL061)
         machine.power.button.connect(gpio.input(POWER_PIN).set)

@@ -18,7 +18,7 @@ BUSES = 256
 class GpexRoot(PciFunction):
     """The root function of QEMU's generic PCI Express host."""
 
-    PCI = Identity(vendor=0x1B36, device=0x0008, class_code=0x060000, express=True)
+    PCI = Identity(vendor=0x1B36, device=0x0008, class_code=0x060000)
 
 
 class GpexHost:

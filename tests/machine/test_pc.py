@@ -10,6 +10,7 @@ from dbt.machine.block import Disk, open_image
 from dbt.machine.boards import BoardMachine, Options, Plugged, load
 from dbt.machine.command import plugged
 from dbt.machine.devices.apic import LocalApic
+from dbt.machine.net.backend import MemoryNet
 from dbt.machine.pci import PciFunction
 from dbt.machine.power import PowerKind
 
@@ -194,6 +195,22 @@ def test_drives_disks_and_the_power() -> None:
         build(cds=(None,) * 5)
     for disk in disks:
         disk.close()
+
+
+def test_network_cards_and_firmware() -> None:
+    nets = (MemoryNet(), MemoryNet())
+    machine = build(nets=nets, firmware=bytes(16) + b"reset vector    ")
+    config = Config(Ours(machine))
+    assert [place for place, found in config.scan() if found == 0x100E_8086] == [(0, 2, 0), (0, 3, 0)]
+    assert machine.memory.read(0xFFFF_FFF0, 8) == int.from_bytes(b"reset ve", "little")
+    assert machine.memory.read(0xF_FFF8, 8) == int.from_bytes(b"ctor    ", "little")
+    arm = load("virt").build(Options(nets=(MemoryNet(),), firmware=b"\x01\x02"))
+    assert (arm.memory.read(0, 4), arm.memory.read(0x0A00_3E08, 4)) == (0x0201, 1)
+    for name in ("isapc", "pc", "virt"):
+        with pytest.raises(UsageError, match="there is room for"):
+            load(name).build(Options(firmware=bytes(65 * MIB)))
+    with pytest.raises(UsageError, match="no network cards"):
+        load("isapc").build(Options(nets=nets))
 
 
 def test_what_cannot_be_plugged() -> None:

@@ -383,7 +383,7 @@ def test_hostile_configuration_writes() -> None:
         for function in (0, 3):
             Card(f"card{slot}{function}", made, bus=bus, slot=slot, function=function)
     made.reset()
-    for _ in range(30_000):
+    for _ in range(100_000):
         size = random.choice((1, 2, 4))
         offset = random.choice((0, 0, 0, random.randrange(0x1000))) | random.randrange(0x100)
         place = random.choice((0, 1 << 15, 31 << 15, random.getrandbits(20) & ~0xFFF)) | random.choice((0, 3)) << 12

@@ -79,6 +79,9 @@ def header(config: Config, place: tuple[int, int, int], seed: int) -> None:
     look()
     look(1)
     look(2)
+    if config.ecam:  # none of these is PCI Express
+        config.read(place, 0x100)
+        config.read(place, 0xFFC)
     for value in (0xFFFFFFFF, 0, 0x55555555, 0xAAAAAAAA):
         for offset in range(0, 0x40, 4):
             if offset == 0x3C:  # not a reset of the bus
