@@ -7,65 +7,25 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from dbt.machine.devices.gpex import GpexHost
-from dbt.machine.devices.i440fx import I440fx
-from dbt.machine.devices.piix3 import Piix3
-from dbt.machine.lines import Line
-from dbt.machine.machine import PORTS, Machine
-from dbt.machine.memory import RAM, AccessSizes, Unassigned
-from dbt.machine.pci import ROM, Bar, ConfigPorts, Identity, PciBridge, PciBus, PciFunction
-from dbt.machine.registers import RW, Register, Registers, Window
+from dbt.machine.boards import BoardMachine, Options, Plugged, load
 
-from tests.machine.pci import ECAM_LOW, Config, Function
+from tests.machine.pci import ECAM, Config, Function
 from tests.machine.qtest import X86, Bus, agree, qemu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ARM64 = ("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57", "-nodefaults")
 E1000 = (0x8086, 0x100E)
-PLAIN_BRIDGE = "pci-bridge,chassis_nr=1,shpc=off,msi=off,addr="
+DEVICES = (
+    "-device", "e1000,romfile=,addr=2", "-device", "pci-bridge,chassis_nr=1,shpc=off,msi=off,addr=3,id=b",
+    "-device", "e1000,romfile=,bus=b,addr=4",
+)  # fmt: skip
 
 
-class Nic(PciFunction):
-    """As much of an e1000 as its configuration space needs, and a register in each BAR."""
-
-    PCI = Identity(vendor=E1000[0], device=E1000[1], class_code=0x020000, revision=3, pin=1)
-    REGS = Window(0x20000, AccessSizes((1, 8), (4, 4)))
-    IO = Window(0x40, AccessSizes((1, 4), (1, 4)))
-    FLASH = Window(0x40000)
-    BARS = (Bar(0, "REGS"), Bar(1, "IO", io=True), Bar(ROM, "FLASH"))
-    RDBAL = Register(0x2800, RW, "a register that keeps what is written", mask=0xFFFFFFF0)
-    MTA = Registers(0x5200, RW, "such registers", count=128)
-
-
-def pc() -> Machine:
-    machine = Machine("pc", unassigned=Unassigned.ONES)
-    ram = RAM("ram", 128 << 20)
-    bus = PciBus("pci", machine, io=machine.io, route=lambda slot, pin: (slot + pin - 1) % 4)
-    machine.place(ram, 0)
-    machine.system.place(bus.memory, 0, -1)
-    I440fx("i440fx", machine, bus=bus, ram=ram)
-    piix3 = Piix3("piix3", machine, bus=bus, irqs=[Line() for _ in range(16)])
-    ports = ConfigPorts("config", machine, bus, piix3.banks["RESET"])
-    machine.place(ports, 0xCF8, PORTS, "ADDRESS")
-    machine.place(ports, 0xCFC, PORTS, "DATA")
-    Nic("nic", machine, bus=bus, slot=2)
-    bridge = PciBridge("bridge", machine, bus=bus, slot=3)
-    Nic("far", machine, bus=bridge.secondary, slot=4)
-    machine.reset()
-    return machine
-
-
-def virt() -> Machine:
-    machine = Machine("virt", unassigned=Unassigned.ONES)
-    bus = GpexHost(
-        "pcie", machine, ecam_at=ECAM_LOW, memory=((0x1000_0000, 0x2EFF_0000),), ports_at=0x3EFF_0000, buses=16
-    ).bus
-    Nic("nic", machine, bus=bus, slot=2)
-    bridge = PciBridge("bridge", machine, bus=bus, slot=3)
-    Nic("far", machine, bus=bridge.secondary, slot=4)
-    machine.reset()
-    return machine
+def board(name: str) -> BoardMachine:
+    cards = (Plugged("e1000", slot=2), Plugged("pci_bridge", "b", slot=3), Plugged("e1000", bus="b", slot=4))
+    return load(name).build(Options(devices=cards))
 
 
 def header(config: Config, place: tuple[int, int, int], seed: int) -> None:
@@ -109,7 +69,7 @@ def pc_headers(bus: Bus) -> None:
 
 
 def virt_headers(bus: Bus) -> None:
-    config = Config(bus, ECAM_LOW)
+    config = Config(bus, ECAM)
     for place, _ in config.scan():
         header(config, place, place[1])
     for place, _ in config.scan(1):
@@ -199,20 +159,18 @@ def decoded_pc(bus: Bus) -> None:
 
 
 def decoded_virt(bus: Bus) -> None:
-    decoded(Config(bus, ECAM_LOW), bus, 0x3EFF_0000)
+    decoded(Config(bus, ECAM), bus, 0x3EFF_0000)
 
 
 @pytest.mark.needs("qemu-system-x86_64")
 @pytest.mark.parametrize("script", [pc_headers, chipset, decoded_pc])
 def test_pc_agrees_with_qemu(script: Callable[[Bus], None]) -> None:
-    devices = ("-device", "e1000,addr=2", "-device", f"{PLAIN_BRIDGE}3,id=b", "-device", "e1000,bus=b,addr=4")
-    with qemu(*X86, "-m", "128", *devices) as theirs:
-        assert agree(script, pc(), theirs) > 40
+    with qemu(*X86, "-m", "128", *DEVICES) as theirs:
+        assert agree(script, board("pc"), theirs) > 40
 
 
 @pytest.mark.needs("qemu-system-aarch64")
 @pytest.mark.parametrize("script", [virt_headers, decoded_virt])
 def test_virt_agrees_with_qemu(script: Callable[[Bus], None]) -> None:
-    devices = ("-device", "e1000,addr=2", "-device", f"{PLAIN_BRIDGE}3,id=b", "-device", "e1000,bus=b,addr=4")
-    with qemu("qemu-system-aarch64", "-machine", "virt,highmem=off", "-nodefaults", "-m", "128", *devices) as theirs:
-        assert agree(script, virt(), theirs) > 100
+    with qemu(*ARM64, "-m", "128", *DEVICES) as theirs:
+        assert agree(script, board("virt"), theirs) > 100
