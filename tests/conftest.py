@@ -36,6 +36,7 @@ TOOLS = {
     "chromium": "apt-get install chromium",
     "gdb-multiarch": "apt-get install gdb-multiarch",
     "iasl": "apt-get install acpica-tools",
+    "acpiexec": "apt-get install acpica-tools",
     "acpixtract": "apt-get install acpica-tools",
     "qemu-io": "apt-get install qemu-utils",
     "qemu-img": "apt-get install qemu-utils",

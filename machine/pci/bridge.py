@@ -139,13 +139,16 @@ class PciBridge(PciFunction):
 
     def _reset_below(self) -> None:
         for function in self.secondary.functions.values():
-            function.reset()
+            function.bus_reset()
 
-    def reset(self) -> None:
+    def bus_reset(self) -> None:
         """The bus below is reset as well."""
-        super().reset()
-        self._in_reset = False
+        super().bus_reset()
         self._reset_below()
+
+    def on_reset(self) -> None:
+        """The bus below is not held in reset."""
+        self._in_reset = False
 
     def on_restore(self) -> None:
         """What is below is restored by itself."""

@@ -315,6 +315,10 @@ class PciFunction(Device):
         super().reset()
         self._intx_changed(self.intx.level)
 
+    def bus_reset(self) -> None:
+        """The slot's reset while the machine runs. Functions in front of other devices reset those as well."""
+        self.reset()
+
     def save(self) -> Saved:
         """Registers, states, configuration space and the table of MSI-X."""
         saved = super().save()

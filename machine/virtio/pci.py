@@ -141,6 +141,11 @@ class VirtioPci(CommonStructures):
         self.config_msix_vector = NO_VECTOR
         self.intx.set(False)
 
+    def bus_reset(self) -> None:
+        """The device as well, as drivers reset it: what the host does for it may not be over."""
+        self.device.set_status(0)
+        super().bus_reset()
+
     def on_reset(self) -> None:
         """The device is reset by itself."""
         self.intx.set(False)

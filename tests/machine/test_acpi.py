@@ -150,7 +150,28 @@ def test_iasl_takes_all_tables(dragoman: Command, tmp_path: Path, name: str, gic
     text = (tmp_path / "dsdt.dsl").read_text()
     assert text.count("Package (0x04)") == 128 + (name == "pc")
     assert 'EisaId ("PNP0501")' in text if name == "pc" else text.count('"LNRO0005"') == 32
+    if name == "pc":
+        links = re.findall(r"^ +\\_SB\.LNK([A-D]), $", text, re.MULTILINE)
+        assert links == ["ABCD"[(slot + pin - 1) % 4] for slot in range(32) for pin in range(4)]
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.needs("acpiexec")
+def test_an_interpreter_of_aml_runs_the_methods(tmp_path: Path) -> None:
+    def run(board: str, what: str) -> str:
+        (tmp_path / "dsdt.aml").write_bytes(tables(board, 2, 1)["DSDT"])
+        words = ("acpiexec", "-b", f"execute {what}", "dsdt.aml")
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        assert not re.search(r"error|warning", done.stdout + done.stderr, re.IGNORECASE), done.stdout
+        return done.stdout[done.stdout.index("Evaluating") :]
+
+    assert "[Integer] = 000000000000000B" in run("pc", "\\_SB.LNKA._STA")
+    assert "89 06 00 09 01 00 00 00 00 79 00" in run("pc", "\\_SB.LNKD._CRS")
+    assert "No object was returned" in run("pc", "\\_SB.LNKA._DIS")
+    assert "47 01 F8 03 F8 03 01 08 22 10 00 79 00" in run("pc", "\\_SB.PCI0.ISA.COM1._CRS")
+    numbers = [int(number, 16) for number in re.findall(r"\[Integer\] = (\w+)", run("virt", "\\_SB.PCI0._PRT"))]
+    rows = [numbers[at : at + 4] for at in range(0, len(numbers), 4)]
+    assert rows == [[slot << 16 | 0xFFFF, pin, 0, 35 + (slot + pin) % 4] for slot in range(32) for pin in range(4)]
 
 
 def test_the_text_is_as_acpidump_prints_it() -> None:

@@ -54,6 +54,21 @@ def test_windows_are_where_the_device_tree_says() -> None:
     assert all(base.at for base in function(machine, "far").bars.values())
 
 
+def test_a_bridges_reset_reaches_the_virtio_device() -> None:
+    machine, config = build()
+    machine.board.assign(machine)
+    near, far = function(machine, "near").bars[4].at, function(machine, "far").bars[4].at
+    assert near
+    assert far
+    for base in (near, far):
+        machine.memory.write(base + 0x14, 1, 1)
+    config.write((0, 4, 0), 0x3E, 0x40, 2)
+    config.write((0, 4, 0), 0x3E, 0, 2)
+    assert machine.memory.read(far + 0x14, 1) == 0xFF  # the BAR is gone
+    machine.board.assign(machine)
+    assert (machine.memory.read(near + 0x14, 1), machine.memory.read(far + 0x14, 1)) == (1, 0)
+
+
 @pytest.mark.parametrize("gic", [2, 3])
 def test_pins_are_shared_interrupts(gic: int) -> None:
     machine, config = build(gic)
