@@ -33,7 +33,10 @@ VERSION = 1  # of what `save` returns, besides the devices' own
 
 
 class Machine:
-    """`epoch`: the seconds since 1970 that the machine's clocks show when it starts."""
+    """`epoch`: the seconds since 1970 that the machine's clocks show when it starts.
+
+    `native`: whether devices use what there is of them as native code (machine/native), or Python only.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,10 @@ class Machine:
         log: Log | None = None,
         epoch: int = 0,
         unassigned: Unassigned = Unassigned.ERROR,
+        native: bool = True,
     ) -> None:
         self.name = name
+        self.native = native
         self.clock = clock or Clock()
         self.log = log or Log()
         self.epoch = epoch

@@ -1,6 +1,7 @@
 """The cache of compiled code: where it is, what identifies it, who builds what is missing.
 
     <cache>/<build>/runtime.image     the native runtime
+    <cache>/<build>/machine.image     native parts of machines
     <cache>/<build>/<guest>.tables    decoder tables
     <cache>/<build>/<guest>.pack      stencils, growing as guests need them
     <cache>/<build>/<guest>.handlers  the interpreter's handlers, likewise
@@ -36,6 +37,7 @@ SOURCE_FOLDERS = (
     ("dbt", ("native", "engine", "ir", "ir/passes")),
     ("frontends", ("", "a64")),
     ("backends", ("", "llvm", "reference")),
+    ("machine", ("native",)),
 )
 BUILD_DIGITS = 16
 PACKS = {"stencils": "pack", "handlers": "handlers"}  # what the worker's jobs make: ends of file names
@@ -106,8 +108,12 @@ def source_stamp() -> str:
     import dbt
     import dbt.backends
     import dbt.frontends
+    import dbt.machine
 
-    roots = {"dbt": dbt.__file__, "frontends": dbt.frontends.__file__, "backends": dbt.backends.__file__}
+    roots = {
+        "dbt": dbt.__file__, "frontends": dbt.frontends.__file__, "backends": dbt.backends.__file__,
+        "machine": dbt.machine.__file__,
+    }  # fmt: skip
     for root, folders in SOURCE_FOLDERS:
         top = os.path.dirname(roots[root] or "")
         for folder in folders:
@@ -206,15 +212,14 @@ class Store:
             forget_old_builds(self)
             self.build([("image",), ("modules",), ("tables", guest), (job, guest, ())])
 
-    def image(self) -> Image:
-        """The native runtime, loaded."""
+    def image(self, name: str = "runtime.image", job: str = "image") -> Image:
+        """The native runtime, or another image, loaded."""
         from .image import ImageError
 
-        name = "runtime.image"
         try:
             return self._load_image(name)
         except (ImageError, OSError) as error:
-            self.rebuild(name, ("image",), str(error))
+            self.rebuild(name, (job,), str(error))
             return self._load_image(name)
 
     def _load_image(self, name: str) -> Image:

@@ -3,9 +3,9 @@
 It is told first which cache and build it is for: `("hello", root, build)`. Then it serves requests, one at a time:
 
 - `("jobs", jobs, files)` for files of the cache; `files` are those that the supervisor has in memory. Jobs:
-  `("image",)`, `("modules",)`, `("tables", guest)`, `("stencils", guest, indices)` (as in EXIT_STENCIL),
-  `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of no use. The
-  answer is `("done", *build.Answer)`.
+  `("image",)`, `("machine",)`, `("modules",)`, `("tables", guest)`, `("stencils", guest, indices)` (as in
+  EXIT_STENCIL), `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of
+  no use. The answer is `("done", *build.Answer)`.
 - `("region", …)`, see region_job.py.
 - `("superinstructions", guest, keys, files)`, see super_job.py. These are not waited for, so there may be several, each
   with its answer, `("done", *build.Answer)`; and who has asked may be gone, while they are of use for the next one.
@@ -211,6 +211,16 @@ def image_bytes(stamp: str) -> bytes:
     return link(stamp, compile_text(module_text(roots, [host_x86_64.SYSTEM_CALL])))
 
 
+def machine_bytes(stamp: str) -> bytes:
+    """Native parts of machines."""
+    from dbt.backends.llvm.compile import compile_text
+    from dbt.backends.llvm.image import link
+    from dbt.backends.llvm.native import module_text
+    from dbt.machine.native.virtqueue import ROOTS
+
+    return link(stamp, compile_text(module_text(ROOTS)))
+
+
 def modules_bytes(stamp: str) -> bytes:
     """The bundle of our Python modules."""
     from dbt.bundle import bundle_bytes
@@ -322,7 +332,8 @@ def build_snippets(server: Server, kind: str, text: str) -> None:
 
 # Jobs that need nothing of the others: the file, and what makes its contents.
 BESIDE: dict[str, tuple[str, Callable[[str], bytes]]] = {
-    "image": (RUNTIME, image_bytes), "modules": ("modules.bundle", modules_bytes),
+    "image": (RUNTIME, image_bytes), "machine": ("machine.image", machine_bytes),
+    "modules": ("modules.bundle", modules_bytes),
 }  # fmt: skip
 JOBS: dict[str, Callable[..., dict[int, str] | None]] = {
     "tables": build_tables, "stencils": build_stencils, "handlers": build_handlers, "snippets": build_snippets,

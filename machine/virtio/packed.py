@@ -44,16 +44,16 @@ class PackedRing:
         self.avail_wrap = 1
         self.next_used = 0
         self.used_wrap = 1
-        self.signalled = 0  # next_used when an interrupt was last thought about, less the size for each wrap since
+        self.signalled = (
+            0  # next_used when an interrupt was last thought about, less the size for each wrap since, in 16 bits
+        )
         self._quiet = False
         self._view: object = None
         self._fence = Fence()
 
     def save(self) -> dict[str, int]:
         """The indexes and wrap counters."""
-        state = {name: getattr(self, name) for name in self.STATE}
-        state["signalled"] &= 0xFFFF
-        return state
+        return {name: getattr(self, name) for name in self.STATE}
 
     def load(self, saved: dict[str, int]) -> None:
         """Go on from saved indexes; RingError if they cannot be."""
@@ -67,11 +67,12 @@ class PackedRing:
         setup, dma = self.setup, self.dma
         self._view = None
         length = DESCRIPTOR_SIZE * self.size
-        self._area = Area(dma, "the descriptor ring", setup.descriptors, length, 16, writable=True)
-        self._ring = self._area.view.cast("Q")
-        self._driver = Area(dma, "the driver area", setup.driver, 4, 4, writable=False).view.cast("I")
-        self._device_area = Area(dma, "the device area", setup.device, 4, 4, writable=True)
-        self._device = self._device_area.view.cast("I")
+        self.ring_area = Area(dma, "the descriptor ring", setup.descriptors, length, 16, writable=True)
+        self._ring = self.ring_area.view.cast("Q")
+        self.driver_area = Area(dma, "the driver area", setup.driver, 4, 4, writable=False)
+        self._driver = self.driver_area.view.cast("I")
+        self.device_area = Area(dma, "the device area", setup.device, 4, 4, writable=True)
+        self._device = self.device_area.view.cast("I")
         self._view = dma.space.view
 
     def _ready(self) -> None:
@@ -110,7 +111,7 @@ class PackedRing:
 
     def _suppress(self, flags: int, where: int) -> None:
         self._device[0] = where | flags << 16
-        self._device_area.wrote(0, 4)
+        self.device_area.wrote(0, 4)
 
     def again(self, token: int) -> Chain:
         """A chain that was popped before the state was saved."""
@@ -121,10 +122,11 @@ class PackedRing:
 
     def unpop(self, chain: Chain) -> None:
         """Put back what was popped last."""
-        self.next_avail -= chain.descriptors
-        if self.next_avail < 0:
-            self.next_avail += self.size
+        index = self.next_avail - chain.descriptors
+        if index < 0:
+            index += self.size
             self.avail_wrap ^= 1
+        self.next_avail = index
         chain.release()
 
     def _chain(self, index: int) -> Chain:
@@ -160,12 +162,12 @@ class PackedRing:
         self._ready()
         flags = (AVAIL | USED if self.used_wrap else 0) | (WRITE if written else 0)
         self._ring[2 * self.next_used + 1] = written | chain.identifier << 32 | flags << 48
-        self._area.wrote(DESCRIPTOR_SIZE * self.next_used + 8, 8)
+        self.ring_area.wrote(DESCRIPTOR_SIZE * self.next_used + 8, 8)
         self.next_used += chain.descriptors
         if self.next_used >= self.size:
             self.next_used -= self.size
             self.used_wrap ^= 1
-            self.signalled -= self.size
+            self.signalled = (self.signalled - self.size) & 0xFFFF
 
     def wants_interrupt(self) -> bool:
         """Whether the driver wants to know of what was pushed since the last call."""

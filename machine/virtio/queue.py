@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.errors import DmaError, RingError, SnapshotError
+from dbt.machine.virtio.native import NativePackedRing, NativeSplitRing, functions
 from dbt.machine.virtio.packed import PackedRing
 from dbt.machine.virtio.spec import EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED
 from dbt.machine.virtio.split import SplitRing
@@ -75,7 +76,11 @@ class VirtQueue:
             self.size, self.descriptors, self.driver, self.device,
             bool(features & INDIRECT_DESC), bool(features & EVENT_IDX), most,
         )  # fmt: skip
-        return PackedRing(self.owner.dma, setup) if packed else SplitRing(self.owner.dma, setup)
+        dma = self.owner.dma
+        native = functions() if self.owner.machine.native else None
+        if native is not None:
+            return NativePackedRing(native, dma, setup) if packed else NativeSplitRing(native, dma, setup)
+        return PackedRing(dma, setup) if packed else SplitRing(dma, setup)
 
     def disable(self) -> None:
         """Look at the ring no more."""

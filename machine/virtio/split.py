@@ -44,6 +44,15 @@ class Area:
         if self.memory.observers:
             self.memory.written(self.at + offset, length)
 
+    def wrote_all(self) -> None:
+        """Tell observers, of the whole."""
+        if self.memory.observers:
+            self.memory.written(self.at, len(self.view))
+
+    def host(self) -> int:
+        """Where this process has it, for native code."""
+        return self.memory.address() + self.at
+
 
 class Fence:
     """What was stored before is seen by others before what is loaded after.
@@ -95,12 +104,13 @@ class SplitRing:
         if not setup.event_index:
             available, used = available - 2, used - 2
         self._view = None
-        self._table = Area(dma, "the descriptor table", setup.descriptors, table, 16, writable=False).view.cast("Q")
-        area = Area(dma, "the available ring", setup.driver, available, 2, writable=False)
-        self._avail = area.view.cast("H")
-        self._used_area = Area(dma, "the used ring", setup.device, used, 4, writable=True)
-        self._used = self._used_area.view[: 4 + 8 * size].cast("I")
-        self._used_words = self._used_area.view.cast("H")
+        self.table_area = Area(dma, "the descriptor table", setup.descriptors, table, 16, writable=False)
+        self._table = self.table_area.view.cast("Q")
+        self.avail_area = Area(dma, "the available ring", setup.driver, available, 2, writable=False)
+        self._avail = self.avail_area.view.cast("H")
+        self.used_area = Area(dma, "the used ring", setup.device, used, 4, writable=True)
+        self._used = self.used_area.view[: 4 + 8 * size].cast("I")
+        self._used_words = self.used_area.view.cast("H")
         self._view = dma.space.view
 
     def _ready(self) -> None:
@@ -133,16 +143,16 @@ class SplitRing:
         self._quiet = True
         if not self.setup.event_index:
             self._used_words[0] = 1
-            self._used_area.wrote(0, 2)
+            self.used_area.wrote(0, 2)
 
     def _ask(self, last: int) -> None:
         self._quiet = False
         if self.setup.event_index:
             self._used_words[2 + 4 * self.size] = last
-            self._used_area.wrote(4 + 8 * self.size, 2)
+            self.used_area.wrote(4 + 8 * self.size, 2)
         else:
             self._used_words[0] = 0
-            self._used_area.wrote(0, 2)
+            self.used_area.wrote(0, 2)
 
     def again(self, token: int) -> Chain:
         """A chain that was popped before the state was saved."""
@@ -184,10 +194,10 @@ class SplitRing:
         slot = 1 + 2 * (self.next_used % self.size)
         self._used[slot] = chain.identifier
         self._used[slot + 1] = written
-        self._used_area.wrote(4 * slot, 8)
+        self.used_area.wrote(4 * slot, 8)
         self.next_used = (self.next_used + 1) & WRAP
         self._used_words[1] = self.next_used  # x86 and CPython's stores keep the order
-        self._used_area.wrote(2, 2)
+        self.used_area.wrote(2, 2)
 
     def wants_interrupt(self) -> bool:
         """Whether the driver wants to know of what was pushed since the last call."""
