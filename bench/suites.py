@@ -172,14 +172,23 @@ def instrumentation(setting: Setting) -> Iterator[Figure]:
 
 
 def machine(setting: Setting) -> Iterator[Figure]:
-    """What look-up and dispatch of an access to a device cost, all in Python."""
+    """What look-up and dispatch of an access to a device cost, and packets and downloads, all in Python."""
+    for name, nanoseconds in facts_of(setting, "dispatch.py").items():
+        yield Figure(f"device access: {name}", "ns", nanoseconds, limit=3000, kind="machine")
+    for name, nanoseconds in facts_of(setting, "network.py").items():
+        limit = 20_000 if name.startswith("packet") else 50_000_000  # 50,000 packets and 20 MiB a second
+        yield Figure(f"network: {name}", "ns", nanoseconds, limit=limit, kind="machine")
+
+
+def facts_of(setting: Setting, script: str) -> dict[str, list[float]]:
+    """What a script of this folder prints in its last line."""
     python = setting.dragoman.with_name("python3")
-    command: Command = [python, "-I", Path(__file__).with_name("dispatch.py"), str(setting.rounds)]
+    command: Command = [python, "-I", Path(__file__).with_name(script), str(setting.rounds)]
     done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(done.stderr)
-    for name, nanoseconds in json.loads(done.stdout.splitlines()[-1]).items():
-        yield Figure(f"device access: {name}", "ns", nanoseconds, limit=3000, kind="machine")
+    facts: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return facts
 
 
 @contextmanager
