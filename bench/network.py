@@ -1,7 +1,7 @@
 """What networks cost: `python -m bench machine` runs this and reads the JSON line that it prints.
 
-Packets that a driver has in the ring of a virtio-net in front of a sink, and a download through the user-mode network by
-a guest that does nothing but acknowledge. Processor time of this process: others on the machine do not count.
+Packets that a driver has in the ring of a virtio-net in front of a sink, and a download through the user-mode network
+by a guest that does nothing but acknowledge. Processor time of this process: others on the machine do not count.
 """
 
 from __future__ import annotations
