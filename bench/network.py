@@ -65,7 +65,7 @@ def packets(size: int, count: int) -> float:
 class Reader:
     """A guest that acknowledges. `accepts`: what its card takes in whole."""
 
-    def __init__(self, net: UserNet, lock: threading.RLock, accepts: int) -> None:  # type: ignore[valid-type]
+    def __init__(self, net: UserNet, lock: threading.RLock, accepts: int) -> None:
         self.net, self.lock, self.accepts = net, lock, accepts
         self.next = self.got = 0
         self.ended = False
@@ -100,7 +100,7 @@ class Reader:
         words = (40000, port, sequence, self.next if flags & 16 else 0, 20 + len(said) << 2, flags, 0xFFFF, 0, 0)
         segment = struct.pack(">HHIIBBHHH", *words) + said
         header = ether(ROUTER, MAC) + ip_header(GUEST, GATEWAY, 6, len(segment), 1)
-        with self.lock:  # type: ignore[attr-defined]
+        with self.lock:
             self.net.send(header + segment, Offload(True, 34, 16))
 
 
