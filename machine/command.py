@@ -77,6 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-m", dest="ram", default="128M", metavar="SIZE", help="memory (default 128M)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs (default 1)")
     parser.add_argument("--gic", type=int, default=2, metavar="N", help="version of virt's interrupt controller (2, 3)")
+    parser.add_argument("--no-highmem", action="store_true", help="virt has nothing above 4 GiB")
     parser.add_argument(
         "--device", action="append", default=[], metavar="KIND[,slot=N][,bus=BUS][,name=NAME]",
         help="plug a device into PCI, or bus=mmio on virt; may be repeated",
@@ -94,7 +95,15 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
     board = load(options.board)
     added = tuple(plugged(text) for text in options.device)
     log = Log(lambda _kind, line: print(line, file=out), (TRACE,))
-    machine = board.build(Options(ram=size(options.ram), cpus=options.cpus, gic=options.gic, devices=added, log=log))
+    chosen = Options(
+        ram=size(options.ram),
+        cpus=options.cpus,
+        gic=options.gic,
+        highmem=not options.no_highmem,
+        devices=added,
+        log=log,
+    )
+    machine = board.build(chosen)
     if options.dump_dtb:
         _write(options.dump_dtb, board.device_tree(machine).flatten())
     if options.dump_acpi:

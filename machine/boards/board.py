@@ -105,6 +105,7 @@ class Options:
     devices: tuple[Plugged, ...] = ()
     firmware: bytes = b""
     gic: int = 2  # version of an Arm board's interrupt controller
+    highmem: bool = True  # whether an Arm board has something above 4 GiB
     epoch: int = 0
     clock: Clock | None = None
     log: Log | None = None
