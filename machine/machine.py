@@ -36,6 +36,7 @@ class Machine:
     """`epoch`: the seconds since 1970 that the machine's clocks show when it starts.
 
     `native`: whether devices use what there is of them as native code (machine/native), or Python only.
+    `lock`: the one that back ends with threads of their own were made with.
     """
 
     def __init__(
@@ -47,13 +48,14 @@ class Machine:
         epoch: int = 0,
         unassigned: Unassigned = Unassigned.ERROR,
         native: bool = True,
+        lock: threading.RLock | None = None,
     ) -> None:
         self.name = name
         self.native = native
         self.clock = clock or Clock()
         self.log = log or Log()
         self.epoch = epoch
-        self.lock = threading.RLock()
+        self.lock = lock or threading.RLock()
         self.devices: dict[str, Device] = {}
         self.cpus: list[PoweredCpu] = []  # by their numbers
         self.power = Power(name)
