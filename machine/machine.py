@@ -127,8 +127,12 @@ class Machine:
     def save(self) -> dict[str, Any]:
         """The time and the state of all devices, as JSON has them. Memory is in `save_file` only."""
         with self.settled():
-            devices = {name: device.save() for name, device in self.devices.items()}
-            return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
+            return self.state()
+
+    def state(self) -> dict[str, Any]:
+        """`save` for who has settled the machine."""
+        devices = {name: device.save() for name, device in self.devices.items()}
+        return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
     def check(self, saved: object) -> dict[str, Any]:
         """What `restore` can be called with; SnapshotError if this cannot be."""
@@ -146,15 +150,18 @@ class Machine:
     def restore(self, saved: object) -> None:
         """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
         with self.settled():
-            good = self.check(saved)
-            self.clock.set(good["clock"])
-            self.epoch = good["epoch"]
-            devices = good["devices"]
-            for _ in range(PASSES):
-                for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
-                    device.restore(devices[name])
-                if all(device.save() == devices[name] for name, device in self.devices.items()):
-                    break
+            self.put_back(self.check(saved))
+
+    def put_back(self, good: dict[str, Any]) -> None:
+        """`restore` for who has settled the machine and checked the state."""
+        self.clock.set(good["clock"])
+        self.epoch = good["epoch"]
+        devices = good["devices"]
+        for _ in range(PASSES):
+            for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
+                device.restore(devices[name])
+            if all(device.save() == devices[name] for name, device in self.devices.items()):
+                break
 
     def save_file(self, path: str, *, include_disks: bool = False) -> int:
         """Write all of it, memory and disks too, to a file; its size. See machine/snapshot."""
