@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import report
+from . import devices, report
 from .measure import BenchError, Figure
 from .suites import SUITES, Setting
 
@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
         saved.append("figures.svg")
     if report.plot_lines(figures, options.output / "lines.svg"):
         saved.append("lines.svg")
+    if devices.plot(figures, options.output / "devices.svg"):
+        saved.append("devices.svg")
     print(f"saved in {options.output}: {', '.join(saved)}")
     return int(any(figure.met is False for figure in figures))
 

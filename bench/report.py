@@ -7,6 +7,7 @@ import platform
 import statistics
 from typing import TYPE_CHECKING
 
+from . import devices
 from .guests import INTEGER, MEMORY
 from .measure import NATIVE
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from .measure import Figure
 
 HEADER = f"{'':32} {'Dragoman':>12} {'qemu':>12} {'speed':>8}  wanted"
-SCALES = {"s": (1e3, "ms"), "us": (1e6, "us"), "MiB": (1, "MiB"), "ns": (1, "ns"), "B": (1, "B"), "x": (1, "x")}
+SCALES = {
+    "s": (1e3, "ms"),
+    "us": (1e6, "us"),
+    "MiB": (1, "MiB"),
+    "ns": (1, "ns"),
+    "B": (1, "B"),
+    "x": (1, "x"),
+    "": (1, ""),
+}
 # Geometric means that are wanted: of qemu's speed, and of native time.
 GOALS = {"all kernels": 0.8, "optimizer, integer kernels": 2.5}
 LIMITS = {"optimizer by native": 1.8}
@@ -28,7 +37,7 @@ def _amount(values: Sequence[float], unit: str) -> str:
         return "-"
     scale, shown = SCALES[unit]
     digits = 2 if unit == "x" else 1
-    return f"{statistics.median(values) * scale:,.{digits}f} {shown}"
+    return f"{statistics.median(values) * scale:,.{digits}f} {shown}".rstrip()
 
 
 def line(figure: Figure) -> str:
@@ -70,7 +79,7 @@ def summary(figures: Sequence[Figure]) -> list[str]:
         elif name in LIMITS:
             wanted = f"<= {LIMITS[name]:.2f}x       {'met' if mean <= LIMITS[name] else 'MISSED'}"
         lines.append(f"{'geometric mean of ' + name:32} {'':12} {'':12} {mean:7.2f}x  {wanted}".rstrip())
-    return lines
+    return [*lines, *devices.table(figures)]
 
 
 def save_json(figures: Sequence[Figure], path: Path, qemu: str) -> None:
@@ -117,6 +126,7 @@ def plot(figures: Sequence[Figure], path: Path) -> bool:
 
 def plot_lines(figures: Sequence[Figure], path: Path) -> bool:
     """Figures over something as lines, medians with the quartiles; False where there are none, or no matplotlib."""
+    figures = [figure for figure in figures if not figure.kind.startswith(devices.DEVICES)]
     kinds = dict.fromkeys(figure.kind for figure in figures if figure.at is not None)
     try:
         import matplotlib as mpl

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .devices import ACCESSES, COPIED, DEVICES, REGIONS, TIME
 from .guests import FOLDER, GUESTS, PLAIN, Guest
 from .images import storage
 from .measure import NATIVE, BenchError, Command, Figure, check, pairs, peak_mebibytes, turns, wall_seconds
@@ -191,6 +192,27 @@ def facts_of(setting: Setting, script: str) -> dict[str, list[float]]:
     return facts
 
 
+def devices(setting: Setting) -> Iterator[Figure]:
+    """What moving a MiB through each device costs in accesses, copies and time, and what these grow with."""
+    python = setting.dragoman.with_name("python3")
+    command: Command = [python, "-I", Path(__file__).with_name("moving.py"), str(setting.rounds)]
+    done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(done.stderr)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    for way in facts["ways"]:
+        name = way["name"]
+        yield Figure(f"{name}: accesses", "", [way["accesses"]], kind=f"{DEVICES}{ACCESSES}")
+        yield Figure(f"{name}: copied", "B", [way["copied"]], kind=f"{DEVICES}{COPIED}")
+        yield Figure(f"{name}: time", "s", way["seconds"], kind=f"{DEVICES}{TIME}")
+    yield Figure("one access", "ns", facts["access"], limit=3000, kind=f"{DEVICES}one access")
+    for count, nanoseconds in facts["regions"]:
+        yield Figure(f"an access among {count}", "ns", nanoseconds, kind=f"{DEVICES}{REGIONS}", at=count)
+    for way in facts["growth"]:
+        for count, seconds in way["points"]:
+            yield Figure(f"{way['name']}: {count}", "s", seconds, kind=f"{DEVICES}{way['name']}", at=count)
+
+
 @contextmanager
 def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
     """An environment whose cache is empty, removed afterwards."""
@@ -212,6 +234,7 @@ SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "storage": storage,
     "instrumentation": instrumentation,
     "machine": machine,
+    "devices": devices,
     "signals": signals,
     "snapshots": snapshots,
 }

@@ -262,6 +262,14 @@ class Drive(Device):
         if interrupt:
             self.set_intrq(1)
 
+    def read_word(self) -> int:
+        """A read of the data register by 2 bytes: what PIO consists of."""
+        buffer, at = self.buffer, self.at
+        if self.phase == IN and at + 2 < len(buffer):
+            self.at = at + 2
+            return buffer[at] | buffer[at + 1] << 8
+        return self.read_data(2)
+
     def read_data(self, size: int) -> int:
         """A read of the data register by 2 or 4 bytes."""
         if self.phase != IN:

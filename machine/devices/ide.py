@@ -147,8 +147,8 @@ class IdeChannel(Device, Link):
 
     @DATA.on_read
     def _read_word(self) -> int:
-        drive = self.selected
-        return drive.read_data(2) if drive is not None else 0
+        drive = self.drives[self.unit]
+        return drive.read_word() if drive is not None else 0
 
     @DATA32.on_read
     def _read_long(self) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.movers import MIB, Counted, Mover, ata, network, virtio
+
 ROOT = Path(__file__).parents[2]
 STAND_IN = """#!/bin/sh
 [ "$1" = run ] && shift
@@ -58,3 +60,25 @@ def test_an_unknown_suite_is_refused_with_the_list() -> None:
     done = bench("nonsense")
     assert done.returncode == 2
     assert "kernels" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "accesses", "copied"),
+    [
+        (ata.Pio, 65536 // 2, 2 * 65536), (ata.Multiple, 65536 // 2, 2 * 65536), (ata.Dma, 600, 10_000),
+        (ata.Ahci, 240, 25_000), (ata.Queued, 7, 25_000), (virtio.Blk, 100, 20_000), (virtio.BlkQueued, 3, 20_000),
+        (network.Card, 692, MIB), (network.CardBatches, 22, MIB), (network.CardLarge, 68, 4 * MIB),
+        (virtio.Net, 692, MIB), (virtio.NetBatches, 22, MIB), (virtio.NetLarge, 68, 4 * MIB),
+    ],
+    ids=lambda value: str(getattr(value, "NAME", "")),
+)  # fmt: skip
+def test_ways_to_move_data(kind: type[Mover], accesses: int, copied: int) -> None:
+    """The data arrives; accesses and copies are what each way is known for: by the word, or by the request."""
+    mover = kind()
+    if kind in {ata.Pio, ata.Multiple}:
+        mover.size, mover.requests = 65536, 1
+    counted = Counted(mover.machine)
+    counted.watch(mover.move)
+    assert mover.check()
+    assert accesses * 0.9 <= counted.traps <= accesses * 1.02 + 20
+    assert (copied * 0.8 if copied >= 65536 else 0) <= counted.copied <= copied * 1.05
