@@ -46,27 +46,27 @@ class _Wish:
 
 
 def assign(root: PciBus, ranges: Ranges, line: Callable[[int, int], int] | None = None) -> None:
-    """Configure all that is on `root` and below. `line(slot, pin)`: what the interrupt line register is to say."""
+    """Configure all that is on `root` and below. `line(slot, pin)`: what the interrupt line register is to say.
+
+    Prefetchable memory is above 4 GiB only if there is no room for it below, since not all guests reach that far.
+    """
     _number(root, 0)
-    for kind in KINDS:
-        wishes = _wishes(root, kind)
-        place = ranges.io if kind == "io" else ranges.memory
-        if kind == "prefetchable":
-            if ranges.high is None:
-                continue
-            place = ranges.high
-        _place(wishes, place[0], place[0] + place[1], kind)
-        if kind == "memory" and ranges.high is None:
-            used = max((_end(wish) for wish in wishes), default=place[0])
-            _place(_wishes(root, "prefetchable"), used, place[0] + place[1], "prefetchable")
+    ports, memory, prefetchable = (_wishes(root, kind) for kind in KINDS)
+    _place(ports, ranges.io[0], sum(ranges.io), "io")
+    start, end = ranges.memory[0], sum(ranges.memory)
+    _place(memory, start, end, "memory")
+    start = _after(memory, start)
+    if ranges.high is not None and _after(prefetchable, start) > end:
+        start, end = ranges.high[0], sum(ranges.high)
+    _place(prefetchable, start, end, "prefetchable")
     _enable(root, line or (lambda _slot, _pin: 0))
 
 
-def _end(wish: _Wish) -> int:
-    if wish.base is not None:
-        return (wish.base.address & ~0xF) + wish.size
-    assert wish.bridge is not None
-    return ((wish.bridge.config.get(Type1.MEMORY_LIMIT) & 0xFFF0) << 16) + MIB
+def _after(wishes: list[_Wish], at: int) -> int:
+    """Where the last of them ends if the first is at `at` or behind."""
+    for wish in wishes:
+        at = -(-at // wish.align) * wish.align + wish.size
+    return at
 
 
 def _set(function: PciFunction, offset: int, size: int, value: int) -> None:
@@ -107,15 +107,8 @@ def _wishes(bus: PciBus, kind: str) -> list[_Wish]:
             grain = IO_GRAIN if kind == "io" else MIB
             if inner:
                 align = max(grain, *(wish.align for wish in inner))
-                found.append(_Wish(-(-_extent(inner) // grain) * grain, align, bridge=bridge, inner=inner))
+                found.append(_Wish(-(-_after(inner, 0) // grain) * grain, align, bridge=bridge, inner=inner))
     return sorted(found, key=lambda wish: -wish.align)
-
-
-def _extent(wishes: list[_Wish]) -> int:
-    at = 0
-    for wish in wishes:
-        at = -(-at // wish.align) * wish.align + wish.size
-    return at
 
 
 def _place(wishes: list[_Wish], at: int, end: int, kind: str) -> None:

@@ -229,7 +229,7 @@ def test_the_command_shows_pci(dragoman: Command, tmp_path: Path) -> None:
     shown = dragoman(*words).stdout.decode()
     assert "  00:01.0  8086:7000 class 0601  piix3" in shown
     assert "01:00.0  1af4:1005" in shown
-    assert "BAR 4 prefetchable    16 KiB  100000000-100003fff" in shown
+    assert "BAR 4 prefetchable    16 KiB  c0100000-c0103fff" in shown
     found = json.loads(dragoman(*words, "--json").stdout)
     assert [row["behind"] for row in found["pci"] if row["device"] == "VirtioPci"] == ["br"]
     files = ("--svg", f"{tmp_path}/pc.svg", "--dump-acpi", f"{tmp_path}/acpi")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from dbt.machine.boards import BoardMachine, Options, Plugged, load
 from dbt.machine.devices.virtio_rng import VirtioRng
+from dbt.machine.errors import MapError
 from dbt.machine.pci import PciFunction
+from dbt.machine.pci.assign import assign
 
 from tests.machine.pci import ECAM, Config, Function
 from tests.machine.qtest import Ours
@@ -119,3 +123,20 @@ def test_messages_of_a_function_have_its_requester_id_at_the_its() -> None:
         driver.enable_msix([(GITS + 0x1_0040, 7)])
         function(machine, name).interrupt(0)
     assert seen == [(1 << 3, 7), (1 << 8 | 2 << 3, 7)]
+
+
+def test_what_does_not_fit_below_goes_above() -> None:
+    big = tuple(Plugged("virtio_rng", f"rng{n}") for n in range(3))
+    machine = load("virt").build(Options(16 * MIB, devices=big))
+    assert machine.pci is not None
+    ranges = machine.board.ranges(machine)
+    assign(machine.pci, ranges)
+    low = [function(machine, f"rng{n}").bars[4].at or 0 for n in range(3)]
+    assert max(low) < 1 << 32
+    small = replace(ranges, memory=(ranges.memory[0], 0x4000))
+    assign(machine.pci, small)
+    assert [function(machine, f"rng{n}").bars[4].at for n in range(3)] == [
+        0x80_0000_0000 + 0x4000 * n for n in range(3)
+    ]
+    with pytest.raises(MapError, match="no room"):
+        assign(machine.pci, replace(small, high=None))
