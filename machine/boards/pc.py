@@ -29,6 +29,7 @@ from dbt.machine.machine import PORTS
 from dbt.machine.memory import RAM, ROM, Alias, Unassigned
 from dbt.machine.pci import ConfigPorts, PciBus
 from dbt.machine.pci.assign import Ranges
+from dbt.machine.pci.bar import RANKS
 
 from dbt.errors import UsageError
 
@@ -142,8 +143,8 @@ class Pc(Board):
             irqs=[machine.inputs(number) for number in IDE_IRQS],
         )  # fmt: skip
         ports = ConfigPorts("pci-config", machine, bus, piix3.banks["RESET"])
-        machine.place(ports, 0xCF8, PORTS, "ADDRESS")
-        machine.place(ports, 0xCFC, PORTS, "DATA")
+        for window, at in (("ADDRESS", 0xCF8), ("DATA", 0xCFC)):  # the host bridge's, before any BAR
+            machine.io.place(ports.regions[window], at, RANKS + 1)
 
     @staticmethod
     def _drives(machine: BoardMachine) -> list[Drive | None]:

@@ -94,7 +94,11 @@ class PciBridge(PciFunction):
             if control & VGA:
                 memory.append(VGA_MEMORY)
         if command & IO:
-            ports.append(((get(Type1.IO_BASE) & 0xF0) << 8, (get(Type1.IO_LIMIT) & 0xF0) << 8 | 0xFFF))
+            first, last = (get(Type1.IO_BASE) & 0xF0) << 8, (get(Type1.IO_LIMIT) & 0xF0) << 8 | 0xFFF
+            if control & ISA:  # the rest of each KiB are images of ISA's ports
+                ports += [(at, at + 0xFF) for at in range(first, last, 1 << 10)]
+            else:
+                ports.append((first, last))
             if control & VGA:
                 every = range(1) if control & VGA16 else range(64)  # without, bits 15:10 are not decoded
                 ports += [(first + (n << 10), last + (n << 10)) for n in every for first, last in VGA_PORTS]
@@ -131,8 +135,6 @@ class PciBridge(PciFunction):
     def on_config_write(self, offset: int, size: int) -> None:
         """Bridge control resets the bus below when it gets set."""
         del offset, size
-        if self.config.get(Type1.BRIDGE_CONTROL) & ISA:
-            self.unimplemented("ISA Enable of bridge control")
         if self.holds_reset and not self._in_reset:
             self._reset_below()
         self._in_reset = self.holds_reset

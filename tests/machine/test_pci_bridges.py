@@ -166,6 +166,23 @@ def test_vga_forwarding() -> None:
     del bridges, leaf
 
 
+def test_isa_enable_leaves_images_of_isas_ports_above() -> None:
+    made, _, leaf = chain(1)
+    config = Config(Ours(made), ECAM)
+    config.write((0, 1, 0), 0x18, 0x010100)
+    config.write((0, 1, 0), 0x1C, 0x1010, 2)
+    config.write((0, 1, 0), 4, 1, 2)
+    config.write((1, 5, 0), 4, 1, 2)
+    leaf.PORT = 0x77
+    seen = []
+    for control in (0, 4):
+        config.write((0, 1, 0), 0x3E, control, 2)
+        for at in (0x1000, 0x10F0, 0x1100, 0x13F0, 0x1400, 0x1CF0, 0x1D00):
+            config.write((1, 5, 0), 0x14, at)
+            seen.append(made.ports.read(at, 4) == 0x77)
+    assert seen == [True] * 7 + [True, True, False, False, True, True, False]
+
+
 def test_windows_and_leaves_are_restored() -> None:
     made, _, _ = chain()
     config = Config(Ours(made), ECAM)
