@@ -12,6 +12,7 @@ from dbt.machine.boards.board import MIB
 from dbt.machine.boards.picture import picture
 from dbt.machine.boards.show import functions, map_text, rows, tree_text
 from dbt.machine.document import document
+from dbt.machine.images import about, load_image
 from dbt.machine.log import TRACE, Log
 
 from dbt.errors import UsageError
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import argparse
 
     from dbt.machine.boards import BoardMachine
+    from dbt.machine.machine import Machine
 
-INSTEAD = ("tree", "svg", "dump_dtb", "dump_acpi", "trace")  # without these, the map is shown
+INSTEAD = ("tree", "svg", "dump_dtb", "dump_acpi", "trace", "load", "save")  # without these, the map is shown
 UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": 1 << 30}
 
 
@@ -74,13 +76,33 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--registers", metavar="DEVICE", help=f"a page about {', '.join(devices.DEVICES)}")
     parser.add_argument("--dump-dtb", metavar="FILE", help="write the board's device tree, as guests get it")
     parser.add_argument("--dump-acpi", metavar="FILE", help="write the board's ACPI tables as acpidump does")
+    parser.add_argument(
+        "--load", action="append", default=[], metavar="FILE[@ADDRESS]",
+        help="put an image into memory: raw (with its address), ELF, arm64 Image or bzImage; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--restore", metavar="FILE", help="be as a snapshot says, before anything else is done")
+    parser.add_argument("--save", metavar="FILE", help="write a snapshot of the machine, after anything was loaded")
     parser.add_argument("-m", dest="ram", default="128M", metavar="SIZE", help="memory (default 128M)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs (default 1)")
     parser.add_argument("--gic", type=int, default=2, metavar="N", help="version of virt's interrupt controller (2, 3)")
+    parser.add_argument("--no-highmem", action="store_true", help="virt has nothing above 4 GiB")
     parser.add_argument(
         "--device", action="append", default=[], metavar="KIND[,slot=N][,bus=BUS][,name=NAME]",
         help="plug a device into PCI, or bus=mmio on virt; may be repeated",
     )  # fmt: skip
+
+
+def load_into(machine: Machine, image: str) -> str:
+    """Load what `--load` says; a line about it."""
+    path, at, text = image.rpartition("@")
+    try:
+        address = int(text, 0) if at else None
+    except ValueError:  # the @ is the name's
+        path, address = image, None
+    path = path if at and address is not None else image
+    ram = max((s for s in machine.memory.view.sections if s.writes_direct), key=lambda s: s.end - s.start, default=None)
+    place = None if ram is None else (ram.start, ram.end - ram.start)
+    return about(load_image(machine.memory, path, address, ram=place))
 
 
 def run(options: argparse.Namespace, out: TextIO) -> int:
@@ -94,14 +116,28 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
     board = load(options.board)
     added = tuple(plugged(text) for text in options.device)
     log = Log(lambda _kind, line: print(line, file=out), (TRACE,))
-    machine = board.build(Options(ram=size(options.ram), cpus=options.cpus, gic=options.gic, devices=added, log=log))
+    chosen = Options(
+        ram=size(options.ram),
+        cpus=options.cpus,
+        gic=options.gic,
+        highmem=not options.no_highmem,
+        devices=added,
+        log=log,
+    )
+    machine = board.build(chosen)
     if options.dump_dtb:
         _write(options.dump_dtb, board.device_tree(machine).flatten())
     if options.dump_acpi:
         _write(options.dump_acpi, dump(board.acpi(machine)).encode("ascii"))
     if options.trace:
         machine.trace(options.trace)
-    board.assign(machine)
+    if options.restore:
+        machine.restore_file(options.restore)
+    else:
+        board.assign(machine)
+    out.writelines(f"{load_into(machine, image)}\n" for image in options.load)
+    if options.save:
+        machine.save_file(options.save)
     if options.svg:
         _write(options.svg, picture(machine).encode())
     if options.json:

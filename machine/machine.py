@@ -36,6 +36,7 @@ class Machine:
     """`epoch`: the seconds since 1970 that the machine's clocks show when it starts.
 
     `native`: whether devices use what there is of them as native code (machine/native), or Python only.
+    `lock`: the one that back ends with threads of their own were made with.
     """
 
     def __init__(
@@ -47,13 +48,14 @@ class Machine:
         epoch: int = 0,
         unassigned: Unassigned = Unassigned.ERROR,
         native: bool = True,
+        lock: threading.RLock | None = None,
     ) -> None:
         self.name = name
         self.native = native
         self.clock = clock or Clock()
         self.log = log or Log()
         self.epoch = epoch
-        self.lock = threading.RLock()
+        self.lock = lock or threading.RLock()
         self.devices: dict[str, Device] = {}
         self.cpus: list[PoweredCpu] = []  # by their numbers
         self.power = Power(name)
@@ -125,8 +127,12 @@ class Machine:
     def save(self) -> dict[str, Any]:
         """The time and the state of all devices, as JSON has them. Memory is in `save_file` only."""
         with self.settled():
-            devices = {name: device.save() for name, device in self.devices.items()}
-            return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
+            return self.state()
+
+    def state(self) -> dict[str, Any]:
+        """`save` for who has settled the machine."""
+        devices = {name: device.save() for name, device in self.devices.items()}
+        return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
     def check(self, saved: object) -> dict[str, Any]:
         """What `restore` can be called with; SnapshotError if this cannot be."""
@@ -144,15 +150,18 @@ class Machine:
     def restore(self, saved: object) -> None:
         """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
         with self.settled():
-            good = self.check(saved)
-            self.clock.set(good["clock"])
-            self.epoch = good["epoch"]
-            devices = good["devices"]
-            for _ in range(PASSES):
-                for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
-                    device.restore(devices[name])
-                if all(device.save() == devices[name] for name, device in self.devices.items()):
-                    break
+            self.put_back(self.check(saved))
+
+    def put_back(self, good: dict[str, Any]) -> None:
+        """`restore` for who has settled the machine and checked the state."""
+        self.clock.set(good["clock"])
+        self.epoch = good["epoch"]
+        devices = good["devices"]
+        for _ in range(PASSES):
+            for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
+                device.restore(devices[name])
+            if all(device.save() == devices[name] for name, device in self.devices.items()):
+                break
 
     def save_file(self, path: str, *, include_disks: bool = False) -> int:
         """Write all of it, memory and disks too, to a file; its size. See machine/snapshot."""

@@ -26,6 +26,8 @@ from dbt.machine.virtio.pci import VirtioPci
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
+    import threading
+
     from dbt.machine.block.disk import Disk
     from dbt.machine.chardev import CharBackend
     from dbt.machine.clock import Clock
@@ -93,7 +95,7 @@ class Options:
     """What users choose. `consoles` go to the devices that have one, in the order of the list.
 
     `disks` and `nets` go to what the board has for them: IDE and e1000 on PCs, virtio elsewhere. `firmware` is what the
-    ROM or flash at the reset vector has.
+    ROM or flash at the reset vector has. Back ends that have a thread are made with the `lock` that the machine gets.
     """
 
     ram: int = 128 * MIB
@@ -105,9 +107,11 @@ class Options:
     devices: tuple[Plugged, ...] = ()
     firmware: bytes = b""
     gic: int = 2  # version of an Arm board's interrupt controller
+    highmem: bool = True  # whether an Arm board has something above 4 GiB
     epoch: int = 0
     clock: Clock | None = None
     log: Log | None = None
+    lock: threading.RLock | None = None
 
 
 def made(machine: Machine, kind: type[T], name: str, arguments: Mapping[str, Any]) -> T:
@@ -137,8 +141,9 @@ class BoardMachine(Machine):
 
     def __init__(self, board: Board, options: Options) -> None:
         super().__init__(
-            board.NAME, clock=options.clock, log=options.log, epoch=options.epoch, unassigned=board.UNASSIGNED
-        )
+            board.NAME, clock=options.clock, log=options.log, epoch=options.epoch, unassigned=board.UNASSIGNED,
+            lock=options.lock,
+        )  # fmt: skip
         self.board = board
         self.options = options
         self.placed: list[Placed] = []

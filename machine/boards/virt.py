@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.boards.acpi import virt as acpi
 from dbt.machine.boards.acpi.loader import files
-from dbt.machine.boards.acpi.virt import ECAM, ECAM_SIZE, HIGH_WINDOW, PCI_IRQ, PORTS, PORTS_SIZE, SHARED, WINDOW
+from dbt.machine.boards.acpi.virt import layout
 from dbt.machine.boards.arm import MOST_CPUS, add_controller, add_power_key, add_psci, check, interrupts
 from dbt.machine.boards.board import (
     MIB,
@@ -25,6 +25,7 @@ from dbt.machine.boards.board import (
     made,
 )
 from dbt.machine.boards.devicetree import Node, cells, strings, wide
+from dbt.machine.boards.pcie import IRQ, PORTS, SHARED
 from dbt.machine.devices import load
 from dbt.machine.devices.fw_cfg import FwCfg
 from dbt.machine.devices.gpex import GpexHost
@@ -33,14 +34,14 @@ from dbt.machine.devices.pl061 import PL061
 from dbt.machine.devices.virtio_blk import VirtioBlk
 from dbt.machine.devices.virtio_net import VirtioNet
 from dbt.machine.memory import RAM, ROMDevice
-from dbt.machine.pci.assign import Ranges
+from dbt.machine.pci.bus import PINS
 from dbt.machine.virtio import VirtioDevice
 from dbt.machine.virtio.mmio import VirtioMmio
 
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbt.machine.pci import PciBus
+    from dbt.machine.pci.assign import Ranges
 
 FLASH = {"size": 64 * MIB}
 FLASH_TREE = Tree("flash", ("cfi-flash",), more={"bank-width": cells(4)})
@@ -48,7 +49,6 @@ CLOCK, GIC, MSI, GPIO = range(0x8000, 0x8004)  # phandles
 POWER_PIN = 3  # of the GPIO controller: the power button
 RAM_BASE = 0x4000_0000
 TRANSPORTS, TRANSPORT_AT, TRANSPORT_SIZE, TRANSPORT_IRQ = 32, 0x0A00_0000, 0x200, 16  # of virtio
-PINS = 4
 MMIO_BUS = "mmio"
 
 
@@ -96,9 +96,11 @@ class Virt(Board):
         machine.place(RAM("ram", machine.options.ram), RAM_BASE)
 
     def check(self, options: Options) -> None:
-        """How many CPUs there can be depends on the interrupt controller."""
+        """How many CPUs there can be depends on the interrupt controller, and how much memory on where it may be."""
         super().check(options)
         check(options.gic, options.cpus)
+        if not options.highmem and RAM_BASE + options.ram > 1 << 32:
+            raise UsageError(f"{self.NAME} has up to 3 GiB of memory below 4 GiB, not {options.ram:,} bytes")
 
     def controller(self, machine: BoardMachine) -> Inputs:
         """Shared interrupts of a GIC."""
@@ -106,10 +108,13 @@ class Virt(Board):
 
     def buses(self, machine: BoardMachine) -> None:
         """PCI Express, as QEMU's generic host has it."""
-        host = GpexHost("pcie", machine, ecam_at=ECAM, memory=(WINDOW, HIGH_WINDOW), ports_at=PORTS)
+        where = layout(machine)
+        host = GpexHost(
+            "pcie", machine, ecam_at=where.ecam[0], buses=where.last_bus + 1, memory=where.windows, ports_at=PORTS
+        )
         machine.pci = host.bus
         for number, wire in enumerate(host.bus.intx):
-            wire.connect(machine.inputs(PCI_IRQ + number).set)
+            wire.connect(machine.inputs(IRQ + number).set)
 
     def plug(self, machine: BoardMachine, plugged: Plugged) -> None:
         """Virtio devices may also be on MMIO, from the last transport on, as QEMU has it."""
@@ -155,13 +160,12 @@ class Virt(Board):
             fw_cfg.add_file(name, data)
 
     def ranges(self, machine: BoardMachine) -> Ranges:
-        """The host's windows; ports above those that ISA had."""
-        del machine
-        return Ranges(memory=WINDOW, io=(0x1000, PORTS_SIZE - 0x1000), high=HIGH_WINDOW)
+        """The host's windows."""
+        return layout(machine).ranges()
 
     def interrupt_line(self, slot: int, pin: int) -> int:
         """The shared interrupt's number."""
-        return SHARED + PCI_IRQ + (slot + pin) % PINS
+        return SHARED + IRQ + (slot + pin) % PINS
 
     def device_tree(self, machine: BoardMachine) -> Node:
         """Bindings as Linux documents them."""
@@ -187,43 +191,12 @@ class Virt(Board):
         add_power_key(root, GPIO, POWER_PIN)
         self.add_nodes(machine, root, CLOCK)
         if machine.pci is not None:
-            self._pcie(root, machine.pci)
+            layout(machine).add_node(root, machine.pci, GIC, MSI)
         return root
 
     def acpi(self, machine: BoardMachine) -> dict[str, bytes]:
         """See acpi/virt.py."""
         return acpi.build(machine)
-
-    @staticmethod
-    def _pcie(root: Node, bus: PciBus) -> None:
-        """The host bridge (bindings pci-host-ecam-generic and PCI's own)."""
-        routes = b"".join(
-            # unit address of the slot and pin; parent's address, then an interrupt of its three cells
-            cells(slot << 11, 0, 0, pin + 1, GIC, 0, 0, 0, PCI_IRQ + bus.route(slot, pin), 4)
-            for slot in range(PINS)
-            for pin in range(PINS)
-        )
-        root.add(f"pcie@{WINDOW[0]:x}", {
-            "compatible": strings("pci-host-ecam-generic"),
-            "device_type": strings("pci"),
-            "#address-cells": cells(3),
-            "#size-cells": cells(2),
-            "linux,pci-domain": cells(0),
-            "bus-range": cells(0, ECAM_SIZE // MIB - 1),
-            "dma-coherent": b"",
-            "msi-map": cells(0, MSI, 0, 0x1_0000),
-            "reg": wide(ECAM, ECAM_SIZE),
-            # ports, 32 bits, 64 bits: their address on the bus, on the board, and the size
-            "ranges": b"".join(
-                cells(kind << 24) + wide(child, at, size)
-                for kind, child, (at, size) in (
-                    (1, 0, (PORTS, PORTS_SIZE)), (2, WINDOW[0], WINDOW), (3, HIGH_WINDOW[0], HIGH_WINDOW),
-                )
-            ),
-            "#interrupt-cells": cells(1),
-            "interrupt-map": routes,
-            "interrupt-map-mask": cells((PINS - 1) << 11, 0, 0, 7),
-        })  # fmt: skip
 
 
 BOARD = Virt

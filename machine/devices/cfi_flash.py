@@ -3,19 +3,23 @@
 Several chips side by side make the width of the bus: a command goes to all of them, and each answers in its lane. Reads
 of the array are memory (a ROM device); while the chips answer something else, they are calls. Operations are done at
 once. Programming clears bits and erasing a block sets them. Locks, suspending and the protection registers are not
-there.
+there. With a disk (`attach`) what changes is written back in the background; a read-only one makes it a ROM.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbt.machine.block import READ, WRITE, Request
 from dbt.machine.device import Device
 from dbt.machine.errors import MapError
-from dbt.machine.memory import AccessSizes, Attributes, Memory, ROMDevice
+from dbt.machine.memory import PAGE, AccessSizes, Attributes, Memory, ROMDevice
 from dbt.machine.registers import Fifo, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbt.machine.block import Disk
     from dbt.machine.machine import Machine
 
 READY, ERASE_ERROR, PROGRAM_ERROR = 0x80, 0x20, 0x10
@@ -24,6 +28,7 @@ ARRAY, PROGRAM, OTHER_PROGRAM, ERASE, CLEAR, LOCK, STATUS, IDENTITY, QUERY, BUFF
 )  # fmt: skip
 MAKER, CHIP = 0x89, 0x18  # Intel, 28F128J3
 BUFFER_BITS = 11  # log2 of the write buffer's bytes
+PIECE = 1 << 20  # bytes that are written back at once
 NEXT_DATA, NEXT_COUNT, NEXT_WORDS, NEXT_CONFIRM = range(1, 5)
 
 
@@ -51,6 +56,78 @@ class CfiFlash(Device):
         self.flash = ROMDevice(name, size, self, AccessSizes((1, width), (1, width)), memory)
         self.regions["WINDOW"] = self.flash
         self._query = self._make_query()
+        self._dirty: set[int] = set()  # pages that are to be written back
+        self._writing = False
+
+    # The file behind it
+
+    def attach(self, disk: Disk) -> None:
+        """Have the content of a disk, and write back what changes. Before the machine runs; waits for the host."""
+        if disk.size > self.size or (disk.node.writable and disk.size != self.size):
+            raise MapError(f"{self.name}: flash of {self.size:,} bytes, and {disk.node.name} has {disk.size:,}")
+        memory, at = self.flash.memory, 0
+        memory.clear(0, self.size)
+        while at < disk.size:
+            extent = disk.status(at, min(disk.size - at, PIECE))
+            if not extent.zero:
+                disk.run(Request(READ, at, [memory.view[at : at + extent.length]]))
+                memory.written(at, extent.length)
+            at += extent.length
+        self.disk = disk
+        if disk.node.writable:
+            memory.observe(self._changed)
+
+    def disks(self) -> Iterable[Disk]:
+        """None: the content is in the memory, and a restored one is written back."""
+        return ()
+
+    def _changed(self, offset: int, length: int) -> None:
+        self._dirty.update(range(offset // PAGE, (offset + length - 1) // PAGE + 1))
+        self._write_back()
+
+    def _write_back(self) -> None:
+        """Begin to write a run of pages, if none is on its way."""
+        while self._dirty and not self._writing and self.disk is not None:
+            first = last = min(self._dirty)
+            while last in self._dirty and (last - first) * PAGE < PIECE:
+                self._dirty.discard(last)
+                last += 1
+            start, end = first * PAGE, min(last * PAGE, self.size)
+            data = memoryview(bytes(self.flash.memory.view[start:end]))
+            self._writing = True
+            request = Request(WRITE, start, [data], self._wrote, context=range(first, last))
+            if self.disk.submit(request):  # an error that was known at once
+                self._landed(request)
+                return
+
+    def _wrote(self, request: Request) -> None:
+        with self.machine.lock:
+            self._landed(request)
+            if request.error is None:
+                self._write_back()
+
+    def _landed(self, request: Request) -> None:
+        self._writing = False
+        if request.error is not None:  # tried again when something else is written
+            self.status |= ERASE_ERROR | PROGRAM_ERROR
+            self._dirty.update(request.context)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being written back."""
+        return self._writing
+
+    def settle(self) -> None:
+        """Wait for what is being written back."""
+        if self.disk is not None:
+            self.disk.drain()
+
+    def _writable(self) -> bool:
+        if self.disk is None or self.disk.node.writable:
+            return True
+        self.guest_error("it is a ROM")
+        self.status |= ERASE_ERROR | PROGRAM_ERROR
+        return False
 
     def _make_query(self) -> dict[int, int]:
         size, block = self.size // self.chips, self.block_size // self.chips
@@ -134,9 +211,10 @@ class CfiFlash(Device):
     def _confirm(self, value: int) -> None:
         command, self.expects = self.command, 0
         if command == ERASE and value == CONFIRM:
-            view = self.flash.memory.view
-            view[self.block : self.block + self.block_size] = b"\xff" * self.block_size
-            self.flash.memory.written(self.block, self.block_size)
+            if self._writable():
+                view = self.flash.memory.view
+                view[self.block : self.block + self.block_size] = b"\xff" * self.block_size
+                self.flash.memory.written(self.block, self.block_size)
         elif command == BUFFER and value == CONFIRM:
             self._flush_buffer()
         elif command == LOCK and value in {0x01, CONFIRM}:
@@ -150,6 +228,8 @@ class CfiFlash(Device):
         self.touched.clear()
 
     def _program(self, offset: int, data: bytes) -> None:
+        if not self._writable():
+            return
         view = self.flash.memory.view
         old = view[offset : offset + len(data)]
         view[offset : offset + len(data)] = bytes(a & b for a, b in zip(old, data, strict=True))

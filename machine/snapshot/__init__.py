@@ -51,7 +51,7 @@ def save(machine: Machine, path: str, *, include_disks: bool = False, threads: i
     made: list[Format] = []
     with _still(machine) as found, Writer(path) as writer, ThreadPoolExecutor(threads) as pool:
         try:
-            directory: dict[str, Any] = {"machine": machine.name, "state": machine.save(), "disks": {}, "memory": {}}
+            directory: dict[str, Any] = {"machine": machine.name, "state": machine.state(), "disks": {}, "memory": {}}
             for label, disk in found.items():
                 entry = _keep(label, disk, name, made, include_disks=include_disks)
                 if entry["how"] == HERE:
@@ -113,7 +113,7 @@ def restore(machine: Machine, path: str) -> None:
             node.snapshot_apply(name)
         for target, chunks in loads:
             load(target, chunks, reader)
-        machine.restore(directory["state"])
+        machine.put_back(directory["state"])
 
 
 def _check_disks(

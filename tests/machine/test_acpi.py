@@ -158,8 +158,10 @@ def test_iasl_takes_all_tables(dragoman: Command, tmp_path: Path, name: str, gic
 
 @pytest.mark.needs("acpiexec")
 def test_an_interpreter_of_aml_runs_the_methods(tmp_path: Path) -> None:
+    made = {board: tables(board, 2, 1)["DSDT"] for board in ("pc", "virt")}
+
     def run(board: str, what: str) -> str:
-        (tmp_path / "dsdt.aml").write_bytes(tables(board, 2, 1)["DSDT"])
+        (tmp_path / "dsdt.aml").write_bytes(made[board])
         words = ("acpiexec", "-b", f"execute {what}", "dsdt.aml")
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
         assert not re.search(r"error|warning", done.stdout + done.stderr, re.IGNORECASE), done.stdout

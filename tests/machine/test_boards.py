@@ -125,19 +125,13 @@ def words(data: bytes) -> list[int]:
 
 
 @pytest.mark.needs("qemu-system-aarch64")
-@pytest.mark.parametrize("gic", [2, 3])
-def test_the_device_tree_says_what_qemus_says(dragoman: Command, tmp_path: Path, gic: int) -> None:
-    command = [
-        "qemu-system-aarch64",
-        "-machine",
-        f"virt,gic-version={gic},dumpdtb={tmp_path}/theirs",
-        "-cpu",
-        "cortex-a57",
-    ]
-    command += ["-nodefaults", "-m", "256", "-serial", "null", "-display", "none"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    made = dragoman("machine", "virt", "-m", "256M", "--gic", str(gic), "--dump-dtb", f"{tmp_path}/ours")
-    assert made.returncode == 0
+@pytest.mark.parametrize(("gic", "highmem"), [(2, "on"), (3, "on"), (2, "off")])
+def test_the_device_tree_says_what_qemus_says(dragoman: Command, tmp_path: Path, gic: int, highmem: str) -> None:
+    machine = f"virt,gic-version={gic},highmem={highmem},dumpdtb={tmp_path}/theirs"
+    command = ["qemu-system-aarch64", "-machine", machine, "-cpu", "cortex-a57", "-nodefaults", "-m", "256"]
+    subprocess.run([*command, "-serial", "null", "-display", "none"], check=True, capture_output=True, timeout=60)
+    words_ = ["machine", "virt", "-m", "256M", "--gic", str(gic), "--dump-dtb", f"{tmp_path}/ours"]
+    assert dragoman(*words_, *(["--no-highmem"] if highmem == "off" else [])).returncode == 0
     ours, qemus = (unflattened((tmp_path / name).read_bytes()) for name in ("ours", "theirs"))
     assert len(ours) == 15 + 32
     handles = {

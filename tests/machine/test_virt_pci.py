@@ -11,7 +11,8 @@ from dbt.machine.errors import MapError
 from dbt.machine.pci import PciFunction
 from dbt.machine.pci.assign import assign
 
-from tests.machine.pci import ECAM, Config, Function
+from dbt.errors import UsageError
+from tests.machine.pci import ECAM, ECAM_LOW, Config, Function
 from tests.machine.qtest import Ours
 
 MIB = 1 << 20
@@ -56,6 +57,20 @@ def test_windows_are_where_the_device_tree_says() -> None:
         (0, 0, 0), (0, 1, 0), (0, 4, 0), (1, 2, 0),
     ]  # fmt: skip
     assert all(base.at for base in function(machine, "far").bars.values())
+
+
+def test_all_of_it_may_be_below_4_gib() -> None:
+    machine = load("virt").build(Options(16 * MIB, highmem=False, devices=(Plugged("virtio_rng"),)))
+    machine.board.assign(machine)
+    config = Config(Ours(machine), ECAM_LOW)
+    assert [place for place, _ in config.scan()] == [(0, 0, 0), (0, 1, 0)]
+    assert max(section.end for section in machine.memory.view.sections) == 0x4000_0000 + 16 * MIB
+    assert machine.board.acpi(machine)["MCFG"][44:52] == ECAM_LOW.to_bytes(8, "little")
+    device = machine.devices["virtio_rng0.pci"]
+    assert isinstance(device, PciFunction)
+    assert all(base.at and base.at < 1 << 32 for base in device.bars.values())
+    with pytest.raises(UsageError, match="below 4 GiB"):
+        load("virt").build(Options(4 << 30, highmem=False))
 
 
 def test_a_bridges_reset_reaches_the_virtio_device() -> None:

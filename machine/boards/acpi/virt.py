@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 from dbt.machine.boards.acpi import aml, tables
 from dbt.machine.boards.acpi.devices import cpus, described, routing
 from dbt.machine.boards.arm import GICC, GICD, GICR, GITS, REDISTRIBUTOR, V2M, V2M_COUNT, V2M_FIRST
+from dbt.machine.boards.pcie import HIGH, IRQ, LOW, PORTS, PORTS_SIZE, SHARED, Layout
 
 if TYPE_CHECKING:
     from dbt.machine.boards.board import BoardMachine
 
-SHARED = 32  # the global number of the first shared interrupt
-ECAM, ECAM_SIZE = 0x40_1000_0000, 256 << 20
-WINDOW, HIGH_WINDOW = (0x1000_0000, 0x2EFF_0000), (0x80_0000_0000, 0x80_0000_0000)
-PORTS, PORTS_SIZE = 0x3EFF_0000, 1 << 16
-PCI_IRQ = 3
+
+def layout(machine: BoardMachine) -> Layout:
+    """Where PCI Express is."""
+    return HIGH if machine.options.highmem else LOW
 
 
 def dsdt(machine: BoardMachine) -> bytes:
     """Differentiated system description table: what is on the buses."""
-    bus = machine.pci
+    bus, where = machine.pci, layout(machine)
     assert bus is not None
     pci = aml.device(
         "PCI0",
@@ -30,17 +30,16 @@ def dsdt(machine: BoardMachine) -> bytes:
         aml.name("_SEG", 0),
         aml.name("_BBN", 0),
         aml.name("_CCA", 1),
-        aml.name("_CBA", ECAM),
+        aml.name("_CBA", where.ecam[0]),
         aml.name(
             "_CRS",
             aml.resources(
-                aml.bus_numbers(0, (ECAM_SIZE >> 20) - 1),
-                aml.memory_window(WINDOW[0], sum(WINDOW) - 1),
-                aml.memory_window(HIGH_WINDOW[0], sum(HIGH_WINDOW) - 1),
+                aml.bus_numbers(0, where.last_bus),
+                *(aml.memory_window(at, at + size - 1) for at, size in where.windows),
                 aml.port_window(0, PORTS_SIZE - 1, PORTS),
             ),
         ),
-        routing(lambda slot, pin: (0, SHARED + PCI_IRQ + bus.route(slot, pin))),
+        routing(lambda slot, pin: (0, SHARED + IRQ + bus.route(slot, pin))),
     )
     devices = described(machine, lambda number: aml.interrupts(SHARED + number), lambda _placed: True)
     return tables.table("DSDT", 2, aml.scope("\\_SB", *devices, pci, *cpus(machine.options.cpus)))
@@ -61,10 +60,11 @@ def madt(machine: BoardMachine) -> bytes:
 
 def build(machine: BoardMachine) -> dict[str, bytes]:
     """All tables."""
+    where = layout(machine)
     made = {
         "DSDT": dsdt(machine),
         "FACP": tables.reduced_fadt(),
         "APIC": madt(machine),
-        "MCFG": tables.mcfg(ECAM, 0, (ECAM_SIZE >> 20) - 1),
+        "MCFG": tables.mcfg(where.ecam[0], 0, where.last_bus),
     }
     return made if machine.options.gic == 2 else {**made, "IORT": tables.iort()}

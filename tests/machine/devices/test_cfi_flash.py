@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from dbt.machine.block import Disk, open_image
 from dbt.machine.devices.cfi_flash import CfiFlash
 from dbt.machine.errors import MapError
 from dbt.machine.log import GUEST_ERROR
@@ -119,6 +121,60 @@ def test_buffers_end_where_they_end() -> None:
     assert bus.read(BASE + BLOCK, 4) == 0
     flash.reset()
     assert bus.read(BASE, 4) == 0x1234
+
+
+def banked(disk: Disk, size: int = 4 * BLOCK) -> tuple[Machine, CfiFlash]:
+    machine = Machine()
+    flash = CfiFlash("flash", machine, size)
+    machine.place(flash, BASE)
+    machine.reset()
+    flash.attach(disk)
+    return machine, flash
+
+
+def test_what_is_programmed_is_in_the_file(tmp_path: Path) -> None:
+    path, snapshot = tmp_path / "flash.img", str(tmp_path / "s")
+    path.write_bytes(bytes(2 * BLOCK) + b"\xff" * 2 * BLOCK)
+    with Disk(open_image(str(path), "raw", writable=True)) as disk:
+        machine, flash = banked(disk)
+        bus = machine.memory
+        assert (bus.read(BASE, 4), bus.read(BASE + 2 * BLOCK, 4)) == (0, 0xFFFF_FFFF)
+        for offset, value in ((2 * BLOCK, 0x1122_3344), (4 * BLOCK - 4, 0x5566_7788)):
+            bus.write(BASE + offset, 4, both(0x40))
+            bus.write(BASE + offset, 4, value)
+        for command in (0x20, 0xD0, 0xFF):
+            bus.write(BASE + BLOCK, 4, both(command))
+        machine.save_file(snapshot)  # which settles
+        assert not flash._dirty
+        data = path.read_bytes()
+        assert (data[BLOCK : BLOCK + 4], data[2 * BLOCK : 2 * BLOCK + 4]) == (b"\xff" * 4, b"\x44\x33\x22\x11")
+        assert data[-4:] == b"\x88\x77\x66\x55"
+        for command in (0x20, 0xD0, 0xFF):
+            bus.write(BASE + 2 * BLOCK, 4, both(command))
+        machine.restore_file(snapshot)
+        with machine.settled():
+            assert path.read_bytes() == data
+    with Disk(open_image(str(path), "raw", writable=False)) as disk:
+        machine, _ = banked(disk, 8 * BLOCK)
+        bus = machine.memory
+        for commands in ((0x20, 0xD0), (0x40, 0)):
+            for command in commands:
+                bus.write(BASE + BLOCK, 4, both(command))
+            assert bus.read(BASE, 4) & READY == READY
+            assert bus.read(BASE, 4) & both(0x30) == both(0x30)
+            bus.write(BASE, 4, both(0x50))
+        assert (bus.read(BASE + BLOCK, 4), bus.read(BASE + 5 * BLOCK, 4)) == (0xFFFF_FFFF, 0)
+        assert machine.log.counts[GUEST_ERROR] == 2
+        with pytest.raises(MapError, match="flash of"):
+            banked(disk, BLOCK)
+    with Disk(open_image(str(path), "raw", writable=True)) as disk:
+        with pytest.raises(MapError, match="flash of"):
+            banked(disk, 8 * BLOCK)
+        machine, flash = banked(disk)
+        disk.node.writable = False  # the host's disk is full, or so
+        flash.flash.memory.written(0, 5)
+        assert (flash._dirty, flash.status & 0x30, flash.busy) == ({0}, 0x30, False)
+        disk.node.writable = True
 
 
 def test_geometries_that_cannot_be() -> None:
