@@ -173,12 +173,15 @@ def instrumentation(setting: Setting) -> Iterator[Figure]:
 
 
 def machine(setting: Setting) -> Iterator[Figure]:
-    """What look-up and dispatch of an access to a device cost, and packets and downloads, all in Python."""
+    """What look-up and dispatch of an access to a device cost, packets, downloads, and requests to a virtio disk."""
     for name, nanoseconds in facts_of(setting, "dispatch.py").items():
         yield Figure(f"device access: {name}", "ns", nanoseconds, limit=3000, kind="machine")
     for name, nanoseconds in facts_of(setting, "network.py").items():
         limit = 20_000 if name.startswith("packet") else 50_000_000  # 50,000 packets and 20 MiB a second
         yield Figure(f"network: {name}", "ns", nanoseconds, limit=limit, kind="machine")
+    for name, seconds in facts_of(setting, "virtio.py").items():
+        at_most = VIRTIO_LIMITS.get(name.split(",")[0])
+        yield Figure(f"virtio-blk: {name}", "us", seconds, limit=at_most, kind="machine")
 
 
 def facts_of(setting: Setting, script: str) -> dict[str, list[float]]:
@@ -222,6 +225,9 @@ def empty_cache(setting: Setting) -> Iterator[dict[str, str]]:
     finally:
         shutil.rmtree(folder)
 
+
+# Seconds: 30,000 requests a second, and 1 GiB/s.
+VIRTIO_LIMITS = {"read of 4 KiB": 1 / 30_000, "write of 4 KiB": 1 / 30_000, "read of 1 MiB": 1 / 1024}
 
 SUITES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "kernels": kernels,

@@ -166,6 +166,8 @@ class VirtQueue:
         chain.release()
         if chain.ring is self.ring:
             self.in_flight -= 1
+            if chain in self._order:
+                self._order.remove(chain)
         else:
             self.loose -= 1
 

@@ -36,6 +36,7 @@ EVENT_ENABLE, EVENT_DISABLE, EVENT_DESC = 0, 1, 2
 USED_BUFFER, CONFIGURATION_CHANGE = 1, 2
 
 MAX_QUEUE_SIZE = 1 << 15
+ADDRESSES = (1 << 64) - 1
 
 
 def need_event(event: int, new: int, old: int) -> bool:
@@ -51,4 +52,5 @@ def split_sizes(size: int) -> tuple[int, int, int]:
 def legacy_layout(address: int, size: int, align: int) -> tuple[int, int, int]:
     """Where the three parts of a queue are for legacy drivers, who give one address: section 2.7.2."""
     table, available, _ = split_sizes(size)
-    return address, address + table, (address + table + available + align - 1) & -align
+    places = address, address + table, (address + table + available + align - 1) & -align
+    return tuple(place & ADDRESSES for place in places)  # type: ignore[return-value]

@@ -540,4 +540,4 @@ def scribble(transport: Device, random: Random, packed: int) -> None:
             queue.enable()
         device.set_status(15)
     elif random.random() < 0.5:
-        device.notified(random.randrange(2))
+        device.notified(random.randrange(len(device.queues)))
