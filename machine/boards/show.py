@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.memory import Alias, Container, Region
+from dbt.machine.memory import Alias, Container, Region, Windows
 from dbt.machine.pci import Header
 
 if TYPE_CHECKING:
@@ -121,9 +121,13 @@ def tree_text(machine: Machine) -> str:
 
     def add(region: Region, at: int, priority: int, depth: int) -> None:
         about = f" of {region.target.name} + {region.offset:#x}" if isinstance(region, Alias) else ""
+        if isinstance(region, Windows):
+            about = f" of {region.target.name}: {' '.join(f'{start:x}-{end - 1:x}' for start, end in region.ranges)}"
         about += f", priority {priority}" if priority else ""
         about += "" if region.enabled else ", disabled"
         lines.append(f"{'  ' * depth}{at:x}-{at + region.size - 1:x} {region.kind} {region.name}{about}")
+        if isinstance(region, Windows):
+            add(region.target, at, 0, depth + 1)
         if isinstance(region, Container):
             for inner, offset, child in sorted(region.placements, key=lambda place: place[1]):
                 add(child, at + offset, inner, depth + 1)

@@ -24,7 +24,7 @@ from dbt.machine.memory.dma import DmaPort, Mapping
 from dbt.machine.memory.flat import FlatView, Section, flatten
 from dbt.machine.memory.loading import load, load_file
 from dbt.machine.memory.ram import PAGE, DirtyTracker, Memory
-from dbt.machine.memory.regions import MMIO, RAM, ROM, Alias, Container, Handler, Region, ROMDevice
+from dbt.machine.memory.regions import MMIO, RAM, ROM, Alias, Container, Handler, Region, ROMDevice, Windows
 from dbt.machine.memory.space import AddressSpace, Unassigned, overlay
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Section",
     "Transaction",
     "Unassigned",
+    "Windows",
     "flatten",
     "load",
     "load_file",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbt.machine.errors import MapError
-from dbt.machine.memory.regions import MMIO, Alias, Container, Direct, Region, ROMDevice
+from dbt.machine.memory.regions import MMIO, Alias, Container, Direct, Region, ROMDevice, Windows
 
 if TYPE_CHECKING:
     from dbt.machine.memory.ram import Memory
@@ -95,7 +95,13 @@ class _Painter:
             raise MapError(f"the view has over {VISITS:,} regions at {region.name}", "aliases of aliases multiply")
         if isinstance(region, Container):
             for _, at, child in region.placements:
-                self.paint(child, base + at, low, high, readonly=readonly)
+                start = base + at
+                if start < high and low < start + child.size:  # most are elsewhere, where there are many
+                    self.paint(child, start, low, high, readonly=readonly)
+        elif isinstance(region, Windows):
+            for start, end in region.ranges:
+                if base + start < high and low < base + end:
+                    self.paint(region.target, base, max(low, base + start), min(high, base + end), readonly=readonly)
         elif isinstance(region, Alias):
             self.paint(region.target, base - region.offset, low, high, readonly=readonly or region.readonly)
         else:

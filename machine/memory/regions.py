@@ -1,10 +1,10 @@
-"""The memory map as a graph of regions: RAM, ROM, ROM device, MMIO, alias, container.
+"""The memory map as a graph of regions: RAM, ROM, ROM device, MMIO, alias, windows, container.
 
 A region has a size and no address: a container places it. Placements may overlap: the higher priority wins, among
 equal ones the later. Priorities are compared within one container only. A container is transparent where nothing is
-placed. An alias shows a part of another region at a second place. A region is in one container at most; the graph has
-no cycles. Everything may change while the machine runs, under the machine's lock: spaces that show the region get a
-new view at once, or at the end of `with container.changes():`.
+placed. An alias shows a part of another region at a second place, windows show several parts at their own. A region is in
+one container at most; the graph has no cycles. Everything may change while the machine runs, under the machine's lock:
+spaces that show the region get a new view at once, or at the end of `with container.changes():`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Region:
         self.size = size
         self.parent: Container | None = None
         self._enabled = True
-        self._shown_by: list[Alias] = []
+        self._shown_by: list[Alias | Windows] = []
         self._viewers: list[Viewer] = []
 
     @property
@@ -250,6 +250,33 @@ class Alias(Region):
         if self.parent is not None:
             raise MapError(f"alias {self.name} is still in {self.parent.name}", "remove it from there first")
         self.target._shown_by.remove(self)  # noqa: SLF001 - another region
+
+
+class Windows(Region):
+    """Parts of `target` at their own offsets: what a bridge passes on. They change often, so they are no aliases."""
+
+    kind = "windows"
+
+    def __init__(self, name: str, target: Region) -> None:
+        super().__init__(name, target.size)
+        self.target = target
+        self._ranges: tuple[tuple[int, int], ...] = ()
+        target._shown_by.append(self)  # noqa: SLF001 - another region
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """(start, end) of what is shown, without overlap."""
+        return self._ranges
+
+    @ranges.setter
+    def ranges(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        if ranges != self._ranges:
+            self._ranges = ranges
+            self.changed()
+
+    def below(self) -> Iterator[Region]:
+        """The target."""
+        yield self.target
 
 
 class Container(Region):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.memory import Alias
+from dbt.machine.memory import Windows
 from dbt.machine.pci.bar import rank
 from dbt.machine.pci.bus import PciBus
 from dbt.machine.pci.config import IO, MEMORY, Header, Type1
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dbt.machine.machine import Machine
-    from dbt.machine.memory import Container
     from dbt.machine.pci.bar import Bar
 
 ISA, VGA, VGA16, RESET = 1 << 2, 1 << 3, 1 << 4, 1 << 6  # of BRIDGE_CONTROL
@@ -57,10 +56,12 @@ class PciBridge(PciFunction):
         chassis: int = 1,
     ) -> None:
         self.secondary = PciBus(f"{name}.bus", machine, bridge=self, zero=bus.zero)
-        self._shown: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        self._aliases: list[tuple[Container, Alias]] = []
+        self._memory = Windows(f"{name}.memory", self.secondary.memory)
+        self._io = Windows(f"{name}.ports", self.secondary.io)
         self._in_reset = False
         super().__init__(name, machine, bus=bus, slot=slot, function=function, bars=bars, identity=identity)
+        bus.memory.place(self._memory, 0, rank(self.devfn, WINDOW))
+        bus.io.place(self._io, 0, rank(self.devfn, WINDOW))
         for register in (Type1.STATUS, Type1.SECONDARY_STATUS):
             self.config.preset(register, 0x00A0)  # 66 MHz, fast back-to-back
         if chassis:
@@ -109,21 +110,8 @@ class PciBridge(PciFunction):
         self._show()
 
     def _show(self) -> None:
-        wanted = self.windows()
-        if wanted == self._shown:
-            return
-        self._shown = wanted
-        above, below = self.bus, self.secondary
-        with above.memory.changes(), above.io.changes():
-            for container, alias in self._aliases:
-                container.remove(alias)
-                alias.close()
-            self._aliases = []
-            for container, target, ranges in ((above.memory, below.memory, wanted[0]), (above.io, below.io, wanted[1])):
-                for first, last in ranges:
-                    alias = Alias(f"{self.name}.window", target, first, last - first + 1)
-                    container.place(alias, first, rank(self.devfn, WINDOW))
-                    self._aliases.append((container, alias))
+        for shown, ranges in zip((self._memory, self._io), self.windows(), strict=True):
+            shown.ranges = tuple((first, last + 1) for first, last in ranges)
 
     def remaster(self) -> None:
         """What is below masters the bus through this bridge."""

@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 from dbt.machine.errors import MapError
-from dbt.machine.memory import MMIO, RAM, ROM, AddressSpace, Alias, Attributes, Container, Memory, Region, ROMDevice
+from dbt.machine.memory import (
+    MMIO,
+    RAM,
+    ROM,
+    AddressSpace,
+    Alias,
+    Attributes,
+    Container,
+    Memory,
+    Region,
+    ROMDevice,
+    Windows,
+)
 
 SPACE = 256
 SHARED = Memory("shared", SPACE)  # regions are looked at, not their bytes
@@ -40,6 +52,9 @@ class Model:
             return None
         if isinstance(region, Alias):
             return self.find(region.target, region.offset + offset, readonly or region.readonly)
+        if isinstance(region, Windows):
+            seen = any(start <= offset < end for start, end in region.ranges)
+            return self.find(region.target, offset, readonly) if seen else None
         if isinstance(region, Container):
             for _, _, at, child in sorted(self.placed.get(region, []), key=lambda place: place[:2], reverse=True):
                 if found := self.find(child, offset - at, readonly):
@@ -63,7 +78,7 @@ class Graph:
     def add(self) -> None:
         number, size = len(self.regions), self.random.randint(1, self.random.choice((20, 80, SPACE)))
         region: Region
-        match self.random.randrange(6):
+        match self.random.randrange(7):
             case 0:
                 region = RAM(f"ram{number}", size, SHARED)
             case 1:
@@ -76,10 +91,17 @@ class Graph:
                 target = self.random.choice(self.regions)
                 offset = self.random.randrange(SPACE)
                 region = Alias(f"alias{number}", target, offset, size, readonly=self.random.random() < 0.3)
+            case 5:
+                region = Windows(f"windows{number}", self.random.choice(self.regions))
+                self.cut(region)
             case _:
                 region = Container(f"container{number}", size)
         self.regions.append(region)
         self.put(region)
+
+    def cut(self, windows: Windows) -> None:
+        edges = sorted(self.random.sample(range(SPACE + 40), 2 * self.random.randint(0, 4)))
+        windows.ranges = tuple(zip(edges[::2], edges[1::2], strict=True))
 
     def put(self, region: Region) -> None:
         container = self.random.choice([r for r in self.regions if isinstance(r, Container)])
@@ -109,6 +131,8 @@ class Graph:
                 self.put(region)
             case 4 if isinstance(region, Alias):
                 region.readonly = not region.readonly
+            case 4 if isinstance(region, Windows):
+                self.cut(region)
             case _:
                 self.add()
 
