@@ -2,9 +2,9 @@
 
 A region has a size and no address: a container places it. Placements may overlap: the higher priority wins, among
 equal ones the later. Priorities are compared within one container only. A container is transparent where nothing is
-placed. An alias shows a part of another region at a second place, windows show several parts at their own. A region is in
-one container at most; the graph has no cycles. Everything may change while the machine runs, under the machine's lock:
-spaces that show the region get a new view at once, or at the end of `with container.changes():`.
+placed. An alias shows a part of another region at a second place, windows show several parts at their own. A region is
+in one container at most; the graph has no cycles. Everything may change while the machine runs, under the machine's
+lock: spaces that show the region get a new view at once, or at the end of `with container.changes():`.
 """
 
 from __future__ import annotations
