@@ -1,16 +1,26 @@
 """`isapc`: a PC without PCI, as QEMU's board of that name: two serial ports, timer, clock, interrupt controllers, IDE.
 
-Drives are attached to the channels `ide0` and `ide1`. Not there yet: keyboard, display, DMA controller.
+Not there yet: keyboard, display, DMA controller.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dbt.machine.ata import AtaDisk, AtapiDrive
 from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed, load_firmware
 from dbt.machine.devices.i8259 import PicPair
+from dbt.machine.devices.ide import IdeChannel
 from dbt.machine.devices.mc146818 import MC146818
 from dbt.machine.machine import PORTS, Machine
 from dbt.machine.memory import RAM, ROM, Alias, Unassigned
 
+from dbt.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbt.machine.ata import Drive
+
+IDE_DRIVES = 4
 BIOS, LOW, HIGH = 128 << 10, 640 << 10, 1 << 20
 BIOS_END = 1 << 32
 
@@ -30,6 +40,19 @@ def keep_memory_size(clock: MC146818, ram: int) -> None:
     for offset, kibibytes in ((0x15, LOW >> 10), (0x17, above), (0x30, above)):
         clock.store(offset, kibibytes & 0xFF)
         clock.store(offset + 1, kibibytes >> 8)
+
+
+def ide_drives(machine: BoardMachine) -> list[Drive | None]:
+    """Disks from the first master on, CD-ROM drives from the second one on, where there is room."""
+    options = machine.options
+    if len(options.disks) + len(options.cds) > IDE_DRIVES:
+        raise UsageError(f"{machine.name} has room for {IDE_DRIVES} drives on IDE")
+    drives: list[Drive | None] = [AtaDisk(f"hd{n}", machine, disk) for n, disk in enumerate(options.disks)]
+    drives += [None] * (IDE_DRIVES - len(drives))
+    for number, disk in enumerate(options.cds):
+        place = next(place for place in (2, 3, 0, 1) if drives[place] is None)
+        drives[place] = AtapiDrive(f"cd{number}", machine, disk)
+    return drives
 
 
 class IsaPc(Board):
@@ -62,6 +85,15 @@ class IsaPc(Board):
         load_firmware(bios, machine.options.firmware, top=True)
         machine.place(bios, BIOS_END - BIOS)
         machine.place(Alias("bios-low", bios), HIGH - BIOS)
+
+    def connect(self, machine: BoardMachine) -> None:
+        """Drives, and nothing else."""
+        super().connect(machine)
+        for number, drive in enumerate(ide_drives(machine)):
+            channel = machine.devices[f"ide{number // 2}"]
+            assert isinstance(channel, IdeChannel)
+            if drive is not None:
+                channel.attach(number % 2, drive)
 
     def finish(self, machine: BoardMachine) -> None:
         """A BIOS looks in the clock's memory for how much there is."""

@@ -7,13 +7,11 @@ APIC, the timer's to its input 2. Not there yet: display, DMA controller, floppy
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
-from dbt.machine.ata import AtaDisk, AtapiDrive
 from dbt.machine.boards.acpi.loader import files
 from dbt.machine.boards.acpi.pc import APM, GPE0, HPET, IOAPIC, MOUSE_IRQ, PM_BASE, SCI, TIMER_INPUT, build
 from dbt.machine.boards.board import MIB, Board, BoardMachine, Inputs, Placed, load_firmware, mac
-from dbt.machine.boards.isapc import HIGH, keep_memory_size, pic_pair
+from dbt.machine.boards.isapc import HIGH, ide_drives, keep_memory_size, pic_pair
 from dbt.machine.devices.apic import LocalApic
 from dbt.machine.devices.apic_bus import MSI_BASE, MSI_SIZE, ApicBus
 from dbt.machine.devices.e1000 import E1000
@@ -31,18 +29,13 @@ from dbt.machine.pci import ConfigPorts, PciBus
 from dbt.machine.pci.assign import Ranges
 from dbt.machine.pci.bar import RANKS
 
-from dbt.errors import UsageError
-
-if TYPE_CHECKING:
-    from dbt.machine.ata import Drive
-
 GIB = 1 << 30
 BIOS, BIOS_LOW, OPTION_ROMS = 256 << 10, 128 << 10, 128 << 10
 PCI_MOST, PCI_FROM = 0xE000_0000, 0xC000_0000  # RAM that reaches the first ends at the second
 PIRQ_IRQS = (10, 10, 11, 11)  # what firmware routes PIRQA# to PIRQD# to, as SeaBIOS does
 PIRQRC, ELCR = 0x60, 0x4D0
 PMBASE, PMREGMISC = 0x40, 0x80
-IDE_DRIVES, IDE_IRQS, IDETIM, DECODE = 4, (14, 15), 0x40, 0x8000
+IDE_IRQS, IDETIM, DECODE = (14, 15), 0x40, 0x8000
 
 
 def route(slot: int, pin: int) -> int:
@@ -139,25 +132,12 @@ class Pc(Board):
         wires = [machine.inputs(number) if number in ROUTABLE else Line() for number in range(16)]
         piix3 = Piix3("piix3", machine, bus=bus, irqs=wires)
         Piix3Ide(
-            "ide", machine, bus=bus, slot=1, function=1, drives=self._drives(machine),
+            "ide", machine, bus=bus, slot=1, function=1, drives=ide_drives(machine),
             irqs=[machine.inputs(number) for number in IDE_IRQS],
         )  # fmt: skip
         ports = ConfigPorts("pci-config", machine, bus, piix3.banks["RESET"])
         for window, at in (("ADDRESS", 0xCF8), ("DATA", 0xCFC)):  # the host bridge's, before any BAR
             machine.io.place(ports.regions[window], at, RANKS + 1)
-
-    @staticmethod
-    def _drives(machine: BoardMachine) -> list[Drive | None]:
-        """Disks from the first master on, CD-ROM drives from the second one on, where there is room."""
-        options = machine.options
-        if len(options.disks) + len(options.cds) > IDE_DRIVES:
-            raise UsageError(f"{machine.name} has room for {IDE_DRIVES} drives on IDE")
-        drives: list[Drive | None] = [AtaDisk(f"hd{n}", machine, disk) for n, disk in enumerate(options.disks)]
-        drives += [None] * (IDE_DRIVES - len(drives))
-        for number, disk in enumerate(options.cds):
-            place = next(place for place in (2, 3, 0, 1) if drives[place] is None)
-            drives[place] = AtapiDrive(f"cd{number}", machine, disk)
-        return drives
 
     def connect(self, machine: BoardMachine) -> None:
         """Network cards."""

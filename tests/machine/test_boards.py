@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from dbt.machine.block import Disk, open_image
 from dbt.machine.boards import BOARDS, BoardMachine, Options, Plugged, load
 from dbt.machine.chardev import MemoryChar
 from dbt.machine.memory import OK, Attributes, DirtyTracker, Transaction
@@ -194,6 +195,27 @@ def test_a_driver_on_isapc_gets_ticks_and_characters() -> None:
             parts.append(bus.read(0x71, 1))
         sizes.append(parts[0] | parts[1] << 8)
     assert sizes == [640, 15 * 1024, 15 * 1024]
+
+
+def test_drives_on_isapc() -> None:
+    """A disk is the first master, a disc's drive the second one; there is room for four."""
+    disk = Disk(open_image({"driver": "memory", "size": 8 << 20}, "raw", writable=True))
+    machine = load("isapc").build(Options(ram=16 * MIB, disks=(disk,), cds=(None,)))
+    ports = machine.ports
+    assert (ports.read(0x1F7, 1), ports.read(0x177, 1)) == (0x50, 0)
+    assert [ports.read(port, 1) for port in (0x174, 0x175)] == [0x14, 0xEB]
+    ports.write(0x20, 1, 0x11)  # both 8259
+    for port, words in ((0x21, (0x20, 4, 1, 0)), (0xA1, (0x28, 2, 1, 0))):
+        if port == 0xA1:
+            ports.write(0xA0, 1, 0x11)
+        for word in words:
+            ports.write(port, 1, word)
+    ports.write(0x1F7, 1, 0xEC)
+    ports.write(0xA0, 1, 0x0A)
+    assert ports.read(0xA0, 1) == 1 << 6  # IRQ 14
+    assert ports.read(0x1F7, 1) == 0x58
+    with pytest.raises(UsageError, match="room for 4"):
+        load("isapc").build(Options(cds=(None,) * 5))
 
 
 def test_the_parts_of_isapcs_memory_are_one() -> None:
