@@ -61,13 +61,22 @@ class I440fx(PciFunction):
         self.config.preset(I440fxConfig.DRAMC, min(ram.size >> 23, 0xFF))
         self._over = Container(f"{name}.shadow", 1 << 20)
         machine.system.place(self._over, 0, 1)
-        pci = AddressSpace(f"{name}.pci", bus.memory, unassigned=Unassigned.ONES, lock=machine.lock, log=machine.log)
-        self._segments = [Segment(f"{name}.{at:05x}", ram, bus.memory, pci, at, size) for at, size, _, _ in SEGMENTS]
+        self._space: AddressSpace | None = None
+        self._segments = [Segment(f"{name}.{at:05x}", self, ram, at, size) for at, size, _, _ in SEGMENTS]
         self._smram = window(f"{name}.vga", bus.memory, SMRAM_AT, SMRAM_SIZE)
         with machine.system.changes():
             for segment in self._segments:
                 segment.place(self._over)
             self._over.place(self._smram, SMRAM_AT)
+
+    def bus_space(self) -> AddressSpace:
+        """What the bus has, also behind RAM. It is there from the first time that somebody asks for it."""
+        if self._space is None:
+            self._space = AddressSpace(
+                f"{self.name}.pci", self.bus.memory, unassigned=Unassigned.ONES, lock=self.machine.lock,
+                log=self.machine.log,
+            )  # fmt: skip
+        return self._space
 
     def on_reset(self) -> None:
         """PCI has all segments."""
@@ -94,12 +103,12 @@ class I440fx(PciFunction):
 class Segment:
     """One segment below 1 MiB, by its attribute; where RAM has both reads and writes nothing is over it."""
 
-    def __init__(self, name: str, ram: RAM, bus: Container, pci: AddressSpace, at: int, size: int) -> None:
+    def __init__(self, name: str, host: I440fx, ram: RAM, at: int, size: int) -> None:
         self.at = at
         self._ram = ram
-        self._pci = pci
+        self._host = host
         self._regions = {
-            0: window(f"{name}.pci", bus, at, size),
+            0: window(f"{name}.pci", host.bus.memory, at, size),
             RE: Alias(f"{name}.rom", ram, at, size, readonly=True),
             WE: MMIO(f"{name}.copy", size, self),
         }
@@ -119,7 +128,7 @@ class Segment:
     def read(self, offset: int, size: int, attributes: Attributes) -> int:
         """What the bus has, which is what firmware is copied from."""
         try:
-            return self._pci.read(self.at + offset, size, attributes)
+            return self._host.bus_space().read(self.at + offset, size, attributes)
         except BusError:
             return (1 << 8 * size) - 1
 

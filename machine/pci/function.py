@@ -286,8 +286,11 @@ class PciFunction(Device):
 
     def _refresh(self) -> None:
         """Do what the registers say."""
-        for base in self.bars.values():
-            base.update()
+        moved = [base for base in self.bars.values() if base.wanted != base.at]
+        if moved:
+            with self.bus.memory.changes(), self.bus.io.changes():
+                for base in moved:
+                    base.update()
         self.remaster()
         self._drive_pin()
 
