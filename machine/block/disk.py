@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dbt.machine.block.node import Extent, Node
 
 WORKERS = 8
+AT_ONCE = 1 << 20  # bytes of a read that the submitter's thread may copy from a cache
 MAX_LENGTH = 1 << 31  # of one request's data; the kernel moves no more in one call either
 
 
@@ -70,7 +71,7 @@ class Disk:
         if request.operation == READ:
             if 0 <= offset <= self.node.size - length and length <= MAX_LENGTH and not self._draining:
                 try:
-                    if self._try_read(offset, length, request.vectors):
+                    if length <= AT_ONCE and self._try_read(offset, length, request.vectors):
                         request.done = True
                         return True
                 except BlockError as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON, PAGE_REPORTING = 1 << 1, 1 << 2, 1 << 4, 1 << 5  # section 5.5.3
 INFLATE, DEFLATE, STATISTICS, REPORTING = range(4)  # without free page hints, reporting is the fourth queue
-NUMBERS = 128  # page numbers of one buffer in one go
+NUMBERS = 64  # page numbers of one buffer in one go
 STATISTIC = struct.Struct("<HQ")
 NAMES = (
     "swap_in", "swap_out", "major_faults", "minor_faults", "free", "total", "available", "disk_caches",
@@ -113,7 +113,7 @@ class VirtioBalloon(VirtioDevice):
         elif queue.index == STATISTICS:
             self._statistics(queue)
         else:
-            for chain in self.chains(queue, 16):
+            for chain in self.chains(queue, 1):
                 if not (self.has(PAGE_POISON) and self.poison_val):  # they would not read as zeroes
                     for memory, at, count in chain.places:
                         memory.discard(at, count)
@@ -123,7 +123,7 @@ class VirtioBalloon(VirtioDevice):
     def _pages(self, queue: VirtQueue) -> None:
         """Buffers of page numbers: pages that come out of the balloon need nothing, they are there when touched."""
         index = queue.index
-        for chain in self.chains(queue, 4):
+        for chain in self.chains(queue, 1):
             start = self.done[index]
             data = chain.read(start, 4 * NUMBERS) if index == INFLATE else b""
             self._give_back(data)

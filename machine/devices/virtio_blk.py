@@ -34,6 +34,7 @@ HEADER = struct.Struct("<IIQ")  # type, reserved, sector
 SEGMENT = struct.Struct("<QII")  # sector, sectors, flags
 UNMAP = 1
 ID_BYTES = 20
+MOST_AT_ONCE = 4 << 20  # bytes of cached data that are copied in one go, give or take a request
 MAX_SECTORS = (1 << 31) // SECTOR - 1  # of one discard or write zeroes
 HEADS, SECTORS, CYLINDERS = 16, 63, (2, 16383)  # as PC firmware has it for disks of any size
 
@@ -108,10 +109,16 @@ class VirtioBlk(VirtioDevice):
     # Requests
 
     def on_notify(self, queue: VirtQueue) -> None:
-        """Start what is there."""
-        done = False
+        """Start what is there, and stop for a while when much was copied at once."""
+        done = copied = 0
         for chain in self.chains(queue):
-            done |= self._start(queue, chain)
+            length = chain.writable_length
+            if self._start(queue, chain):
+                done += 1
+                copied += length
+                if copied > MOST_AT_ONCE:
+                    self.later(queue)
+                    break
         if done:
             queue.notify()
 

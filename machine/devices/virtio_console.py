@@ -156,10 +156,12 @@ class VirtioConsole(VirtioDevice):
         if not (queue.ready and self.running and open_now) or (number and not self.has(MULTIPORT)):
             return 0
         done = 0
-        while done < len(data) and (chain := queue.pop()) is not None:
+        for chain in self.chains(queue):  # what is left when that ends is offered again by on_notify
             written = chain.write(0, data[done : done + PIECE])
             done += written
             queue.push(chain, written)
+            if done == len(data):
+                break
         queue.notify()
         return done
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.errors import DmaError, RingError, SnapshotError
-from dbt.machine.virtio.native import NativePackedRing, NativeSplitRing, functions
+from dbt.machine.virtio.native import NativePackedRing, NativeSplitRing
 from dbt.machine.virtio.packed import PackedRing
 from dbt.machine.virtio.spec import EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED
 from dbt.machine.virtio.split import SplitRing
@@ -76,8 +76,7 @@ class VirtQueue:
             self.size, self.descriptors, self.driver, self.device,
             bool(features & INDIRECT_DESC), bool(features & EVENT_IDX), most,
         )  # fmt: skip
-        dma = self.owner.dma
-        native = functions() if self.owner.machine.native else None
+        dma, native = self.owner.dma, self.owner.native
         if native is not None:
             return NativePackedRing(native, dma, setup) if packed else NativeSplitRing(native, dma, setup)
         return PackedRing(dma, setup) if packed else SplitRing(dma, setup)

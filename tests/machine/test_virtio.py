@@ -44,6 +44,13 @@ KINDS = [
 ]
 
 
+@pytest.fixture(params=[True, False], ids=["native", "python"])
+def rings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both makes of rings."""
+    if not request.param:
+        monkeypatch.setattr("dbt.machine.virtio.device.functions", lambda: None)
+
+
 class Echo(VirtioDevice):
     """Gives back what it gets, backwards; or holds chains until `finish`."""
 
@@ -90,6 +97,7 @@ def drive(machine: Machine, wanted: int, *, legacy: bool = False) -> Guest:
     return guest
 
 
+@pytest.mark.usefixtures("rings")
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_of_all_shapes(kind: int) -> None:
     machine, device, mmio = build()
@@ -110,6 +118,7 @@ def test_requests_of_all_shapes(kind: int) -> None:
     assert machine.log.counts[GUEST_ERROR] == 0
 
 
+@pytest.mark.usefixtures("rings")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", [0, IN_ORDER], ids=["", "in-order"])
 def test_many_in_flight_in_any_order(kind: int, order: int) -> None:
@@ -139,6 +148,7 @@ def test_many_in_flight_in_any_order(kind: int, order: int) -> None:
     assert queue.kicks == 40 or not guest.accepted & EVENT_IDX
 
 
+@pytest.mark.usefixtures("rings")
 def test_interrupts_and_notifications_are_suppressed() -> None:
     for packed in (0, RING_PACKED):
         machine, device, mmio = build()
@@ -172,6 +182,7 @@ def test_interrupts_and_notifications_are_suppressed() -> None:
             assert mmio.irq.level == (number == 2)
 
 
+@pytest.mark.usefixtures("rings")
 def test_flags_keep_interrupts_away() -> None:
     for packed in (0, RING_PACKED):
         machine, _, mmio = build()
@@ -202,6 +213,7 @@ def test_a_long_queue_is_done_in_parts() -> None:
     assert device.waiting == 0
 
 
+@pytest.mark.usefixtures("rings")
 def test_what_the_driver_may_not_do_ends_in_a_reset() -> None:
     def run(kind: int, *descriptors: tuple[int, int, int, int], available: int = 1) -> Machine:
         machine, device, mmio = build()
@@ -254,6 +266,7 @@ def test_what_the_driver_may_not_do_ends_in_a_reset() -> None:
     run(RING_PACKED, (BASE, 4, 2 | mine, 0))
 
 
+@pytest.mark.usefixtures("rings")
 def test_chains_below_others_are_bounded() -> None:
     """An indirect table in an indirect table, a table that loops, and one that is as long as may be."""
     machine, device, _ = build()
@@ -394,6 +407,7 @@ def test_resets_while_requests_are_in_flight() -> None:
         assert guest.transport.status() == 1
 
 
+@pytest.mark.usefixtures("rings")
 @pytest.mark.parametrize("kind", KINDS)
 def test_save_and_restore_in_the_middle_of_work(kind: int) -> None:
     machine, device, _ = build()
@@ -444,6 +458,7 @@ def test_save_and_restore_in_the_middle_of_work(kind: int) -> None:
         other.restore(bad)
 
 
+@pytest.mark.usefixtures("rings")
 def test_writes_are_told_to_observers_of_memory() -> None:
     for packed in (0, RING_PACKED):
         machine, _, _ = build()

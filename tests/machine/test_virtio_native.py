@@ -173,8 +173,7 @@ def test_without_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "load", lambda: None)
     functions.cache_clear()
     try:
-        assert functions() is None
         side = Side(VERSION_1, native=True)
-        assert type(side.device.queues[1].ring) is SplitRing
     finally:
         functions.cache_clear()
+    assert type(side.device.queues[1].ring) is SplitRing

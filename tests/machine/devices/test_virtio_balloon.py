@@ -138,11 +138,12 @@ def test_reports_of_free_pages() -> None:
     places = [(HIGH + 0x800, 0x1800, True), (HIGH + 0x1_0000, 0x8_0000, True)]
     queues[3].add(places)
     queues[3].kick()
-    assert len(queues[3].used()) == 1
+    assert len(guest.wait(queues[3], 1)) == 1
     assert os.fstat(ram.fd).st_blocks == before  # poisoned pages are not zeroes
     guest.transport.set_config(12, 0, 4)
     queues[3].add(places)
     queues[3].kick()
+    guest.wait(queues[3], 1)
     assert before - os.fstat(ram.fd).st_blocks == (0x8_0000 + PAGE) // 512
     assert guest.bus.load(HIGH + 0x800, 1) == b"\x77"  # only whole pages
     assert guest.bus.load(HIGH + 0x1000, 1) == b"\0"
