@@ -290,7 +290,10 @@ class AtapiDrive(Drive):
     def _trouble(self, moving: Moving) -> None:
         if isinstance(moving.failure, BlockError):
             assert isinstance(moving, Transfer)
-            self._check(sense.MEDIUM_ERROR, sense.UNRECOVERED_READ_ERROR, moving.offset // raw.USER)
+            if self.present:
+                self._check(sense.MEDIUM_ERROR, sense.UNRECOVERED_READ_ERROR, moving.offset // raw.USER)
+            else:
+                self._check(sense.NOT_READY, sense.MEDIUM_NOT_PRESENT)
         elif moving.failure is not None:
             self.kind = NONE
             self.lost(moving.failure)

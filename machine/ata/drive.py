@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dbt.machine.ata.codes import ABRT, BSY, DIAGNOSED, DRDY, DRQ, ERR, FIXED, LBA, READY, Op, name
 from dbt.machine.ata.link import Link
-from dbt.machine.block import Request
+from dbt.machine.block import Request, RequestRefused
 from dbt.machine.device import Device
 from dbt.machine.registers import Fifo, State
 
@@ -93,7 +93,9 @@ class Drive(Device):
 
     def start(self, request: Request, piece: Piece | None, landed: Landed) -> None:
         """The same with a request of any kind."""
-        assert self.disk is not None
+        if self.disk is None:  # taken out meanwhile
+            landed(RequestRefused(self.name, "there is no medium"), True)
+            return
         request.completion = self._complete
         request.context = (self._epoch, piece, landed)
         self.flying += 1

@@ -38,6 +38,7 @@ DEVICES = {
     "pci_bridge": "dbt.machine.pci.bridge:PciBridge",
     "piix3": "Piix3",
     "piix3_ide": "Piix3Ide",
+    "piix4_ide": "Piix4Ide",
     "piix4_pm": "Piix4Pm",
     "pl011": "PL011",
     "pl031": "PL031",

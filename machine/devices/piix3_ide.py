@@ -6,7 +6,7 @@ Physical region descriptors and the bus master's registers: Programming Interfac
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dbt.machine.ata.scatter import Piece, Scatter, Source
 from dbt.machine.devices.ide import Engine, IdeChannel
@@ -131,6 +131,7 @@ class Piix3Ide(PciFunction):
     """PIIX3 IDE controller (Intel 290550), compatibility mode: `irqs` are IRQ 14 and 15."""
 
     PCI = Identity(vendor=0x8086, device=0x7010, class_code=0x010180)
+    TIMING: ClassVar[type] = Timing
     BMIDE = Window(16, AccessSizes((1, 4), (1, 4)), partial=True)
     BARS = (Bar(4, "BMIDE", io=True),)
     BMICX = Registers(
@@ -162,7 +163,7 @@ class Piix3Ide(PciFunction):
             for number in range(2)
         )  # fmt: skip
         super().__init__(name, machine, bus=bus, slot=slot, function=function)
-        self.config.install(Timing)
+        self.config.install(self.TIMING)
         self.config.preset(Header.COMMAND, 0, mask=IO | MASTER)
         self.config.preset(Header.STATUS, 0x0280)
         for number, (channel, places) in enumerate(zip(self.channels, PORTS, strict=True)):

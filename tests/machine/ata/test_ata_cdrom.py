@@ -112,6 +112,19 @@ def test_reading_errors_name_the_sector() -> None:
     assert mmc.run("2800000003ff000002")[1] == (5, 0x21, 0)
 
 
+def test_a_disc_taken_out_in_the_middle_of_a_reply() -> None:
+    ata, drive, _ = build(disc())
+    mmc = Mmc(ata)
+    mmc.ready()
+    ata.packet(bytes.fromhex("280000000000000004"), limit=2048)
+    assert ata.wait() == 0x58
+    drive.change(None)
+    ata.take(2048)
+    assert ata.wait() == 0x41
+    assert ata.registers()[0] == 0x20
+    assert mmc.ready() == (2, 0x3A, 0)
+
+
 def test_wrong_packets() -> None:
     ata, _, _ = build(disc())
     mmc = Mmc(ata)

@@ -10,6 +10,7 @@ import pytest
 from dbt.machine.ata import identify, mmc
 from dbt.machine.block import READ, Disk
 from dbt.machine.devices.piix3_ide import Piix3Ide
+from dbt.machine.devices.piix4_ide import Piix4Ide
 from dbt.machine.memory import RAM, DmaPort
 from dbt.machine.pci import PciBus
 
@@ -353,6 +354,19 @@ def test_a_reset_waits_for_what_is_in_flight() -> None:
     assert ata.wait() == 0x50
     assert ata.registers() == [1, 1, 1, 0, 0, 0xA0, 0x50]
     assert ata.pio_in(0x20, 1, lba=20) == DATA[20 * 512 : 21 * 512]
+
+
+def test_piix4() -> None:
+    """The same with registers for Ultra DMA, whose reserved bits stay clear."""
+    machine, bus = pci.machine()
+    Piix4Ide("ide", machine, bus=bus, slot=1, function=1, drives=(hard_disk(machine, memory_disk()),))
+    machine.reset()
+    function = start(ours(machine))
+    function.write(0x40, 0xFFFF_FFFF)
+    function.write(0x44, 0xFFFF_FFFF)
+    function.write(0x48, 0xFFFF_FFFF)
+    assert [function.read(offset) for offset in (0, 0x40, 0x44, 0x48)] == [0x7111_8086, 0xF3FF_F3FF, 0xFF, 0x3333_000F]
+    assert Ata(ours(machine)).pio_in(0x20, 1, lba=4) == DATA[2048:2560]
 
 
 OPCODES = (0x20, 0x24, 0x25, 0x30, 0x34, 0x35, 0x39, 0x42, 0xC4, 0xC5, 0xC8, 0xCA, 0xEC, 0xC6, 0x06, 0xB0, 0xE7, 0xEF)
