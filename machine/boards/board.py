@@ -79,7 +79,8 @@ class Placed:
 class Plugged:
     """A device that users add, on PCI. `bus`: the name of a bridge that was plugged before; the root bus otherwise.
 
-    A virtio device gets the transport that belongs to its bus.
+    A virtio device gets the transport that belongs to its bus. `arguments` may be a function of the machine that gives
+    them: drives of a controller are devices of the machine themselves.
     """
 
     kind: str
@@ -87,7 +88,7 @@ class Plugged:
     slot: int | None = None  # the first free one
     function: int = 0
     bus: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | Callable[[Machine], Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -114,8 +115,10 @@ class Options:
     lock: threading.RLock | None = None
 
 
-def made(machine: Machine, kind: type[T], name: str, arguments: Mapping[str, Any]) -> T:
+def made(machine: Machine, kind: type[T], name: str, plugged: Plugged, **place: object) -> T:
     """A device with what users give as its arguments; UsageError if it takes others."""
+    given = plugged.arguments(machine) if callable(plugged.arguments) else plugged.arguments
+    arguments = {**place, **given}
     try:
         signature(kind).bind(name, machine, **arguments)
     except TypeError as error:
@@ -289,9 +292,9 @@ class Board:
         name, kind = plugged.name or self.free_name(machine, plugged.kind), load(plugged.kind)
         place: dict[str, Any] = {"bus": bus, "slot": slot, "function": plugged.function}
         if issubclass(kind, VirtioDevice):
-            VirtioPci(f"{name}.pci", machine, made(machine, kind, name, plugged.arguments), **place)
+            VirtioPci(f"{name}.pci", machine, made(machine, kind, name, plugged), **place)
         elif issubclass(kind, PciFunction):
-            made(machine, kind, name, {**place, **plugged.arguments})
+            made(machine, kind, name, plugged, **place)
         else:
             raise UsageError(f"{plugged.kind} is no PCI device")
 

@@ -1,6 +1,6 @@
-"""`isapc`: a PC without PCI, as QEMU's board of that name: two serial ports, timer, clock, interrupt controllers, IDE.
+"""`isapc`: a PC without PCI, as QEMU's board of that name: serial ports, timer, clock, keyboard, 8259 pair, IDE.
 
-Not there yet: keyboard, display, DMA controller.
+Not there yet: display, DMA controller.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class IsaPc(Board):
     """A PC with nothing but an ISA bus."""
 
     NAME = "isapc"
-    ABOUT = "a PC without PCI: 8259 pair, 8254, MC146818, two 16550, IDE, fw_cfg, room for a BIOS"
+    ABOUT = "a PC without PCI: 8259 pair, 8254, MC146818, i8042, two 16550, IDE, fw_cfg, room for a BIOS"
     RAM = (MIB, 3584 * MIB)
     UNASSIGNED = Unassigned.ONES
     DEVICES = (
@@ -67,6 +67,10 @@ class IsaPc(Board):
         Placed("rtc", "mc146818", {"": 0x70}, irq=8, space=PORTS),
         Placed("com1", "ns16550", {"": 0x3F8}, irq=4, space=PORTS, console=True),
         Placed("com2", "ns16550", {"": 0x2F8}, irq=3, space=PORTS, console=True),
+        Placed(
+            "keyboard", "i8042", {"DATA_PORT": 0x60, "COMMAND_PORT": 0x64}, irq=1, irqs={"mouse_irq": 12}, space=PORTS
+        ),
+        Placed("port92", "port92", {"": 0x92}, space=PORTS),
         Placed("ide0", "ide", {"BLOCK": 0x1F0, "CONTROL_BLOCK": 0x3F6}, irq=14, space=PORTS),
         Placed("ide1", "ide", {"BLOCK": 0x170, "CONTROL_BLOCK": 0x376}, irq=15, space=PORTS),
         Placed("fw_cfg", "fw_cfg", {"IO": 0x510, "IO_DMA": 0x514}, space=PORTS),

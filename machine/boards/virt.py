@@ -125,7 +125,7 @@ class Virt(Board):
         if not issubclass(kind, VirtioDevice):
             raise UsageError(f"{plugged.kind} is no virtio device")
         name = plugged.name or self.free_name(machine, plugged.kind)
-        self._transport(machine, made(machine, kind, name, plugged.arguments))
+        self._transport(machine, made(machine, kind, name, plugged))
 
     @staticmethod
     def _transport(machine: BoardMachine, device: VirtioDevice) -> None:

@@ -38,6 +38,7 @@ VIRT = {
 VIRT_STARTS = {"its": "control", "gic.redistributor0": "gicv3_redist_region"}
 GICV2_ONLY, GICV3_ONLY = {"gic.GICC", "gic.GICD", "v2m"}, {"gic", "its", "gic.redistributor0"}
 ISAPC = {
+    "keyboard.DATA_PORT": "i8042-data", "keyboard.COMMAND_PORT": "i8042-cmd", "port92": "port92",
     "pic0.WINDOW": "pic", "pic0.ELCR_WINDOW": "elcr", "pit.WINDOW": "pit", "pit.PORTB": "pcspk", "rtc": "rtc-index",
     "com1": "serial", "fw_cfg.IO": "fwcfg", "fw_cfg.IO_DMA": "fwcfg.dma", "bios": "pc.bios", "ram": "pc.ram",
 }  # fmt: skip

@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from dbt.machine.ata import AtaDisk
 from dbt.machine.block import Disk, open_image
 from dbt.machine.boards import BoardMachine, Options, Plugged, load
 from dbt.machine.command import plugged
 from dbt.machine.devices.apic import LocalApic
+from dbt.machine.devices.ich9_ahci import Ich9Ahci
 from dbt.machine.net.backend import MemoryNet
 from dbt.machine.pci import PciFunction
 from dbt.machine.power import PowerKind
@@ -191,6 +193,10 @@ def test_drives_disks_and_the_power() -> None:
     request = machine.power.take()
     assert request is not None
     assert request.kind is PowerKind.OFF
+    ahci = Plugged("ich9_ahci", "sata", arguments=lambda made: {"drives": [AtaDisk("sda", made, disks[0])]})
+    controller = build(devices=(ahci,)).devices["sata"]
+    assert isinstance(controller, Ich9Ahci)
+    assert controller.ports[0].drive is not None
     with pytest.raises(UsageError, match="room for 4"):
         build(cds=(None,) * 5)
     for disk in disks:
