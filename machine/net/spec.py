@@ -44,6 +44,8 @@ KINDS: dict[str, tuple[Option, ...]] = {
         Option("restrict", bool, False, help="the guest reaches nothing but forwards reach it"),
         Option("loopback", bool, False, help="the gateway's address is the host's 127.0.0.1"),
         Option("resolver", str, None, help="the name server of the host (default: resolv.conf's)"),
+        Option("ipv6", bool, True, help="IPv6 as well"),
+        Option("ipv6net", str, "fec0::/64", help="the guest's IPv6 prefix"),
         Option("hostfwd", str, (), help="tcp|udp:[HOST]:PORT-[GUEST]:PORT, may be repeated"),
     ),
     "socket": (

@@ -1,4 +1,4 @@
-"""ARP (RFC 826): answers for the addresses that are ours, and learns where guests are."""
+"""ARP (RFC 826): answers for the addresses that are ours; and where guests are, by IPv4 and IPv6 (`ndp.py`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from dbt.machine.clock import SECOND
-from dbt.machine.net.user.packets import ARP, BROADCAST, Malformed, ether
+from dbt.machine.net.user.packets import ARP, BROADCAST, Malformed, ether, kind_of
 
 if TYPE_CHECKING:
     from dbt.machine.net.user.net import UserNet
@@ -19,7 +19,7 @@ KNOWN, ASKED, WAITING = 256, 16, 8  # guests, guests that are asked for, packets
 
 def our_mac(address: bytes) -> bytes:
     """The hardware address of one of ours, as QEMU has them."""
-    return b"\x52\x55" + address
+    return b"\x52\x55" + address if len(address) == 4 else b"\x52\x56" + address[12:]
 
 
 class Arp:
@@ -54,7 +54,7 @@ class Arp:
             self.table[address] = mac
         if self._waiting and (waiting := self._waiting.pop(address, None)):
             for packet in waiting[1]:
-                self.net.give(ether(mac, our_mac(self.net.options.gateway)) + packet)
+                self.net.give(ether(mac, self.net.router_mac(address), kind_of(address)) + packet)
 
     def ask(self, address: bytes, packet: bytes) -> None:
         """Keep a packet for a guest, and ask where the guest is, once a second."""
@@ -65,9 +65,15 @@ class Arp:
         packets.append(packet)
         if now - since >= SECOND:
             since = now
-            ours = self.net.options.gateway
-            message = MESSAGE.pack(*KIND, REQUEST, our_mac(ours), ours, bytes(6), address)
-            self.net.give(ether(BROADCAST, our_mac(ours), ARP) + message)
+            if len(address) == 16:
+                self.net.ndp.solicit(address)
+            else:
+                self._request(address)
         if address not in self._waiting and len(self._waiting) >= ASKED:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[address] = (since, packets)
+
+    def _request(self, address: bytes) -> None:
+        ours = self.net.options.gateway
+        message = MESSAGE.pack(*KIND, REQUEST, our_mac(ours), ours, bytes(6), address)
+        self.net.give(ether(BROADCAST, our_mac(ours), ARP) + message)

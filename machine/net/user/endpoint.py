@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dbt.machine.net.offload import CSUM, GSO_TCPV4, TSO4, Offload, ones_sum
-from dbt.machine.net.user.arp import our_mac
-from dbt.machine.net.user.packets import TCP, ether, ip_header
+from dbt.machine.net.offload import CSUM, GSO_TCPV4, GSO_TCPV6, TSO4, TSO6, Offload, ones_sum
+from dbt.machine.net.user.packets import TCP, ether, ip_header, kind_of
 from dbt.machine.net.user.segments import (
     ACK,
     BUFFER,
@@ -20,10 +19,10 @@ from dbt.machine.net.user.segments import (
     FIN,
     HALF,
     MASK,
+    MSS,
     PSH,
     RETRIES,
     RST,
-    SCALE,
     SYN,
     Pieces,
     RoundTrip,
@@ -38,7 +37,7 @@ from dbt.machine.net.user.segments import (
 if TYPE_CHECKING:
     from dbt.machine.net.user.net import UserNet
 
-LEFT = Offload(True, 34, 16)  # a checksum for the card to do
+LEFT, LEFT6 = Offload(True, 34, 16), Offload(True, 54, 16)  # a checksum for the card to do
 
 
 class Endpoint:
@@ -64,6 +63,9 @@ class Endpoint:
         self._trip = RoundTrip()
         self._timer = net.loop.timer(self._timeout)
         self._sum = ones_sum(guest[0] + remote[0]) + TCP
+        self._six = len(guest[0]) == 16
+        self._most = MSS[len(guest[0])]
+        self._whole = CSUM | (TSO6 if self._six else TSO4)  # what a card has to take for large segments
 
     # What the other side of the router does
 
@@ -91,9 +93,7 @@ class Endpoint:
     def learn(self, sequence: int, window: int, given: memoryview) -> None:
         """What a SYN of the guest's says."""
         self.rcv_nxt = sequence + 1 & MASK
-        self.mss, scale = parse_syn(given)
-        if scale is not None:
-            self.snd_scale, self.rcv_scale = scale, SCALE
+        self.mss, self.snd_scale, self.rcv_scale = parse_syn(given, self._most)
         self.snd_wnd, self.snd_wl1, self.snd_wl2 = window, sequence, self.snd_una
 
     def start(self, state: State) -> None:
@@ -104,7 +104,7 @@ class Endpoint:
         self._arm()
 
     def _send_syn(self) -> None:
-        said = syn_options(scale=bool(self.rcv_scale) or self.state is State.SYN_SENT)
+        said = syn_options(self._most, scale=bool(self.rcv_scale) or self.state is State.SYN_SENT)
         self._send(self.iss, SYN | (0 if self.state is State.SYN_SENT else ACK), said, scaled=False)
 
     def finish(self, *, reset: bool) -> None:
@@ -293,8 +293,8 @@ class Endpoint:
         if self.state is not State.OPEN:
             return
         accepts = self.net.device.accepts if self.net.device is not None else 0
-        whole = accepts & (CSUM | TSO4) == CSUM | TSO4
-        most = (65495 // self.mss) * self.mss if whole else self.mss
+        whole = accepts & self._whole == self._whole
+        most = (65475 // self.mss) * self.mss if whole else self.mss
         budget = BURST
         while True:
             sent = self.snd_nxt - self.snd_una & MASK
@@ -383,16 +383,18 @@ class Endpoint:
         words = (port, guest_port, sequence, self.rcv_nxt if flags & ACK else 0, 20 + len(said) << 2, flags, window)
         net = self.net
         if data and net.device is not None and net.device.accepts & CSUM:
-            segment, offload = left_to_card(words, data, self._sum), LEFT
+            segment, offload = left_to_card(words, data, self._sum), LEFT6 if self._six else LEFT
             if len(data) > self.mss:
-                offload = Offload(True, 34, 16, GSO_TCPV4, self.mss, 54)
+                kind, start = (GSO_TCPV6, 54) if self._six else (GSO_TCPV4, 34)
+                offload = Offload(True, start, 16, kind, self.mss, start + 20)
         else:
             segment, offload = complete(words, said, data, self._sum), None
         mac = net.arp.table.get(guest)
         if mac is None:
             net.give_ip(remote, guest, TCP, segment)
             return True
-        frame = ether(mac, our_mac(net.options.gateway)) + ip_header(remote, guest, TCP, len(segment), 0) + segment
+        header = ether(mac, net.router_mac(guest), kind_of(guest))
+        frame = b"".join((header, ip_header(remote, guest, TCP, len(segment)), segment))
         if data or flags & FIN:
             return net.give_data(frame, offload)
         return net.give(frame)

@@ -1,4 +1,4 @@
-"""ICMP (RFC 792): echo of our own addresses, echo of others by the host's ping sockets, and errors.
+"""ICMP (RFC 792, 4443): echo of our own addresses, echo of others by the host's ping sockets, and errors.
 
 Ping sockets need no rights where net.ipv4.ping_group_range allows them; where it does not the guest is told that the
 network cannot be reached.
@@ -18,17 +18,31 @@ from dbt.machine.net.user.packets import (
     ECHO_REPLY,
     HOST,
     ICMP,
+    ICMP6,
     NET,
+    NOBODY6,
     OFFSET,
+    PORT,
+    PROHIBITED,
+    PROTOCOL,
+    TIME_EXCEEDED,
     UNREACHABLE,
     Malformed,
     Packet,
     icmp,
-)  # fmt: skip
+    icmp6,
+)
 
 if TYPE_CHECKING:
     from dbt.machine.net.user.net import UserNet
 
+ECHO6, ECHO_REPLY6 = 128, 129
+CODES6 = {  # what IPv6 calls what happened
+    (UNREACHABLE, NET): (1, 0, 0), (UNREACHABLE, PROHIBITED): (1, 1, 0), (UNREACHABLE, HOST): (1, 3, 0),
+    (UNREACHABLE, PORT): (1, 4, 0), (TIME_EXCEEDED, 0): (3, 0, 0),
+    (UNREACHABLE, PROTOCOL): (4, 1, 6),  # where its number is in the header
+}  # fmt: skip
+QUOTE6 = 1280 - 48
 FLOWS, IDLE = 32, 30 * SECOND
 READS = 16  # at once, under the lock
 
@@ -55,10 +69,35 @@ class Icmp:
 
     def error(self, packet: Packet, kind: int, code: int) -> None:
         """Tell a guest what became of a packet of its own (RFC 1122, 3.2.2: not of all)."""
-        if packet.fragment & OFFSET or packet.target[0] >= 224 or (packet.protocol == ICMP and kind != UNREACHABLE):
+        if packet.fragment & OFFSET:
+            return
+        if len(packet.source) == 16:
+            self._error6(packet, kind, code)
+            return
+        if packet.target[0] >= 224 or (packet.protocol == ICMP and kind != UNREACHABLE):
             return
         quote = packet.header + bytes(packet.payload[:8])
         self.net.give_ip(self.net.options.gateway, packet.source, ICMP, icmp(kind, code, 0, quote))
+
+    def _error6(self, packet: Packet, kind: int, code: int) -> None:
+        if packet.target[0] == 0xFF or packet.source == NOBODY6:
+            return
+        head = CODES6.get((kind, code), (1, 0, 0))
+        quote = (packet.header + bytes(packet.payload))[:QUOTE6]
+        source = self.net.options.gateway6
+        self.net.give_ip(source, packet.source, ICMP6, icmp6(source, packet.source, head, quote))
+
+    def receive6(self, packet: Packet) -> None:
+        """The same for IPv6; the checksum was looked at."""
+        message = packet.payload
+        if message[0] != ECHO6 or message[1]:
+            return
+        rest = struct.unpack_from(">I", message, 4)[0]
+        if self.net.ndp.ours(packet.target):
+            answer = icmp6(packet.target, packet.source, (ECHO_REPLY6, 0, rest), message[8:])
+            self.net.give_ip(packet.target, packet.source, ICMP6, answer)
+        elif not self.net.options.restrict:
+            self._forward(packet, rest)
 
     def receive(self, packet: Packet) -> None:
         """A message of a guest's. Only echoes mean anything here."""
@@ -97,8 +136,9 @@ class Icmp:
         flow = self.flows.get((guest, identity))
         if flow is not None:
             return flow
+        kind = (socket.AF_INET, socket.IPPROTO_ICMP) if len(guest) == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
         try:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+            sock = socket.socket(kind[0], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, kind[1])
         except OSError as error:
             self.net.count(f"no ping sockets: {error.strerror}")
             return None
@@ -111,13 +151,18 @@ class Icmp:
     def _readable(self, flow: _Flow) -> None:
         for _ in range(READS):
             try:
-                message, (host, _) = flow.sock.recvfrom(65536)
+                message, (host, *_) = flow.sock.recvfrom(65536)
             except OSError:  # nothing more, or an error of the network that a ping would not show either
                 return
             seen = flow.peers.get(host)
-            if seen is not None and len(message) >= 8 and message[0] == ECHO_REPLY:
-                rest = flow.identity << 16 | struct.unpack_from(">H", message, 6)[0]
+            if seen is None or len(message) < 8 or message[0] not in {ECHO_REPLY, ECHO_REPLY6}:
+                continue
+            rest = flow.identity << 16 | struct.unpack_from(">H", message, 6)[0]
+            if len(seen) == 4:
                 self.net.give_ip(seen, flow.guest, ICMP, icmp(ECHO_REPLY, 0, rest, message[8:]))
+            else:
+                answer = icmp6(seen, flow.guest, (ECHO_REPLY6, 0, rest), message[8:])
+                self.net.give_ip(seen, flow.guest, ICMP6, answer)
 
     def close(self, flow: _Flow) -> None:
         """Forget a flow."""

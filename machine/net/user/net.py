@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from dbt.machine.clock import SECOND
 from dbt.machine.net.backend import NetBackend
 from dbt.machine.net.loop import Loop
-from dbt.machine.net.offload import CSUM, ECN, GSO_UDP, IPV4, TSO4, UFO, Buffer, Offload, segment
+from dbt.machine.net.offload import CSUM, ECN, GSO_UDP, IPV4, IPV6, TSO4, TSO6, UFO, Buffer, Offload, segment
 from dbt.machine.net.user.arp import Arp, our_mac
 from dbt.machine.net.user.dhcp import SERVER, DhcpServer
 from dbt.machine.net.user.forward import TcpForward, bind
 from dbt.machine.net.user.fragments import Reassembly
 from dbt.machine.net.user.hosts import Hosts
 from dbt.machine.net.user.icmp import Icmp
+from dbt.machine.net.user.ndp import Ndp
 from dbt.machine.net.user.options import UserOptions
 from dbt.machine.net.user.packets import (
     ARP,
@@ -22,8 +23,10 @@ from dbt.machine.net.user.packets import (
     ETHER,
     EVERYBODY,
     ICMP,
+    ICMP6,
     MORE,
     NOBODY,
+    NOBODY6,
     OFFSET,
     PROTOCOL,
     TCP,
@@ -34,8 +37,10 @@ from dbt.machine.net.user.packets import (
     Packet,
     ether,
     ip_header,
+    kind_of,
     parse,
-)  # fmt: skip
+    parse6,
+)
 from dbt.machine.net.user.tcp import TcpNat
 from dbt.machine.net.user.udp import Flow, UdpNat
 
@@ -48,13 +53,14 @@ if TYPE_CHECKING:
 MTU = 1500
 WAITING = 256  # frames for a guest that has no buffers; TCP's data waits elsewhere
 SWEEP = 10 * SECOND
+OURS = {b"\x52\x55", b"\x52\x56", b"\x33\x33"}  # the first bytes of our hardware addresses, and IPv6's multicast
 
 
 class UserNet(NetBackend):
     """`lock` is the machine's. `counts`: what was dropped, by reason. `ports`: the host's ports of the forwards."""
 
     KIND = "user"
-    offers = CSUM | TSO4 | ECN | UFO
+    offers = CSUM | TSO4 | TSO6 | ECN | UFO
 
     def __init__(
         self, lock: AbstractContextManager[object], options: UserOptions | None = None, clock: Clock | None = None
@@ -68,6 +74,7 @@ class UserNet(NetBackend):
         self.loop = Loop(lock, clock, "user network")
         self.arp = Arp(self)
         self.dhcp = DhcpServer(self)
+        self.ndp = Ndp(self)
         self.icmp = Icmp(self)
         self.udp = UdpNat(self)
         self.tcp = TcpNat(self)
@@ -108,13 +115,20 @@ class UserNet(NetBackend):
 
     def is_ours(self, address: bytes) -> bool:
         """Whether an address is the gateway's or the name server's."""
-        return address in {self.options.gateway, self.options.dns}
+        options = self.options
+        return address in {options.gateway, options.dns} if len(address) == 4 else self.ndp.ours(address)
 
     def is_guest(self, address: bytes) -> bool:
         """Whether a guest may have this address."""
+        if len(address) == 16:
+            return self.hosts.local(address) and not self.is_ours(address)
         number = int.from_bytes(address, "big") & ~self.options.mask & 0xFFFF_FFFF
         everybody = ~self.options.mask & 0xFFFF_FFFF
         return self.hosts.local(address) and not self.is_ours(address) and number not in {0, everybody}
+
+    def router_mac(self, address: bytes) -> bytes:
+        """The router's hardware address for guests with such addresses."""
+        return our_mac(self.options.gateway if len(address) == 4 else self.options.gateway6)
 
     # From the guest
 
@@ -133,9 +147,11 @@ class UserNet(NetBackend):
         if len(data) < 14:
             raise Malformed("a frame of less than 14 bytes")
         target, source, kind = ETHER.unpack_from(data)
-        if target != BROADCAST and target[:2] != b"\x52\x55":
-            return  # somebody else's, or multicast
-        if kind == IPV4:
+        if target != BROADCAST and target[:2] not in OURS:
+            return  # somebody else's, or multicast of IPv4
+        if kind == IPV6 and self.options.ipv6:
+            self._packet6(parse6(data[14:], checked=checked), source)
+        elif kind == IPV4:
             self._packet(parse(data[14:], checked=checked), source)
         elif kind == ARP:
             self.arp.receive(data[14:])
@@ -155,16 +171,35 @@ class UserNet(NetBackend):
             if port == SERVER:
                 self.dhcp.receive(data)
                 return
-        if packet.source == NOBODY:
+        if packet.source != NOBODY:
+            self._dispatch(packet)
+
+    def _packet6(self, packet: Packet, mac: bytes) -> None:
+        if self.is_guest(packet.source):
+            self.arp.learn(packet.source, mac)
+        elif packet.source != NOBODY6:
+            raise Malformed("a packet from an address of another network")
+        if packet.fragment & (MORE | OFFSET):
+            whole = self._fragments.add(packet)
+            if whole is None:
+                return
+            packet = whole
+        if packet.protocol == ICMP6 and (self.ndp.receive(packet, mac) or packet.source == NOBODY6):
             return
+        if packet.source != NOBODY6 and packet.target[0] != 0xFF:
+            self._dispatch(packet)
+
+    def _dispatch(self, packet: Packet) -> None:
         if packet.ttl <= 1 and not self.is_ours(packet.target):
             self.icmp.error(packet, TIME_EXCEEDED, 0)
         elif packet.protocol == TCP:
             self.tcp.receive(packet)
         elif packet.protocol == UDP:
             self.udp.receive(packet)
-        elif packet.protocol == ICMP:
+        elif packet.protocol == ICMP and len(packet.source) == 4:
             self.icmp.receive(packet)
+        elif packet.protocol == ICMP6 and len(packet.source) == 16:
+            self.icmp.receive6(packet)
         elif not self.options.restrict:
             self.icmp.error(packet, UNREACHABLE, PROTOCOL)
 
@@ -185,22 +220,22 @@ class UserNet(NetBackend):
         return True
 
     def give_ip(self, source: bytes, target: bytes, protocol: int, payload: bytes, mac: bytes | None = None) -> None:
-        """An IPv4 packet for a guest, in fragments if it has to be."""
+        """A packet for a guest, in fragments if it has to be."""
         self._identity = self._identity + 1 & 0xFFFF
         packet = ip_header(source, target, protocol, len(payload), self._identity) + payload
         mac = mac or self.arp.table.get(target)
-        ours = our_mac(self.options.gateway)
+        ours, kind = self.router_mac(target), kind_of(target)
         if len(packet) > MTU:
             if protocol != UDP or mac is None:
                 self.count("a packet that is too large")
                 return
-            offload = Offload(gso_type=GSO_UDP, gso_size=MTU - 20)
-            for piece in segment(ether(mac, ours) + packet, offload):
+            offload = Offload(gso_type=GSO_UDP, gso_size=MTU - (20 if kind == IPV4 else 48))
+            for piece in segment(ether(mac, ours, kind) + packet, offload):
                 self.give(piece)
         elif mac is None:
             self.arp.ask(target, packet)
         else:
-            self.give(ether(mac, ours) + packet)
+            self.give(ether(mac, ours, kind) + packet)
 
     def give_data(self, frame: bytes, offload: Offload | None) -> bool:
         """A frame that its sender keeps if the guest has no room."""
@@ -237,4 +272,5 @@ class UserNet(NetBackend):
         self.udp.sweep(now)
         self.icmp.sweep(now)
         self.tcp.sweep(now)
+        self.ndp.again(now)
         self.loop.after(self._sweep, SWEEP)

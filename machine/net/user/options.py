@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from dbt.machine.net.errors import NetError
 
+SITE = bytes.fromhex("fec0000000000000")
+
 
 @dataclass(frozen=True, slots=True)
 class Forward:
@@ -35,6 +37,18 @@ class UserOptions:
     loopback: bool = False
     resolver: str | None = None
     forwards: tuple[Forward, ...] = ()
+    ipv6: bool = True
+    prefix: bytes = SITE  # the first half of the guest's addresses; ::2 is the gateway, ::3 the name server
+
+    @property
+    def gateway6(self) -> bytes:
+        """The router's address in the prefix."""
+        return self.prefix + bytes(7) + b"\2"
+
+    @property
+    def dns6(self) -> bytes:
+        """The name server's."""
+        return self.prefix + bytes(7) + b"\3"
 
 
 def address(text: str, where: str) -> bytes:
@@ -77,6 +91,8 @@ def make_options(
     loopback: bool = False,
     resolver: str | None = None,
     hostfwd: tuple[str, ...] = (),
+    ipv6: bool = True,
+    ipv6net: str = "fec0::/64",
 ) -> UserOptions:
     """Options as users write them, checked against each other. The defaults follow `net`: .2, .3 and .15 of it."""
     try:
@@ -94,9 +110,16 @@ def make_options(
         if packed in addresses.values():
             raise NetError("user", f"{name}: {given} is used twice")
         addresses[name] = packed
-    if resolver:
-        address(resolver, "resolver")
+    try:
+        if resolver:
+            ipaddress.ip_address(resolver)
+        prefix = ipaddress.IPv6Network(ipv6net)
+    except ValueError as wrong:
+        raise NetError("user", str(wrong)) from None
+    if prefix.prefixlen != 64:
+        raise NetError("user", f"ipv6net: {ipv6net} has another length than 64 bits")
     return UserOptions(
         int(whole.network_address), int(whole.netmask), addresses["host"], addresses["dns"], addresses["dhcpstart"],
         restrict, loopback, resolver, tuple(parse_forward(text) for text in hostfwd),
+        ipv6, prefix.network_address.packed[:8],
     )  # fmt: skip

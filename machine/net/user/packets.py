@@ -1,19 +1,21 @@
-"""Headers of Ethernet, IPv4, UDP and ICMP (RFC 894, 791, 768, 792), read with checks and made."""
+"""Headers of Ethernet, IPv4, IPv6, UDP and ICMP (RFC 894, 791, 8200, 768, 792, 4443), read with checks and made."""
 
 from __future__ import annotations
 
 import struct
 from typing import NamedTuple
 
-from dbt.machine.net.offload import IPV4, Buffer, checksum, ones_sum
+from dbt.machine.net.offload import FRAGMENT, IPV4, IPV6, Buffer, checksum, ones_sum
 
-ARP, ICMP, TCP, UDP = 0x0806, 1, 6, 17
+ARP, ICMP, TCP, UDP, ICMP6 = 0x0806, 1, 6, 17, 58
 ETHER = struct.Struct(">6s6sH")
 HEADER = struct.Struct(">BBHHHBBH4s4s")
+HEADER6 = struct.Struct(">IHBB16s16s")
 UDP_HEADER = struct.Struct(">HHHH")
 BROADCAST = b"\xff" * 6
 EVERYBODY = b"\xff" * 4
 NOBODY = bytes(4)
+NOBODY6 = bytes(16)
 TTL = 64
 MORE, OFFSET = 0x2000, 0x1FFF
 
@@ -21,12 +23,15 @@ UNREACHABLE, TIME_EXCEEDED, ECHO, ECHO_REPLY = 3, 11, 8, 0
 NET, HOST, PROTOCOL, PORT, PROHIBITED = 0, 1, 2, 3, 13  # codes of UNREACHABLE
 
 
+EXTENSIONS = {0, 43, 60}  # of IPv6: hop-by-hop and destination options, routing
+
+
 class Malformed(Exception):
     """A packet that is not what it says; the text is counted and logged."""
 
 
 class Packet(NamedTuple):
-    """An IPv4 packet. `payload` is a view of the frame; `header` is what ICMP errors quote."""
+    """IPv4 or IPv6, as the addresses are. `payload` is a view of the frame; `header` is what ICMP errors quote."""
 
     source: bytes
     target: bytes
@@ -53,9 +58,38 @@ def parse(view: memoryview, *, checked: bool) -> Packet:
     return Packet(source, target, protocol, ttl, identity, fragment, view[length:total], header, checked)
 
 
-def ip_header(source: bytes, target: bytes, protocol: int, length: int, identity: int) -> bytes:
+def parse6(view: memoryview, *, checked: bool) -> Packet:
+    """The same for IPv6; extension headers are skipped, but for that of fragments."""
+    if len(view) < 40:
+        raise Malformed("an IPv6 packet of less than 40 bytes")
+    first, length, protocol, ttl, source, target = HEADER6.unpack_from(view)
+    end = 40 + length
+    if first >> 28 != 6 or end > len(view):
+        raise Malformed("an IPv6 header that contradicts the frame")
+    at, fragment, identity = 40, 0, 0
+    for _ in range(8):
+        if protocol not in EXTENSIONS and protocol != FRAGMENT:
+            return Packet(source, target, protocol, ttl, identity, fragment, view[at:end], bytes(view[:at]), checked)
+        if at + 8 > end or fragment:
+            break
+        following, size, place, number = struct.unpack_from(">BBHI", view, at)
+        if protocol == FRAGMENT:
+            fragment, identity, size = place >> 3 | (MORE if place & 1 else 0), number, 0
+        elif protocol == 43 and view[at + 3]:
+            raise Malformed("an IPv6 packet with a route")
+        protocol, at = following, at + 8 + 8 * size
+        if at > end:
+            break
+        if fragment:
+            return Packet(source, target, protocol, ttl, identity, fragment, view[at:end], bytes(view[:at]), checked)
+    raise Malformed("IPv6 extension headers that cannot be")
+
+
+def ip_header(source: bytes, target: bytes, protocol: int, length: int, identity: int = 0, ttl: int = TTL) -> bytes:
     """A header for `length` bytes of payload."""
-    words = (0x45, 0, 20 + length, identity, 0, TTL, protocol, 0, source, target)
+    if len(source) == 16:
+        return HEADER6.pack(6 << 28, length, protocol, ttl, source, target)
+    words = (0x45, 0, 20 + length, identity, 0, ttl, protocol, 0, source, target)
     return HEADER.pack(*words[:7], checksum(HEADER.pack(*words)), source, target)
 
 
@@ -78,6 +112,14 @@ def icmp(kind: int, code: int, rest: int, data: Buffer) -> bytes:
     return bare[:2] + struct.pack(">H", checksum(bare)) + bare[4:]
 
 
-def text(address: bytes) -> str:
-    """As people write it."""
-    return ".".join(map(str, address))
+def icmp6(source: bytes, target: bytes, head: tuple[int, int, int], data: Buffer) -> bytes:
+    """The same for IPv6, with the addresses in its checksum. `head`: kind, code, second word."""
+    kind, code, rest = head
+    bare = struct.pack(">BBHI", kind, code, 0, rest) + bytes(data)
+    total = checksum(bare, ones_sum(source + target) + ICMP6 + len(bare))
+    return bare[:2] + struct.pack(">H", total) + bare[4:]
+
+
+def kind_of(address: bytes) -> int:
+    """The Ethernet type of packets with such addresses."""
+    return IPV4 if len(address) == 4 else IPV6

@@ -17,7 +17,7 @@ FIRST_RTO, LEAST_RTO, MOST_RTO = SECOND, SECOND // 5, 60 * SECOND
 PIECES = 128
 BUFFER = 256 << 10  # bytes, in each direction
 SCALE = 3
-MSS = 1460
+MSS = {4: 1460, 16: 1440}  # by the length of addresses
 LEAST_MSS = 48  # as Linux: a guest that says less gets this
 DEFAULT_MSS = 536
 BURST = 64 << 10  # at once, under the lock
@@ -55,17 +55,17 @@ def options(data: memoryview) -> dict[int, bytes]:
     return found
 
 
-def parse_syn(given: memoryview) -> tuple[int, int | None]:
-    """The segment size that a SYN's options allow, and its window scale, if it has one."""
+def parse_syn(given: memoryview, most: int) -> tuple[int, int, int]:
+    """The segment size that a SYN's options allow, up to `most`, and both sides' window scales."""
     said = options(given)
     size = int.from_bytes(said[MSS_OPTION], "big") if len(said.get(MSS_OPTION, b"")) == 2 else DEFAULT_MSS
-    scale = min(said[SCALE_OPTION][0], 14) if len(said.get(SCALE_OPTION, b"")) == 1 else None
-    return min(max(size, LEAST_MSS), MSS), scale
+    size = min(max(size, LEAST_MSS), most)
+    return (size, min(said[SCALE_OPTION][0], 14), SCALE) if len(said.get(SCALE_OPTION, b"")) == 1 else (size, 0, 0)
 
 
-def syn_options(*, scale: bool) -> bytes:
+def syn_options(most: int, *, scale: bool) -> bytes:
     """Ours."""
-    said = struct.pack(">BBH", MSS_OPTION, 4, MSS)
+    said = struct.pack(">BBH", MSS_OPTION, 4, most)
     return said + bytes((NOP, SCALE_OPTION, 3, SCALE)) if scale else said
 
 

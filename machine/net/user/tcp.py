@@ -246,14 +246,15 @@ class TcpNat:
         sock = None
         if host is not None and self._room():
             try:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                family = socket.AF_INET6 if ":" in host[0] else socket.AF_INET
+                sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError as error:
                 self.net.count(f"TCP: {error.strerror}")
         if sock is None or host is None:
             self._reset(packet, (key[1], key[3]), said[0], 0, SYN, 0)
             return
         status = sock.connect_ex(host)
-        kept = packet._replace(payload=memoryview(bytes(packet.payload[:8])))
+        kept = packet._replace(payload=memoryview(bytes(packet.payload[:40])))
         connection = self.connections[key] = Connection(self, key, sock, kept)
         connection.learn(*said)
         if status not in {0, errno.EINPROGRESS}:

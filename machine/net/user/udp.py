@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 
 FLOWS, PEERS, READS = 256, 64, 16
 IDLE = 240 * SECOND
-IP_RECVERR = 11
+IP_RECVERR, IPV6_RECVERR = 11, 25
 EXTENDED_ERROR = struct.Struct("=IBBBxII")  # linux/errqueue.h: sock_extended_err
-FROM_ICMP = 2
+FROM_ICMP, FROM_ICMP6 = 2, 3
+CODES6 = {0: NET, 1: PROHIBITED, 3: HOST, 4: PORT}  # of ICMPv6's Destination Unreachable
 CODES = {errno.ENETUNREACH: NET, errno.EHOSTUNREACH: HOST, errno.EACCES: PROHIBITED, errno.EPERM: PROHIBITED}
+
+RECEIVED = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
 
 Guest = tuple[bytes, int]
 Host = tuple[str, int]
@@ -46,11 +49,12 @@ Host = tuple[str, int]
 class Flow:
     """One port of a guest. `peers`: hosts to what the guest calls them; `seen`: the other way."""
 
-    __slots__ = ("forwarded", "guest", "last", "peers", "seen", "sock", "watched")
+    __slots__ = ("forwarded", "guest", "last", "peers", "seen", "six", "sock", "watched")
 
     def __init__(self, guest: Guest, sock: socket.socket, *, forwarded: bool) -> None:
         self.guest = guest
         self.sock = sock
+        self.six = len(guest[0]) == 16
         self.forwarded = forwarded
         self.last = 0
         self.watched = True
@@ -83,7 +87,8 @@ class UdpNat:
         host = flow.seen.get(seen) if flow else None
         if host is None:
             ours = self.net.is_ours(packet.target)
-            if self.net.options.restrict or packet.target[0] >= 224 or self.net.hosts.local(packet.target) > ours:
+            multicast = packet.target[0] >= (224 if len(packet.target) == 4 else 255)
+            if self.net.options.restrict or multicast or self.net.hosts.local(packet.target) > ours:
                 return
             host = self.net.hosts.of_guest(*seen)
             if host is None:
@@ -92,6 +97,8 @@ class UdpNat:
             flow = flow or self._open((packet.source, source))
             if flow is None:
                 return
+            if flow.six and ":" not in host[0]:
+                host = ("::ffff:" + host[0], host[1])
             flow.know(host, seen)
         assert flow is not None
         flow.last = self.net.loop.clock.now
@@ -106,6 +113,8 @@ class UdpNat:
         source, target, length, checksum = UDP_HEADER.unpack_from(payload)
         if not 8 <= length <= len(payload):
             raise Malformed("a UDP length that contradicts the packet")
+        if not checksum and len(packet.source) == 16:
+            raise Malformed("a UDP datagram over IPv6 without a checksum")
         if checksum and not packet.checked:
             start = ones_sum(packet.source + packet.target) + UDP + length
             if ones_sum(payload[:length], start) != 0xFFFF:
@@ -134,7 +143,8 @@ class UdpNat:
                 return None
             self.close(idle)
         try:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            family = socket.AF_INET if len(guest[0]) == 4 else socket.AF_INET6
+            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             self.net.count(f"UDP: {error.strerror}")
             return None
@@ -142,7 +152,11 @@ class UdpNat:
 
     def add(self, guest: Guest, sock: socket.socket, *, forwarded: bool) -> Flow:
         """Serve a guest's port by a socket."""
-        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # the name server may have an IPv4 address
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         flow = self.flows[guest] = Flow(guest, sock, forwarded=forwarded)
         self.net.loop.watch(sock.fileno(), IN, lambda events: self._event(flow, events))
         return flow
@@ -156,9 +170,10 @@ class UdpNat:
                 self.net.stopped[flow] = None
                 return
             try:
-                data, host = flow.sock.recvfrom(65536)
+                data, where = flow.sock.recvfrom(65536)
             except OSError:  # nothing more, or an error that the queue has told of
                 return
+            host = where[:2]
             seen = flow.peers.get(host)
             if seen is None:
                 if not flow.forwarded:
@@ -187,18 +202,20 @@ class UdpNat:
         """What became of datagrams, from the socket's error queue."""
         for _ in range(READS):
             try:
-                data, ancillary, _, host = flow.sock.recvmsg(8, 512, socket.MSG_ERRQUEUE)
+                data, ancillary, _, where = flow.sock.recvmsg(8, 512, socket.MSG_ERRQUEUE)
             except OSError:
                 return
-            seen = flow.peers.get(host)
+            seen = flow.peers.get(where[:2]) if where else None
             for level, kind, value in ancillary:
-                if (level, kind) != (socket.IPPROTO_IP, IP_RECVERR) or seen is None:
+                if (level, kind) not in RECEIVED or seen is None:
                     continue
                 _, origin, icmp_kind, code, *_ = EXTENDED_ERROR.unpack_from(value)
+                if origin == FROM_ICMP6 and icmp_kind == 1:
+                    origin, icmp_kind, code = FROM_ICMP, UNREACHABLE, CODES6.get(code, NET)
                 if origin == FROM_ICMP and icmp_kind == UNREACHABLE:
                     ports = UDP_HEADER.pack(flow.guest[1], seen[1], 8 + len(data), 0)
-                    header = ip_header(flow.guest[0], seen[0], UDP, len(ports) + len(data), 0)
-                    quoted = Packet(flow.guest[0], seen[0], UDP, TTL, 0, 0, memoryview(ports), header, True)
+                    header = ip_header(flow.guest[0], seen[0], UDP, len(ports) + len(data))
+                    quoted = Packet(flow.guest[0], seen[0], UDP, TTL, 0, 0, memoryview(ports + data), header, True)
                     self.net.icmp.error(quoted, UNREACHABLE, code)
 
     def close(self, flow: Flow) -> None:

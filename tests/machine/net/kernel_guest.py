@@ -22,7 +22,7 @@ from dbt.machine.net.tap import TapNet
 from dbt.machine.net.user.net import UserNet
 from dbt.machine.net.user.options import make_options
 
-GATEWAY, SELF = "10.0.2.2", "10.0.2.15"
+GATEWAY, GATEWAY6, SELF = "10.0.2.2", "fec0::2", "10.0.2.15"
 TEXT = random.Random(1).randbytes(4 << 20)
 
 
@@ -43,7 +43,8 @@ def everything(sock: socket.socket) -> bytes:
 
 def server(address: str, handle: object) -> tuple[socket.socket, int]:
     """A listening socket; each connection has a thread."""
-    listener = socket.create_server((address, 0), backlog=64)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, 0), family=family, backlog=64)
 
     def serve() -> None:
         while True:
@@ -76,9 +77,9 @@ def ask(port: int, count: int, host: str = GATEWAY) -> bytes:
         return everything(sock)
 
 
-def echo_datagram() -> int:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
+def echo_datagram(address: str = "127.0.0.1") -> int:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, 0))
 
     def serve() -> None:
         while True:
@@ -87,6 +88,41 @@ def echo_datagram() -> int:
 
     threading.Thread(target=serve, daemon=True).start()
     return int(sock.getsockname()[1])
+
+
+def six(done: dict[str, object]) -> None:
+    """The same over IPv6, with an address that the kernel has made itself of what the router advertises."""
+    end = time.monotonic() + 20
+    while b"fec0::" not in (text := subprocess.run(["ip", "-6", "addr"], capture_output=True, check=True).stdout):
+        assert time.monotonic() < end, text
+        time.sleep(0.05)
+    while b"tentative" in subprocess.run(["ip", "-6", "addr"], capture_output=True, check=True).stdout:
+        time.sleep(0.05)
+    _, port = server("::1", answer)
+    done["IPv6 download"] = ask(port, len(TEXT), GATEWAY6) == TEXT
+    done["IPv6 upload"] = ask(port, -len(TEXT) - 1, GATEWAY6).decode() == digest(TEXT)
+    try:
+        socket.create_connection((GATEWAY6, 1), 30)
+    except ConnectionRefusedError:
+        done["IPv6 refused"] = True
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        sock.connect((GATEWAY6, echo_datagram("::1")))
+        for size in (1, 9000, 60_000):
+            sock.send(TEXT[:size])
+            done[f"IPv6 datagram of {size}"] = sock.recv(65536) == TEXT[:size]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        sock.connect((GATEWAY6, 1))
+        sock.send(b"anybody?")
+        try:
+            sock.recv(1)
+        except ConnectionRefusedError:
+            done["IPv6 port unreachable"] = True
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6) as sock:
+        sock.settimeout(30)
+        sock.sendto(struct.pack(">BBHHH", 128, 0, 0, 0, 1) + b"ping", (GATEWAY6, 0))
+        done["IPv6 echo"] = sock.recv(100)[8:] == b"ping"
 
 
 def main() -> dict[str, object]:
@@ -157,6 +193,7 @@ def main() -> dict[str, object]:
     threading.Thread(target=lambda: answer(guest.accept()[0]), daemon=True).start()
     done["forward"] = ask(net.ports[0], 500_000, "127.0.0.1") == TEXT[:500_000]
 
+    six(done)
     end = time.monotonic() + 8  # less than TIME-WAIT takes
     while (states := {each.state.value for each in list(net.tcp.connections.values())}) != {"TIME-WAIT"}:
         assert time.monotonic() < end, states

@@ -27,6 +27,19 @@ from dbt.machine.virtio.spec import RING_PACKED
 from tests.machine.devices.test_virtio_net import command_tables, frame
 from tests.machine.net.card import NetDriver
 from tests.machine.net.guest import GATEWAY, MAC, Card, Tcp, internet_sum, packet
+from tests.machine.net.guest6 import (
+    ALL_ROUTERS,
+    DNS6,
+    GATEWAY6,
+    LINK_LOCAL,
+    ROUTER,
+    SELF6,
+    icmp6,
+    nd_options,
+    send6,
+    solicitation,
+    wait6,
+)
 from tests.machine.net.test_backends import FRAMES, until
 from tests.machine.qtest import ARM, Bus, Ours, agree, qemu
 from tests.machine.test_virtio_qemu import ARM_RAM, LEFT_OUT, SLOT, note
@@ -248,6 +261,17 @@ def user_script(net: NetDriver, lock: Any, ports: tuple[int, int]) -> dict[str, 
     stray.ack = 77
     stray.segment(16)
     facts["stray"] = stray.take()[:3]
+    send6(guest, icmp6(LINK_LOCAL, ALL_ROUTERS, 133, bytes(4) + b"\1\1" + MAC))
+    source, _, message = wait6(guest, 58, 134)
+    options = nd_options(message[16:])
+    options.pop(25, None)  # QEMU has a name server only if the host's has an IPv6 address
+    facts["advertisement"] = (source, message[:2], message[4:16], options)
+    for address in (GATEWAY6, DNS6, ROUTER):
+        send6(guest, solicitation(address))
+        source, target, message = wait6(guest, 58, 136)
+        facts[f"where is {address.hex()}"] = (source, target, message[8:24], nd_options(message[24:]))
+    send6(guest, icmp6(SELF6, GATEWAY6, 128, b"\1\2\0\1ping"))
+    facts["echo of IPv6"] = wait6(guest, 58, 129)
     return facts
 
 
@@ -263,7 +287,7 @@ def test_the_user_mode_network_agrees() -> None:
     machine = arm(build)
     mine = user_script(driver(Ours(machine), lambda: machine.advance(0)), machine.lock, ports)
     nets[0].close()
-    with qemu(*ARM, *FORCE, "-netdev", "user,id=n,ipv6=off", *card(), running=True) as bus:
+    with qemu(*ARM, *FORCE, "-netdev", "user,id=n", *card(), running=True) as bus:
         theirs = user_script(driver(bus), threading.RLock(), ports)
     for name, fact in mine.items():
         assert (name, fact) == (name, theirs[name])

@@ -26,7 +26,7 @@ def test_linux_as_a_guest() -> None:
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts.pop("counts") == {}
-    assert len(facts) == 15
+    assert len(facts) == 23
     assert [name for name, fact in facts.items() if name not in FIGURES and fact is not True] == []
 
 
