@@ -46,6 +46,7 @@ DEVICES = {
     "port92": "Port92",
     "psci": "Psci",
     "sifive_test": "SifiveTest",
+    "virtio_9p": "Virtio9p",
     "virtio_balloon": "VirtioBalloon",
     "virtio_blk": "VirtioBlk",
     "virtio_mmio": "dbt.machine.virtio.mmio:VirtioMmio",
