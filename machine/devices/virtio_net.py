@@ -145,6 +145,7 @@ class VirtioNet(VirtioDevice):
         """Go on with what the back end had no room for, and let the network know where the guest is now."""
         self.link_changed()
         self.announce()
+        self.net.resume()
         for queue in self.queues[1::2]:
             if queue.ready and self.running:
                 self.on_notify(queue)

@@ -313,7 +313,7 @@ class Endpoint:
             if not self._send(self.snd_nxt, flags, b"", self.sending[sent : sent + length]):
                 self.net.later(self, soon=False)
                 break
-            budget -= length + 1
+            budget -= 1
             self._sent(length + (flags & FIN))
         if self._timer.deadline is None and (self.sending or self.snd_una != self.snd_nxt):
             self._arm()

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 MTU = 1500
 WAITING = 256  # frames for a guest that has no buffers; TCP's data waits elsewhere
+ENDPOINTS = 4  # that send at once, under the lock
 SWEEP = 10 * SECOND
 OURS = {b"\x52\x55", b"\x52\x56", b"\x33\x33"}  # the first bytes of our hardware addresses, and IPv6's multicast
 
@@ -80,6 +81,7 @@ class UserNet(NetBackend):
         self.tcp = TcpNat(self)
         self.stopped: dict[Flow, None] = {}  # whoever waits for room at the guest
         self.blocked: dict[Endpoint, None] = {}
+        self._stalled = False  # the guest has no room
         self._listeners: list[TcpForward] = []
         self._fragments = Reassembly(self.loop.clock)
         self._queue: deque[tuple[bytes, Offload | None]] = deque()
@@ -246,6 +248,8 @@ class UserNet(NetBackend):
         self.blocked[endpoint] = None
         if soon:
             self.loop.after(self._pump, 0)
+        else:
+            self._stalled = True
 
     def resume(self) -> None:
         """The guest has buffers."""
@@ -259,13 +263,19 @@ class UserNet(NetBackend):
             flows, self.stopped = self.stopped, {}
             for flow in flows:
                 self.udp.go_on(flow)
+        self._stalled = False
         if self.blocked:
             self._go_on()
 
     def _go_on(self) -> None:
-        blocked, self.blocked = self.blocked, {}
-        for endpoint in blocked:
+        """Let some endpoints go on, and the others soon, if the guest has room."""
+        for endpoint in list(self.blocked)[:ENDPOINTS]:
+            if self._stalled:
+                return
+            self.blocked.pop(endpoint, None)
             endpoint.output()
+        if self.blocked and not self._stalled:
+            self.loop.after(self._pump, 0)
 
     def _tidy(self) -> None:
         now = self.loop.clock.now

@@ -20,7 +20,7 @@ SCALE = 3
 MSS = {4: 1460, 16: 1440}  # by the length of addresses
 LEAST_MSS = 48  # as Linux: a guest that says less gets this
 DEFAULT_MSS = 536
-BURST = 64 << 10  # at once, under the lock
+BURST = 16  # frames at once, under the lock
 RETRIES = 15
 
 
