@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dbt.machine.errors import SnapshotError
+from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, TRACE, UNIMPLEMENTED
 from dbt.machine.memory import CPU0, MMIO, Attributes
-from dbt.machine.registers import Fifo, Layout, Register, State, Window
+from dbt.machine.registers import RO, WO, AnyRegister, AnyState, Fifo, Layout, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,14 +30,15 @@ class Device:
     KEPT: ClassVar[frozenset[str]] = frozenset()  # registers and states that a reset leaves alone
     WINDOWS: ClassVar[dict[str, Window]] = {}
     LAYOUTS: ClassVar[dict[str, Layout]] = {}
-    REGISTERS: ClassVar[dict[str, Register]] = {}
-    STATES: ClassVar[dict[str, State | Fifo]] = {}
+    REGISTERS: ClassVar[dict[str, AnyRegister]] = {}
+    VALUES: ClassVar[dict[str, AnyRegister | AnyState | Fifo]] = {}  # registers but views, states: what an instance has
 
     def __init_subclass__(cls) -> None:
         members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
         cls.WINDOWS = {name: value for name, value in members.items() if isinstance(value, Window)}
-        cls.REGISTERS = {name: value for name, value in members.items() if isinstance(value, Register)}
-        cls.STATES = {name: value for name, value in members.items() if isinstance(value, State | Fifo)}
+        cls.REGISTERS = {name: value for name, value in members.items() if isinstance(value, AnyRegister)}
+        states = {name: value for name, value in members.items() if isinstance(value, AnyState | Fifo)}
+        cls.VALUES = {**{name: value for name, value in cls.REGISTERS.items() if value.stored}, **states}
         first = next(iter(cls.WINDOWS.values()), None)
         cls.LAYOUTS = {
             name: Layout(
@@ -95,14 +96,7 @@ class Device:
     # What follows from the declarations
 
     def _initial(self) -> None:
-        values = self.__dict__
-        for name, register in self.REGISTERS.items():
-            values[name] = register.reset if register.count == 1 else [register.reset] * register.count
-        for name, state in self.STATES.items():
-            if isinstance(state, Fifo):
-                values[name] = bytearray()
-            else:
-                values[name] = [state.reset] * state.count if state.count else state.reset
+        self.__dict__.update((name, declared.initial()) for name, declared in self.VALUES.items())
 
     def reset(self) -> None:
         """What the reset input does: all registers and states but those of KEPT are as after power-on."""
@@ -114,7 +108,7 @@ class Device:
     def save(self) -> Saved:
         """All registers and states, as JSON has them."""
         state: Saved = {}
-        for name in (*self.REGISTERS, *self.STATES):
+        for name in self.VALUES:
             value = self.__dict__[name]
             if isinstance(value, bytearray):
                 state[name] = value.hex()
@@ -128,15 +122,11 @@ class Device:
         if not isinstance(saved, dict) or (saved.get("device"), saved.get("version")) != (kind, self.VERSION):
             raise SnapshotError(f"{self.name}: this is no saved {kind} of version {self.VERSION}")
         state = saved.get("state")
-        if not isinstance(state, dict) or state.keys() != {*self.REGISTERS, *self.STATES}:
+        if not isinstance(state, dict) or state.keys() != self.VALUES.keys():
             raise SnapshotError(f"{self.name}: the saved {kind} has other registers")
-        values: Saved = {}
-        for name, value in state.items():
-            declared = self.REGISTERS.get(name) or self.STATES[name]
-            values[name] = self._checked(name, declared, value)
-        return values
+        return {name: self._checked(name, self.VALUES[name], value) for name, value in state.items()}
 
-    def _checked(self, name: str, declared: Register | State | Fifo, value: Any) -> Any:  # noqa: ANN401 - from outside
+    def _checked(self, name: str, declared: AnyRegister | AnyState | Fifo, value: Any) -> Any:  # noqa: ANN401 - from outside
         if isinstance(declared, Fifo):
             try:
                 data = bytearray.fromhex(value)
@@ -145,14 +135,11 @@ class Device:
             if len(data) > declared.depth:
                 raise SnapshotError(f"{self.name}.{name}: not up to {declared.depth} bytes in hexadecimal")
             return data
-        bits, count = (declared.bits, declared.count) if isinstance(declared, State) else (8 * declared.size, 0)
-        if isinstance(declared, Register) and declared.count > 1:
-            count = declared.count
-        numbers = value if count else [value]
-        good = isinstance(numbers, list) and len(numbers) == (count or 1)
-        if not good or not all(type(number) is int and 0 <= number < 1 << bits for number in numbers):
-            raise SnapshotError(f"{self.name}.{name}: not {count or 1} numbers of {bits} bits")
-        return list(numbers) if count else value
+        numbers = value if declared.many else [value]
+        good = isinstance(numbers, list) and len(numbers) == declared.count
+        if not good or not all(type(number) is int and 0 <= number < 1 << declared.bits for number in numbers):
+            raise SnapshotError(f"{self.name}.{name}: not {declared.count} numbers of {declared.bits} bits")
+        return list(numbers) if declared.many else value
 
     def restore(self, saved: Saved) -> None:
         """Be as `save` was called. Nothing changes if that cannot be."""
@@ -184,6 +171,10 @@ class Bank:
         self._reads = layout.reads
         self._writes = layout.writes
         self._whole = layout.whole
+        for register in layout.registers:
+            shown, taken = register.reader or register.access == WO, register.writer or register.access == RO
+            if not (register.stored or (shown and taken)):
+                raise MapError(f"{device.name}: the view {register.name} has no function for what may be done to it")
 
     def read(self, offset: int, size: int, attributes: Attributes) -> int:
         """A read as the bus gives it."""
@@ -221,20 +212,22 @@ class Bank:
                     break
         self._write_parts(offset, size, value)
 
-    def _get(self, register: Register, index: int) -> int:
+    def _get(self, register: AnyRegister, index: int) -> int:
         if register.reader is not None:
-            value: int = register.reader(self.device, index) if register.count > 1 else register.reader(self.device)
+            value: int = register.reader(self.device, index) if register.many else register.reader(self.device)
         else:
             value = self._stored(register, index)
         if register.name in self.traced:
             self._trace(register, index, "->", value)
         return value
 
-    def _stored(self, register: Register, index: int) -> int:
+    def _stored(self, register: AnyRegister, index: int) -> int:
+        if not register.stored:
+            return register.reset
         value = self.device.__dict__[register.name]
-        return int(value[index]) if register.count > 1 else int(value)
+        return int(value[index]) if register.many else int(value)
 
-    def _put(self, register: Register, index: int, value: int) -> None:
+    def _put(self, register: AnyRegister, index: int, value: int) -> None:
         device = self.device
         if register.name in self.traced:
             self._trace(register, index, "<-", value)
@@ -244,32 +237,32 @@ class Bank:
         if missing := value & register.unimplemented & ~register.reset:
             device.unimplemented(f"{register.label(index)} bits {missing:#x}")
         if register.writer is not None:
-            if register.count > 1:
+            if register.many:
                 register.writer(device, index, value)
             else:
                 register.writer(device, value)
             return
         new = (old & ~register.mask | value & register.mask) & ~(value & register.clear)
-        if register.count > 1:
+        if register.many:
             device.__dict__[register.name][index] = new
         else:
             device.__dict__[register.name] = new
         if register.after is not None:
-            if register.count > 1:
+            if register.many:
                 register.after(device, index)
             else:
                 register.after(device)
 
-    def _trace(self, register: Register, index: int, arrow: str, value: int) -> None:
+    def _trace(self, register: AnyRegister, index: int, arrow: str, value: int) -> None:
         who = self.device.attributes
         name = f"cpu{who.cpu}" if who.requester == "cpu" else who.requester
         self.device.machine.log.say(
             TRACE, self.device.name, f"{name} {register.label(index)} {arrow} {register.text(value)}"
         )
 
-    def _split(self, offset: int, size: int, *, write: bool) -> list[tuple[Register | None, int, int, int, int]]:
+    def _split(self, offset: int, size: int, *, write: bool) -> list[tuple[AnyRegister | None, int, int, int, int]]:
         """An access as parts of registers: (register or None, index, offset in it, offset in the access, bytes)."""
-        parts: list[tuple[Register | None, int, int, int, int]] = []
+        parts: list[tuple[AnyRegister | None, int, int, int, int]] = []
         done = 0
         while done < size:
             at = offset + done

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbt.machine.device import Device
-    from dbt.machine.registers import Register
+    from dbt.machine.registers import AnyRegister
 
 HEXADECIMAL = "{:#05x}".format
 
 
-def _bits(register: Register) -> str:
+def _bits(register: AnyRegister) -> str:
     words = []
     for name, bits in register.fields.items():
         words.append(f"{name} [{bits}]" if isinstance(bits, int) else f"{name} [{bits[0]}:{bits[1]}]")
@@ -26,7 +26,7 @@ def _bits(register: Register) -> str:
     return ", ".join(words)
 
 
-def _table(registers: list[Register], where: Callable[[int], str]) -> list[str]:
+def _table(registers: list[AnyRegister], where: Callable[[int], str]) -> list[str]:
     lines = ["| offset | register | bytes | access | reset | what | bits |", "|---|---|---|---|---|---|---|"]
     for register in sorted(registers, key=lambda register: register.offset):
         many = register.count > 1

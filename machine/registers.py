@@ -12,12 +12,13 @@
         def _update(self) -> None: ...                           # the new value is stored already
 
 In an instance `self.RTCIMSC` is the stored value. `on_write(self, value)` takes the written value instead of the store.
-Functions of register arrays (Registers) get the index in front. Who makes the access is in `self.attributes`.
+Functions of register arrays (Registers) get the index in front. Who makes the access is in `self.attributes`. What is
+not stored but shown and changed by functions is a View, of one register or of `count`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 from dbt.machine.errors import MapError
 from dbt.machine.memory import AccessSizes
@@ -27,11 +28,35 @@ if TYPE_CHECKING:
 
 RO, WO, RW = "RO", "WO", "RW"
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 WORDS = AccessSizes((1, 4), (1, 4))
 Fields = dict[str, int | tuple[int, int]]  # name: bit, or (highest bit, lowest bit)
 
 
-class Window:
+class Declared(Generic[T]):
+    """In the class the declaration, in an instance a T of this name: what saved states are made of."""
+
+    if TYPE_CHECKING:
+        # An instance has the value in its __dict__, which is why there is no __set__ at run time.
+        def __set__(self, instance: object, value: T) -> None: ...
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> T: ...
+        def __get__(self, instance: object | None, owner: type) -> Self | T: ...
+
+
+class Named:
+    """What knows its name in the class."""
+
+    name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+
+class Window(Named):
     """A range of offsets with registers in it, which a board places as a whole.
 
     `sizes`: what the bus gives; `partial`: whether software may access a part of a register, or several at once by
@@ -58,12 +83,9 @@ class Window:
         self.where = where
         self.name = "WINDOW"
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
 
-
-class Register:
-    """One register of `size` bytes at `offset`.
+class AnyRegister(Named):
+    """One register of `size` bytes at `offset`, or `count` of the same kind, `stride` bytes apart.
 
     `mask`: the bits that software may write (the default: all, none if RO); ones written elsewhere are logged as a
     guest's error unless they are what is stored there. `clear`: bits that are cleared by writing one.
@@ -73,8 +95,7 @@ class Register:
     whatever its window says. `fields`: names of bits, for traces and the page.
     """
 
-    count = 1
-    stride = 0
+    stored: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -82,6 +103,8 @@ class Register:
         access: str,
         doc: str = "",
         *,
+        count: int = 1,
+        stride: int = 0,
         size: int = 4,
         reset: int = 0,
         mask: int | None = None,
@@ -96,7 +119,11 @@ class Register:
         self.offset = offset
         self.access = access
         self.doc = doc
+        self.count = count
+        self.many = count > 1
+        self.stride = stride or size
         self.size = size
+        self.bits = 8 * size
         self.all = (1 << 8 * size) - 1
         self.reset = reset
         self.mask = (0 if access == RO else self.all & ~clear) if mask is None else mask
@@ -107,15 +134,11 @@ class Register:
         self.exact = exact
         self.window = window
         self.partial = partial
-        self.name = ""
         self.reader: Callable[..., int] | None = None
         self.writer: Callable[..., None] | None = None
         self.after: Callable[..., None] | None = None
         if (reset | self.mask | clear | unimplemented) & ~self.all or reset < 0:
             raise MapError(f"the register at {offset:#x} has bits beyond its {size} bytes")
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
 
     def on_read(self, function: F) -> F:
         """The value is what this function returns."""
@@ -145,123 +168,75 @@ class Register:
 
     def label(self, index: int) -> str:
         """The name in traces."""
-        return self.name if self.count == 1 else f"{self.name}{index}"
+        return f"{self.name}{index}" if self.many else self.name
 
-    if TYPE_CHECKING:
-        # An instance has the number in its __dict__, which is why there is no __set__ at run time.
-        def __set__(self, instance: object, value: int) -> None: ...
-
-        @overload
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> int: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | int: ...
+    def initial(self) -> int | list[int]:
+        """What an instance has after a reset."""
+        return [self.reset] * self.count if self.many else self.reset
 
 
-class Registers(Register):
-    """`count` registers of the same kind, `stride` bytes apart; an instance has a list."""
-
-    def __init__(
-        self,
-        offset: int,
-        access: str,
-        doc: str = "",
-        *,
-        count: int,
-        stride: int = 0,
-        size: int = 4,
-        reset: int = 0,
-        mask: int | None = None,
-        fields: Fields | None = None,
-        window: Window | None = None,
-        partial: bool = False,
-    ) -> None:
-        super().__init__(
-            offset, access, doc, size=size, reset=reset, mask=mask, fields=fields, window=window, partial=partial
-        )
-        self.count = count
-        self.stride = stride or size
-
-    if TYPE_CHECKING:
-
-        def __set__(self, instance: object, value: list[int]) -> None: ...  # type: ignore[override]
-
-        @overload  # type: ignore[override]
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> list[int]: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | list[int]: ...
+class Register(AnyRegister, Declared[int]):
+    """One register; an instance has its value."""
 
 
-class State:
-    """What a device remembers and no register shows: a number of `bits`, which is saved with the registers."""
+class Registers(AnyRegister, Declared[list[int]]):
+    """`count` registers; an instance has their values."""
+
+
+class View(AnyRegister):
+    """One register or several that functions show and change; an instance has no value of it, a saved state neither."""
+
+    stored: ClassVar[bool] = False
+
+
+class AnyState(Named):
+    """What a device remembers and no register shows: numbers of `bits`, which are saved with the registers."""
+
+    many: ClassVar[bool] = False
+    count = 1
 
     def __init__(self, reset: int = 0, *, bits: int = 32) -> None:
         self.reset = reset
         self.bits = bits
-        self.count = 0
-        self.name = ""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    if TYPE_CHECKING:
-
-        def __set__(self, instance: object, value: int) -> None: ...
-
-        @overload
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> int: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | int: ...
+    def initial(self) -> int | list[int]:
+        """What an instance has after a reset."""
+        return [self.reset] * self.count if self.many else self.reset
 
 
-class States(State):
-    """`count` such numbers, as a list."""
+class State(AnyState, Declared[int]):
+    """One number."""
+
+
+class States(AnyState, Declared[list[int]]):
+    """`count` numbers, as a list."""
+
+    many: ClassVar[bool] = True
 
     def __init__(self, count: int, *, reset: int = 0, bits: int = 32) -> None:
         super().__init__(reset, bits=bits)
         self.count = count
 
-    if TYPE_CHECKING:
 
-        def __set__(self, instance: object, value: list[int]) -> None: ...  # type: ignore[override]
-
-        @overload  # type: ignore[override]
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> list[int]: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | list[int]: ...
-
-
-class Fifo:
+class Fifo(Named, Declared[bytearray]):
     """Bytes in the order in which they came, at most `depth`: an instance has a bytearray."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
-        self.name = ""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    if TYPE_CHECKING:
-
-        def __set__(self, instance: object, value: bytearray) -> None: ...
-
-        @overload
-        def __get__(self, instance: None, owner: type) -> Self: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> bytearray: ...
-        def __get__(self, instance: object | None, owner: type) -> Self | bytearray: ...
+    @staticmethod
+    def initial() -> bytearray:
+        """What an instance has after a reset."""
+        return bytearray()
 
 
-Place = tuple[Register, int, int]  # register, index, offset of its first byte
+Place = tuple[AnyRegister, int, int]  # register, index, offset of its first byte
 
 
 class Layout:
     """Where the registers of a window are: for each byte those that have it, in the order of declaration."""
 
-    def __init__(self, owner: str, window: Window, registers: list[Register]) -> None:
+    def __init__(self, owner: str, window: Window, registers: list[AnyRegister]) -> None:
         self.window = window
         self.registers = registers
         self.reads: dict[int, tuple[Place, ...]] = {}
@@ -279,7 +254,7 @@ class Layout:
         self.whole = {
             offset: (there[0][0], there[0][0].size)
             for offset, there in self.reads.items()
-            if there[0][2] == offset and there[0][0].when is None and there[0][0].count == 1
+            if there[0][2] == offset and there[0][0].when is None and not there[0][0].many
         }
 
     @staticmethod
@@ -290,7 +265,7 @@ class Layout:
                 raise MapError(f"{owner}.{place[0].name} and {other.name} are both at {byte:#x}", "say `when`")
         places[byte] = (*there, place)
 
-    def every(self) -> Iterator[tuple[int, Register]]:
+    def every(self) -> Iterator[tuple[int, AnyRegister]]:
         """(offset, register) of all."""
         for register in self.registers:
             for index in range(register.count):

@@ -25,7 +25,7 @@ from dbt.machine.devices.apic_bus import (
 )
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Fields, Register, State, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,17 +54,17 @@ class ApicCore(Device):
     ID = Register(0x020, RW, "physical ID", mask=0xFF << 24)
     VER = Register(0x030, RO, "version", reset=VERSION, fields={"VERSION": (7, 0), "MAXLVT": (23, 16), "SUPPRESS": 24})
     TPR = Register(0x080, RW, "task priority", mask=0xFF)
-    APR = Register(0x090, RO, "arbitration priority")
-    PPR = Register(0x0A0, RO, "processor priority")
-    EOI = Register(0x0B0, WO, "end of interrupt")
+    APR = View(0x090, RO, "arbitration priority")
+    PPR = View(0x0A0, RO, "processor priority")
+    EOI = View(0x0B0, WO, "end of interrupt")
     RRD = Register(0x0C0, RO, "remote read: not there since Pentium 4")
     LDR = Register(0x0D0, RW, "logical destination", mask=0xFF << 24)
     DFR = Register(0x0E0, RW, "destination format: flat or cluster", reset=0xFFFF_FFFF, mask=0xF << 28)
     SVR = Register(0x0F0, RW, "spurious vector", reset=0xFF, mask=0x11FF, unimplemented=0x200,
                    fields={"VECTOR": (7, 0), "ENABLE": 8, "FOCUS": 9, "SUPPRESS": 12})  # fmt: skip
-    ISR = Registers(0x100, RO, "in service", count=8, stride=0x10)
-    TMR = Registers(0x180, RO, "triggered by level", count=8, stride=0x10)
-    IRR = Registers(0x200, RO, "requested", count=8, stride=0x10)
+    ISR = View(0x100, RO, "in service", count=8, stride=0x10)
+    TMR = View(0x180, RO, "triggered by level", count=8, stride=0x10)
+    IRR = View(0x200, RO, "requested", count=8, stride=0x10)
     ESR = Register(0x280, RW, "errors, as of the last write",
                    fields={"SENDILLEGAL": 5, "RECEIVEILLEGAL": 6, "ILLEGALREGISTER": 7})  # fmt: skip
     ICR = Register(0x300, RW, "interrupt command; writing sends", mask=0xCCFFF,
@@ -79,7 +79,7 @@ class ApicCore(Device):
     LVT_LINT1 = Register(0x360, RW, "local vector: LINT1", reset=MASKED, mask=0x1A7FF, fields=LVT_FIELDS)
     LVT_ERROR = Register(0x370, RW, "local vector: errors", reset=MASKED, mask=0x100FF, fields=LVT_FIELDS)
     TIMER_INITIAL = Register(0x380, RW, "timer: initial count")
-    TIMER_CURRENT = Register(0x390, RO, "timer: current count")
+    TIMER_CURRENT = View(0x390, RO, "timer: current count")
     TIMER_DIVIDE = Register(0x3E0, RW, "timer: divide configuration", mask=0xB)
 
     base = State(DEFAULT_BASE | ENABLED, bits=64)  # IA32_APIC_BASE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.device import Device
 from dbt.machine.errors import DmaError, MapError
 from dbt.machine.memory import AccessSizes, DmaPort
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -34,14 +34,14 @@ class FwCfg(Device):
     REGISTERS_WINDOW = Window(0x18, AccessSizes((1, 8)))
     IO = Window(2, AccessSizes((1, 2), (1, 2)))
     IO_DMA = Window(8, AccessSizes((4, 8)))
-    DATA = Registers(0x00, RO, "the next bytes of the item", count=8, size=1)
-    SELECTOR = Register(0x08, WO, "key of the item, big-endian", size=2)
-    ADDRESS_HIGH = Register(0x10, RW, "high half of the DMA address, big-endian")
-    ADDRESS_LOW = Register(0x14, RW, "low half; writing starts the transfer")
-    IO_SELECTOR = Register(0, WO, "key of the item", size=2, window=IO)
-    IO_DATA = Register(1, RO, "the next byte of the item", size=1, window=IO)
-    IO_ADDRESS_HIGH = Register(0, RW, "high half of the DMA address, big-endian", window=IO_DMA)
-    IO_ADDRESS_LOW = Register(4, RW, "low half; writing starts the transfer", window=IO_DMA)
+    DATA = View(0x00, RO, "the next bytes of the item", count=8, size=1)
+    SELECTOR = View(0x08, WO, "key of the item, big-endian", size=2)
+    ADDRESS_HIGH = View(0x10, RW, "high half of the DMA address, big-endian")
+    ADDRESS_LOW = View(0x14, RW, "low half; writing starts the transfer")
+    IO_SELECTOR = View(0, WO, "key of the item", size=2, window=IO)
+    IO_DATA = View(1, RO, "the next byte of the item", size=1, window=IO)
+    IO_ADDRESS_HIGH = View(0, RW, "high half of the DMA address, big-endian", window=IO_DMA)
+    IO_ADDRESS_LOW = View(4, RW, "low half; writing starts the transfer", window=IO_DMA)
 
     key = State(bits=16)
     position = State(bits=64)

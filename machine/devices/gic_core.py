@@ -3,7 +3,8 @@
 Interrupts are kept in words of 32, called slots: shared ones, or one CPU's own. A bank knows for each slot what it
 *offers*: the most urgent interrupt that is pending, enabled and not active, for each CPU that it may go to and each
 group; and which of the slots' offers is the best. So a change is looked at in one slot, and then compared with the few
-slots that offer something to the same CPU.
+slots that offer something to the same CPU. Registers of bits, bytes and edges are the same in all: declared by Bits,
+Priorities and Edges.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
+from dbt.machine.registers import RW, View
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
     from dbt.machine.registers import States
 
+PUT, SET, CLEAR = range(3)  # what ones do that are written to Bits; zeroes do something to PUT only
 SPURIOUS = 1023
 IDLE = 0x100  # the running priority of a CPU with nothing active, and that of no interrupt
 Offer = tuple[int, int]  # priority, interrupt: the lesser is the more urgent
@@ -64,6 +67,63 @@ def with_edges(word: int, half: int, value: int) -> int:
     return word & ~(0xFFFF << 16 * half) | chosen << 16 * half
 
 
+class Bits(View):
+    """Words with a bit for each interrupt: a state of the bank. Pending ones show inputs as well as what is latched."""
+
+    def __init__(self, offset: int, doc: str, state: States, effect: int = PUT, *, count: int = 1) -> None:
+        super().__init__(offset, RW, doc, count=count)
+
+        def read(bank: InterruptBank, word: int = 0) -> int:
+            slot = bank.slot_of(word)
+            if slot is None:
+                return 0
+            value: int = bank.pending(slot) if state.name == "latched" else bank.__dict__[state.name][slot]
+            return value
+
+        def write(bank: InterruptBank, *args: int) -> None:
+            word, value = (0, *args)[-2:]
+            bank.change_word(state, word, clear=(~0, 0, value)[effect], put=0 if effect == CLEAR else value)
+
+        self.reader, self.writer = read, write
+
+
+class Priorities(View):
+    """A byte for each interrupt: its priority."""
+
+    def __init__(self, offset: int, *, count: int) -> None:
+        super().__init__(offset, RW, "priorities", count=count, size=1)
+
+        def read(bank: InterruptBank, number: int) -> int:
+            slot = bank.slot_of(number // 32)
+            return 0 if slot is None else bank.priority[32 * slot + number % 32]
+
+        def write(bank: InterruptBank, number: int, value: int) -> None:
+            slot = bank.slot_of(number // 32)
+            if slot is not None:
+                bank.priority[32 * slot + number % 32] = value
+                bank.changed(slot)
+
+        self.reader, self.writer = read, write
+
+
+class Edges(View):
+    """Two bits for each interrupt, of which the higher says that it is an edge."""
+
+    def __init__(self, offset: int, state: States, *, count: int, mask: int = 0xFFFF_FFFF) -> None:
+        super().__init__(offset, RW, "edges: two bits for each interrupt", count=count, mask=mask)
+
+        def read(bank: InterruptBank, index: int) -> int:
+            slot = bank.slot_of(index // 2)
+            return 0 if slot is None else edges_of(bank.edge[slot], index % 2)
+
+        def write(bank: InterruptBank, index: int, value: int) -> None:
+            slot = bank.slot_of(index // 2)
+            if slot is not None:
+                bank.change_word(state, index // 2, clear=~0, put=with_edges(bank.edge[slot], index % 2, value))
+
+        self.reader, self.writer = read, write
+
+
 class InterruptBank(Device):
     """Slots of interrupts. Subclasses declare the states, and say to whom interrupts go and who has to look then."""
 
@@ -93,13 +153,22 @@ class InterruptBank(Device):
         """What these CPUs are offered may have changed."""
         raise NotImplementedError
 
+    def slot_of(self, word: int) -> int | None:
+        """The slot that word `word` of a register is about, for whoever accesses it; None: there is no such."""
+        raise NotImplementedError
+
+    def fixed(self, state: str, word: int) -> int:
+        """Bits of a word of a state that software cannot change."""
+        del state, word
+        return 0
+
     # Inputs
 
     def _drive(self, slot: int, bit: int, *, level: bool) -> None:
         if level and self.edge[slot] >> bit & 1:
             self.latched[slot] |= 1 << bit
         self.level[slot] = self.level[slot] & ~(1 << bit) | level << bit
-        self._changed(slot)
+        self.changed(slot)
 
     def _input(self, slot: int, bit: int, name: str) -> Line:
         def changed(level: bool) -> None:
@@ -116,12 +185,13 @@ class InterruptBank(Device):
 
     # What is offered
 
-    def _pending(self, slot: int) -> int:
+    def pending(self, slot: int) -> int:
+        """What is latched, and levels."""
         return self.latched[slot] | self.level[slot] & ~self.edge[slot]
 
     def _refresh(self, slot: int) -> int:
         """Look at a slot again; the CPUs that this may be of interest to."""
-        wanted = self._pending(slot) & self.enabled[slot] & ~self.active[slot]
+        wanted = self.pending(slot) & self.enabled[slot] & ~self.active[slot]
         before = self._offers.get(slot, {})
         if not wanted and not before:
             return 0
@@ -151,14 +221,22 @@ class InterruptBank(Device):
         for slot in slots:
             self._refresh(slot)
 
-    def _changed(self, slot: int) -> None:
+    def changed(self, slot: int) -> None:
+        """Something about a slot's interrupts is different."""
         if affected := self._refresh(slot):
             self._look(affected)
 
     def _change(self, which: list[int], slot: int, clear: int, put: int) -> None:
         """Bits of a slot of `which`."""
         which[slot] = which[slot] & ~clear | put
-        self._changed(slot)
+        self.changed(slot)
+
+    def change_word(self, state: States, word: int, *, clear: int, put: int) -> None:
+        """What software writes to a word of a state."""
+        slot = self.slot_of(word)
+        if slot is not None:
+            may = ~self.fixed(state.name, word) & 0xFFFF_FFFF
+            self._change(self.__dict__[state.name], slot, clear & may, put & may)
 
     # Acknowledged and ended: these leave it to the caller to have CPUs look
 

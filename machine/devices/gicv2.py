@@ -9,31 +9,31 @@ from __future__ import annotations
 from dbt.machine.devices.gic_core import SPURIOUS, dropped, with_word, word_of
 from dbt.machine.devices.gicv2_core import ACKCTL, EOIMODE, GROUP1_PENDING, IIDR
 from dbt.machine.devices.gicv2_distributor import WORD, Distributor
-from dbt.machine.registers import RO, RW, WO, Register, Registers, Window
+from dbt.machine.registers import RO, RW, WO, Register, View, Window
 
 
 class GICv2(Distributor):
     """Arm Generic Interrupt Controller version 2 (IHI 0048B), without security extensions."""
 
     GICC = Window(0x2000, WORD)
-    GICC_CTLR = Register(
+    GICC_CTLR = View(
         0x00, RW, "control, of this CPU", mask=0x21F, window=GICC,
         fields={"EnableGrp0": 0, "EnableGrp1": 1, "AckCtl": 2, "FIQEn": 3, "CBPR": 4, "EOImode": 9},
     )  # fmt: skip
-    GICC_PMR = Register(0x04, RW, "priority mask", mask=0xFF, window=GICC)
-    GICC_BPR = Register(0x08, RW, "binary point", mask=7, window=GICC)
-    GICC_IAR = Register(0x0C, RO, "acknowledge", window=GICC, fields={"INTID": (9, 0), "CPUID": (12, 10)})
-    GICC_EOIR = Register(0x10, WO, "end of interrupt", mask=0x1FFF, window=GICC)
-    GICC_RPR = Register(0x14, RO, "running priority", window=GICC)
-    GICC_HPPIR = Register(0x18, RO, "highest priority pending", window=GICC)
-    GICC_ABPR = Register(0x1C, RW, "binary point of group 1", mask=7, window=GICC)
-    GICC_AIAR = Register(0x20, RO, "acknowledge group 1", window=GICC)
-    GICC_AEOIR = Register(0x24, WO, "end of interrupt of group 1", mask=0x1FFF, window=GICC)
-    GICC_AHPPIR = Register(0x28, RO, "highest priority pending of group 1", window=GICC)
-    GICC_APR = Registers(0xD0, RW, "active priorities of group 0", count=4, window=GICC)
-    GICC_NSAPR = Registers(0xE0, RW, "active priorities of group 1", count=4, window=GICC)
+    GICC_PMR = View(0x04, RW, "priority mask", mask=0xFF, window=GICC)
+    GICC_BPR = View(0x08, RW, "binary point", mask=7, window=GICC)
+    GICC_IAR = View(0x0C, RO, "acknowledge", window=GICC, fields={"INTID": (9, 0), "CPUID": (12, 10)})
+    GICC_EOIR = View(0x10, WO, "end of interrupt", mask=0x1FFF, window=GICC)
+    GICC_RPR = View(0x14, RO, "running priority", window=GICC)
+    GICC_HPPIR = View(0x18, RO, "highest priority pending", window=GICC)
+    GICC_ABPR = View(0x1C, RW, "binary point of group 1", mask=7, window=GICC)
+    GICC_AIAR = View(0x20, RO, "acknowledge group 1", window=GICC)
+    GICC_AEOIR = View(0x24, WO, "end of interrupt of group 1", mask=0x1FFF, window=GICC)
+    GICC_AHPPIR = View(0x28, RO, "highest priority pending of group 1", window=GICC)
+    GICC_APR = View(0xD0, RW, "active priorities of group 0", count=4, window=GICC)
+    GICC_NSAPR = View(0xE0, RW, "active priorities of group 1", count=4, window=GICC)
     GICC_IIDR = Register(0xFC, RO, "implementer", reset=IIDR, window=GICC)
-    GICC_DIR = Register(0x1000, WO, "deactivate", mask=0x1FFF, window=GICC)
+    GICC_DIR = View(0x1000, WO, "deactivate", mask=0x1FFF, window=GICC)
 
     @GICC_CTLR.on_read
     def _control(self) -> int:

@@ -90,6 +90,16 @@ class GicCore(InterruptBank):
         """Where the bytes of an interrupt are."""
         return 32 * self._slot(number // 32, cpu) + number % 32
 
+    def slot_of(self, word: int) -> int | None:
+        """The first words are each CPU's own."""
+        return self._slot(word) if word < self.words else None
+
+    def fixed(self, state: str, word: int) -> int:
+        """SGIs are always enabled, edges, and made pending elsewhere; 1020 to 1023 are no interrupts."""
+        if not word:
+            return 0xFFFF if state in {"enabled", "latched", "edge"} else 0
+        return 0xF000_0000 if word == WORDS - 1 else 0
+
     def _first(self, slot: int) -> int:
         return 0 if slot < CPUS else 32 * (slot - CPUS + 1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, WO, Register, Window
+from dbt.machine.registers import RO, WO, Register, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,8 @@ class GICv2m(Device):
     """Frame of message-signalled interrupts for a GICv2, GICv2m (Arm SBSA)."""
 
     WINDOW = Window(0x1000, AccessSizes((2, 4), (2, 4)))
-    MSI_TYPER = Register(0x008, RO, "the first interrupt, and how many", fields={"BaseSPI": (25, 16), "NumSPI": (9, 0)})
-    MSI_SETSPI_NS = Register(SETSPI, WO, "make an interrupt pending", mask=0x3FF, partial=True)
+    MSI_TYPER = View(0x008, RO, "the first interrupt, and how many", fields={"BaseSPI": (25, 16), "NumSPI": (9, 0)})
+    MSI_SETSPI_NS = View(SETSPI, WO, "make an interrupt pending", mask=0x3FF, partial=True)
     MSI_IIDR = Register(0xFCC, RO, "implementer: as QEMU's", reset=0x0510_0000)
 
     def __init__(self, name: str, machine: Machine, spi: Callable[[int], Line], *, first: int, count: int) -> None:

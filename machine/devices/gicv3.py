@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.devices.gic_core import IDLE, InterruptBank, Offer, bits, edges_of, with_edges
+from dbt.machine.devices.gic_core import CLEAR, IDLE, SET, Bits, Edges, InterruptBank, Offer, Priorities, bits
 from dbt.machine.devices.gicv3_cpu import LPIS, GICv3CpuInterface
 from dbt.machine.devices.gicv3_redistributor import IIDR, PIDR, GICv3Redistributor
 from dbt.machine.errors import MapError
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Register, Registers, States, Window
+from dbt.machine.registers import RO, RW, WO, Register, Registers, States, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,12 +30,20 @@ SETSPI_NSR = 0x40  # where messages are written that become shared interrupts
 class GICv3(InterruptBank):
     """Arm Generic Interrupt Controller version 3 (IHI 0069), one security state: the distributor."""
 
+    group = States(WORDS)
+    enabled = States(WORDS)
+    latched = States(WORDS)
+    level = States(WORDS)
+    active = States(WORDS)
+    edge = States(WORDS)
+    priority = States(32 * WORDS, bits=8)
+
     GICD = Window(0x1_0000, AccessSizes((1, 8), (1, 8)))
     GICD_CTLR = Register(
         0x0000, RW, "control", reset=0x50, mask=3,
         fields={"EnableGrp0": 0, "EnableGrp1": 1, "ARE": 4, "DS": 6, "E1NWF": 7, "RWP": 31},
     )  # fmt: skip
-    GICD_TYPER = Register(
+    GICD_TYPER = View(
         0x0004, RO, "type",
         fields={
             "ITLinesNumber": (4, 0), "CPUNumber": (7, 5), "ESPI": 8, "SecurityExtn": 10, "num_LPIs": (15, 11),
@@ -45,33 +53,25 @@ class GICv3(InterruptBank):
     GICD_IIDR = Register(0x0008, RO, "implementer", reset=IIDR)
     GICD_TYPER2 = Register(0x000C, RO, "type, second part")
     GICD_STATUSR = Register(0x0010, RW, "errors: not kept", mask=0)
-    GICD_SETSPI_NSR = Register(SETSPI_NSR, WO, "make a shared interrupt pending", mask=0x1FFF, partial=True)
-    GICD_CLRSPI_NSR = Register(0x0048, WO, "take it back", mask=0x1FFF, partial=True)
-    GICD_IGROUPR = Registers(0x0080, RW, "groups", count=WORDS)
-    GICD_ISENABLER = Registers(0x0100, RW, "set enable", count=WORDS)
-    GICD_ICENABLER = Registers(0x0180, RW, "clear enable", count=WORDS)
-    GICD_ISPENDR = Registers(0x0200, RW, "set pending", count=WORDS)
-    GICD_ICPENDR = Registers(0x0280, RW, "clear pending", count=WORDS)
-    GICD_ISACTIVER = Registers(0x0300, RW, "set active", count=WORDS)
-    GICD_ICACTIVER = Registers(0x0380, RW, "clear active", count=WORDS)
-    GICD_IPRIORITYR = Registers(0x0400, RW, "priorities", count=SPIS_END, size=1)
+    GICD_SETSPI_NSR = View(SETSPI_NSR, WO, "make a shared interrupt pending", mask=0x1FFF, partial=True)
+    GICD_CLRSPI_NSR = View(0x0048, WO, "take it back", mask=0x1FFF, partial=True)
+    GICD_IGROUPR = Bits(0x0080, "groups", group, count=WORDS)
+    GICD_ISENABLER = Bits(0x0100, "set enable", enabled, SET, count=WORDS)
+    GICD_ICENABLER = Bits(0x0180, "clear enable", enabled, CLEAR, count=WORDS)
+    GICD_ISPENDR = Bits(0x0200, "set pending", latched, SET, count=WORDS)
+    GICD_ICPENDR = Bits(0x0280, "clear pending", latched, CLEAR, count=WORDS)
+    GICD_ISACTIVER = Bits(0x0300, "set active", active, SET, count=WORDS)
+    GICD_ICACTIVER = Bits(0x0380, "clear active", active, CLEAR, count=WORDS)
+    GICD_IPRIORITYR = Priorities(0x0400, count=SPIS_END)
     GICD_ITARGETSR = Registers(0x0800, RW, "targets: not with affinity routing", count=255, mask=0)
-    GICD_ICFGR = Registers(0x0C00, RW, "edges: two bits for each interrupt", count=64)
+    GICD_ICFGR = Edges(0x0C00, edge, count=64)
     GICD_IGRPMODR = Registers(0x0D00, RW, "group modifiers: not with one security state", count=WORDS, mask=0)
     GICD_NSACR = Registers(0x0E00, RW, "non-secure access: not with one security state", count=64, mask=0)
     GICD_IROUTER = Registers(
         0x6000, RW, "the CPU that a shared interrupt goes to, or any", count=SPIS_END, size=8, partial=True,
         mask=0xFF_80FF_FFFF, fields={"Aff0": (7, 0), "Aff1": (15, 8), "Aff2": (23, 16), "IRM": 31, "Aff3": (39, 32)},
     )  # fmt: skip
-    GICD_PIDR = Registers(0xFFD0, RO, "identity", count=12)
-
-    group = States(WORDS)
-    enabled = States(WORDS)
-    latched = States(WORDS)
-    level = States(WORDS)
-    active = States(WORDS)
-    edge = States(WORDS)
-    priority = States(32 * WORDS, bits=8)
+    GICD_PIDR = View(0xFFD0, RO, "identity", count=12)
 
     def __init__(
         self, name: str, machine: Machine, *, affinities: Sequence[int] = (0,), interrupts: int = 288, lpis: bool = True
@@ -133,6 +133,15 @@ class GICv3(InterruptBank):
         self._message(data & 0x1FFF, level=True)
 
     # Where interrupts go
+
+    def slot_of(self, word: int) -> int | None:
+        """The first word is not the distributor's, but each CPU's own."""
+        return word if 0 < word < self.words else None
+
+    def fixed(self, state: str, word: int) -> int:
+        """1020 to 1023 are no interrupts."""
+        del state
+        return 0xF000_0000 if word == WORDS - 1 else 0
 
     def _first(self, slot: int) -> int:
         return 32 * slot
@@ -243,82 +252,6 @@ class GICv3(InterruptBank):
             self._change(self.latched, slot, 1 << bit, level << bit)
         else:
             self._drive(slot, bit, level=level)
-
-    def _there(self, word: int) -> int:
-        """The interrupts of a word that this distributor has."""
-        if not 0 < word < self.words:
-            return 0
-        return 0x0FFF_FFFF if word == WORDS - 1 else 0xFFFF_FFFF
-
-    def _put(self, which: list[int], word: int, clear: int, put: int) -> None:
-        if there := self._there(word):
-            self._change(which, word, clear & there, put & there)
-
-    @GICD_IGROUPR.on_read
-    def _groups(self, word: int) -> int:
-        return self.group[word]
-
-    @GICD_IGROUPR.on_write
-    def _set_groups(self, word: int, value: int) -> None:
-        self._put(self.group, word, ~0, value)
-
-    @GICD_ISENABLER.on_read
-    @GICD_ICENABLER.on_read
-    def _enables(self, word: int) -> int:
-        return self.enabled[word]
-
-    @GICD_ISENABLER.on_write
-    def _enable(self, word: int, value: int) -> None:
-        self._put(self.enabled, word, 0, value)
-
-    @GICD_ICENABLER.on_write
-    def _disable(self, word: int, value: int) -> None:
-        self._put(self.enabled, word, value, 0)
-
-    @GICD_ISPENDR.on_read
-    @GICD_ICPENDR.on_read
-    def _pendings(self, word: int) -> int:
-        return self._pending(word)
-
-    @GICD_ISPENDR.on_write
-    def _pend(self, word: int, value: int) -> None:
-        self._put(self.latched, word, 0, value)
-
-    @GICD_ICPENDR.on_write
-    def _unpend(self, word: int, value: int) -> None:
-        self._put(self.latched, word, value, 0)
-
-    @GICD_ISACTIVER.on_read
-    @GICD_ICACTIVER.on_read
-    def _actives(self, word: int) -> int:
-        return self.active[word]
-
-    @GICD_ISACTIVER.on_write
-    def _set_active(self, word: int, value: int) -> None:
-        self._put(self.active, word, 0, value)
-
-    @GICD_ICACTIVER.on_write
-    def _clear_active(self, word: int, value: int) -> None:
-        self._put(self.active, word, value, 0)
-
-    @GICD_IPRIORITYR.on_read
-    def _priority(self, number: int) -> int:
-        return self.priority[number]
-
-    @GICD_IPRIORITYR.on_write
-    def _set_priority(self, number: int, value: int) -> None:
-        if PRIVATE <= number < 32 * self.words:
-            self.priority[number] = value
-            self._changed(number // 32)
-
-    @GICD_ICFGR.on_read
-    def _configuration(self, index: int) -> int:
-        return edges_of(self.edge[index // 2], index % 2)
-
-    @GICD_ICFGR.on_write
-    def _configure(self, index: int, value: int) -> None:
-        word = index // 2
-        self._put(self.edge, word, ~0, with_edges(self.edge[word], index % 2, value))
 
     @GICD_IROUTER.on_write
     def _route(self, number: int, value: int) -> None:

@@ -13,7 +13,7 @@ from dbt.machine.device import Device
 from dbt.machine.devices.gic_core import IDLE, NOTHING, SPURIOUS, dropped, running, with_word, word_of
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, Attributes
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.devices.gic_core import Offer
@@ -49,20 +49,20 @@ class GICv3CpuInterface(Device):
 
     ICC = Window(1 << 19, AccessSizes((8, 8), (8, 8)), placed=False, where=name_of)
     ICC_PMR_EL1 = Register(at(6, 0, crn=4), RW, "priority mask", size=8, mask=0xFF)
-    ICC_IAR0_EL1 = Register(at(8, 0), RO, "acknowledge group 0", size=8)
-    ICC_EOIR0_EL1 = Register(at(8, 1), WO, "end of interrupt, group 0", size=8, mask=INTID)
-    ICC_HPPIR0_EL1 = Register(at(8, 2), RO, "highest priority pending, group 0", size=8)
+    ICC_IAR0_EL1 = View(at(8, 0), RO, "acknowledge group 0", size=8)
+    ICC_EOIR0_EL1 = View(at(8, 1), WO, "end of interrupt, group 0", size=8, mask=INTID)
+    ICC_HPPIR0_EL1 = View(at(8, 2), RO, "highest priority pending, group 0", size=8)
     ICC_BPR0_EL1 = Register(at(8, 3), RW, "binary point, group 0", size=8, mask=7)
-    ICC_AP0R_EL1 = Registers(at(8, 4), RW, "active priorities, group 0", count=4, size=8, mask=0xFFFF_FFFF)
-    ICC_AP1R_EL1 = Registers(at(9, 0), RW, "active priorities, group 1", count=4, size=8, mask=0xFFFF_FFFF)
-    ICC_DIR_EL1 = Register(at(11, 1), WO, "deactivate", size=8, mask=INTID)
-    ICC_RPR_EL1 = Register(at(11, 3), RO, "running priority", size=8)
-    ICC_SGI1R_EL1 = Register(at(11, 5), WO, "generate SGIs of group 1", size=8, mask=SGIR)
-    ICC_ASGI1R_EL1 = Register(at(11, 6), WO, "generate SGIs of the other security state", size=8, mask=SGIR)
-    ICC_SGI0R_EL1 = Register(at(11, 7), WO, "generate SGIs of group 0", size=8, mask=SGIR)
-    ICC_IAR1_EL1 = Register(at(12, 0), RO, "acknowledge group 1", size=8)
-    ICC_EOIR1_EL1 = Register(at(12, 1), WO, "end of interrupt, group 1", size=8, mask=INTID)
-    ICC_HPPIR1_EL1 = Register(at(12, 2), RO, "highest priority pending, group 1", size=8)
+    ICC_AP0R_EL1 = View(at(8, 4), RW, "active priorities, group 0", count=4, size=8, mask=0xFFFF_FFFF)
+    ICC_AP1R_EL1 = View(at(9, 0), RW, "active priorities, group 1", count=4, size=8, mask=0xFFFF_FFFF)
+    ICC_DIR_EL1 = View(at(11, 1), WO, "deactivate", size=8, mask=INTID)
+    ICC_RPR_EL1 = View(at(11, 3), RO, "running priority", size=8)
+    ICC_SGI1R_EL1 = View(at(11, 5), WO, "generate SGIs of group 1", size=8, mask=SGIR)
+    ICC_ASGI1R_EL1 = View(at(11, 6), WO, "generate SGIs of the other security state", size=8, mask=SGIR)
+    ICC_SGI0R_EL1 = View(at(11, 7), WO, "generate SGIs of group 0", size=8, mask=SGIR)
+    ICC_IAR1_EL1 = View(at(12, 0), RO, "acknowledge group 1", size=8)
+    ICC_EOIR1_EL1 = View(at(12, 1), WO, "end of interrupt, group 1", size=8, mask=INTID)
+    ICC_HPPIR1_EL1 = View(at(12, 2), RO, "highest priority pending, group 1", size=8)
     ICC_BPR1_EL1 = Register(at(12, 3), RW, "binary point, group 1", size=8, reset=1, mask=7)
     ICC_CTLR_EL1 = Register(
         at(12, 4), RW, "control", size=8, reset=0x8700, mask=CBPR | EOIMODE | PMHE,

@@ -17,7 +17,7 @@ from dbt.machine.devices.gicv3_lpi import ID_BITS
 from dbt.machine.devices.gicv3_redistributor import IIDR, PIDR
 from dbt.machine.errors import DmaError
 from dbt.machine.memory import AccessSizes, DmaPort
-from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, Window
+from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.devices.gicv3 import GICv3
@@ -74,8 +74,8 @@ class GICv3Its(Device):
         0x0108, RW, "collection table", size=8, reset=table(4), mask=TABLE, partial=True, fields=BASER_FIELDS
     )
     GITS_BASER = Registers(0x0110, RW, "tables that are not needed", count=6, size=8, mask=0, partial=True)
-    GITS_PIDR = Registers(0xFFD0, RO, "identity", count=12)
-    GITS_TRANSLATER = Register(TRANSLATER, WO, "messages: event IDs, here of device 0", partial=True)
+    GITS_PIDR = View(0xFFD0, RO, "identity", count=12)
+    GITS_TRANSLATER = View(TRANSLATER, WO, "messages: event IDs, here of device 0", partial=True)
 
     def __init__(self, name: str, machine: Machine, gic: GICv3) -> None:
         super().__init__(name, machine)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.machine.devices.gic_core import InterruptBank, edges_of, with_edges
+from dbt.machine.devices.gic_core import CLEAR, SET, Bits, Edges, InterruptBank, Priorities
 from dbt.machine.devices.gicv3_lpi import MOST, SAVED, Lpis
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, DmaPort
-from dbt.machine.registers import RO, RW, Fifo, Register, Registers, States, Window
+from dbt.machine.registers import RO, RW, Fifo, Register, States, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.device import Saved
@@ -32,13 +32,21 @@ SGIS = 0xFFFF
 class GICv3Redistributor(InterruptBank):
     """Redistributor of a GICv3 (IHI 0069), one security state."""
 
+    group = States(1)
+    enabled = States(1)
+    latched = States(1)
+    level = States(1)
+    active = States(1)
+    edge = States(1, reset=SGIS)
+    priority = States(32, bits=8)
+
     GICR = Window(0x2_0000, AccessSizes((1, 8), (1, 8)))
     GICR_CTLR = Register(
         0x0000, RW, "control", reset=CES, mask=ENABLE_LPIS | DPG0 | DPG1NS,
         fields={"EnableLPIs": 0, "CES": 1, "IR": 2, "RWP": 3, "DPG0": 24, "DPG1NS": 25, "DPG1S": 26, "UWP": 31},
     )  # fmt: skip
     GICR_IIDR = Register(0x0004, RO, "implementer", reset=IIDR)
-    GICR_TYPER = Register(
+    GICR_TYPER = View(
         0x0008, RO, "type", size=8, partial=True,
         fields={
             "PLPIS": 0, "VLPIS": 1, "DirectLPI": 3, "Last": 4, "DPGS": 5, "Processor_Number": (23, 8),
@@ -59,27 +67,19 @@ class GICv3Redistributor(InterruptBank):
         0x0078, RW, "table of pending LPIs", size=8, mask=0x470F_FFFF_FFFF_0F80, partial=True,
         fields={"InnerCache": (9, 7), "Shareability": (11, 10), "OuterCache": (58, 56), "PTZ": 62},
     )  # fmt: skip
-    GICR_PIDR = Registers(0xFFD0, RO, "identity", count=12)
-    GICR_IGROUPR0 = Register(SGI + 0x080, RW, "groups")
-    GICR_ISENABLER0 = Register(SGI + 0x100, RW, "set enable")
-    GICR_ICENABLER0 = Register(SGI + 0x180, RW, "clear enable")
-    GICR_ISPENDR0 = Register(SGI + 0x200, RW, "set pending")
-    GICR_ICPENDR0 = Register(SGI + 0x280, RW, "clear pending")
-    GICR_ISACTIVER0 = Register(SGI + 0x300, RW, "set active")
-    GICR_ICACTIVER0 = Register(SGI + 0x380, RW, "clear active")
-    GICR_IPRIORITYR = Registers(SGI + 0x400, RW, "priorities", count=32, size=1)
-    GICR_ICFGR0 = Register(SGI + 0xC00, RW, "edges of SGIs: all", reset=0xAAAA_AAAA, mask=0)
-    GICR_ICFGR1 = Register(SGI + 0xC04, RW, "edges of PPIs", mask=0xAAAA_AAAA)
+    GICR_PIDR = View(0xFFD0, RO, "identity", count=12)
+    GICR_IGROUPR0 = Bits(SGI + 0x080, "groups", group)
+    GICR_ISENABLER0 = Bits(SGI + 0x100, "set enable", enabled, SET)
+    GICR_ICENABLER0 = Bits(SGI + 0x180, "clear enable", enabled, CLEAR)
+    GICR_ISPENDR0 = Bits(SGI + 0x200, "set pending", latched, SET)
+    GICR_ICPENDR0 = Bits(SGI + 0x280, "clear pending", latched, CLEAR)
+    GICR_ISACTIVER0 = Bits(SGI + 0x300, "set active", active, SET)
+    GICR_ICACTIVER0 = Bits(SGI + 0x380, "clear active", active, CLEAR)
+    GICR_IPRIORITYR = Priorities(SGI + 0x400, count=32)
+    GICR_ICFGR = Edges(SGI + 0xC00, edge, count=2, mask=0xAAAA_AAAA)
     GICR_IGRPMODR0 = Register(SGI + 0xD00, RW, "group modifiers: not with one security state", mask=0)
     GICR_NSACR = Register(SGI + 0xE00, RW, "non-secure access: not with one security state", mask=0)
 
-    group = States(1)
-    enabled = States(1)
-    latched = States(1)
-    level = States(1)
-    active = States(1)
-    edge = States(1, reset=SGIS)
-    priority = States(32, bits=8)
     pending_lpis = Fifo(SAVED * MOST)  # only in saved ones: see `lpis`
 
     def __init__(self, name: str, machine: Machine, gic: GICv3, *, number: int, affinity: int, last: bool) -> None:
@@ -152,6 +152,16 @@ class GICv3Redistributor(InterruptBank):
         self.lpis.step()
         self.lpis_changed()
 
+    def slot_of(self, word: int) -> int | None:
+        """There is only one."""
+        del word
+        return 0
+
+    def fixed(self, state: str, word: int) -> int:
+        """SGIs are edges."""
+        del word
+        return SGIS if state == "edge" else 0
+
     def _first(self, slot: int) -> int:
         return 32 * slot
 
@@ -218,69 +228,3 @@ class GICv3Redistributor(InterruptBank):
     @GICR_PIDR.on_read
     def _identity(self, index: int) -> int:
         return PIDR[index] | (3 if index == 4 else 0)  # PIDR0: the part is a redistributor
-
-    # SGI_base
-
-    @GICR_IGROUPR0.on_read
-    def _groups(self) -> int:
-        return self.group[0]
-
-    @GICR_IGROUPR0.on_write
-    def _set_groups(self, value: int) -> None:
-        self._change(self.group, 0, ~0, value)
-
-    @GICR_ISENABLER0.on_read
-    @GICR_ICENABLER0.on_read
-    def _enables(self) -> int:
-        return self.enabled[0]
-
-    @GICR_ISENABLER0.on_write
-    def _enable(self, value: int) -> None:
-        self._change(self.enabled, 0, 0, value)
-
-    @GICR_ICENABLER0.on_write
-    def _disable(self, value: int) -> None:
-        self._change(self.enabled, 0, value, 0)
-
-    @GICR_ISPENDR0.on_read
-    @GICR_ICPENDR0.on_read
-    def _pendings(self) -> int:
-        return self._pending(0)
-
-    @GICR_ISPENDR0.on_write
-    def _pend(self, value: int) -> None:
-        self._change(self.latched, 0, 0, value)
-
-    @GICR_ICPENDR0.on_write
-    def _unpend(self, value: int) -> None:
-        self._change(self.latched, 0, value, 0)
-
-    @GICR_ISACTIVER0.on_read
-    @GICR_ICACTIVER0.on_read
-    def _actives(self) -> int:
-        return self.active[0]
-
-    @GICR_ISACTIVER0.on_write
-    def _set_active(self, value: int) -> None:
-        self._change(self.active, 0, 0, value)
-
-    @GICR_ICACTIVER0.on_write
-    def _clear_active(self, value: int) -> None:
-        self._change(self.active, 0, value, 0)
-
-    @GICR_IPRIORITYR.on_read
-    def _priority(self, number: int) -> int:
-        return self.priority[number]
-
-    @GICR_IPRIORITYR.on_write
-    def _set_priority(self, number: int, value: int) -> None:
-        self.priority[number] = value
-        self._changed(0)
-
-    @GICR_ICFGR1.on_read
-    def _configuration(self) -> int:
-        return edges_of(self.edge[0], 1)
-
-    @GICR_ICFGR1.on_write
-    def _configure(self, value: int) -> None:
-        self._change(self.edge, 0, ~0, with_edges(self.edge[0], 1, value))

@@ -13,7 +13,7 @@ from dbt.machine.devices.ps2_keyboard import Ps2Keyboard
 from dbt.machine.devices.ps2_mouse import Ps2Mouse
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fifo, Register, State, States, Window
+from dbt.machine.registers import RO, RW, WO, Fifo, Register, State, States, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.input import Input
@@ -36,7 +36,7 @@ class I8042(Device):
         0, RO, "status", size=1, reset=CMD | UNLOCKED, window=COMMAND_PORT,
         fields={"OBF": 0, "IBF": 1, "SYS": 2, "CMD": 3, "UNLOCKED": 4, "AUX": 5, "TIMEOUT": 6, "PARITY": 7},
     )  # fmt: skip
-    COMMAND = Register(0, WO, "command", size=1, window=COMMAND_PORT)
+    COMMAND = View(0, WO, "command", size=1, window=COMMAND_PORT)
 
     ram = States(32, bits=8)  # the command byte is the first
     output = State(0xCF, bits=8)  # the output port, without what the buffer says

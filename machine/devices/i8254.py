@@ -12,7 +12,7 @@ from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RW, WO, Register, Registers, States, Window
+from dbt.machine.registers import RW, WO, Register, States, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -38,8 +38,8 @@ class I8254(Device):
 
     WINDOW = Window(4, BYTE)
     PORTB = Window(1, BYTE)
-    COUNTER = Registers(0, RW, "count, by bytes as the control word chose", count=3, size=1)
-    CONTROL = Register(
+    COUNTER = View(0, RW, "count, by bytes as the control word chose", count=3, size=1)
+    CONTROL = View(
         3, WO, "control word", size=1, fields={"BCD": 0, "MODE": (3, 1), "RW": (5, 4), "SC": (7, 6)}
     )  # fmt: skip
     PORT_B = Register(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Register, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -26,8 +26,8 @@ class I8259(Device):
 
     WINDOW = Window(2, BYTE)
     ELCR_WINDOW = Window(1, BYTE)
-    COMMAND = Register(0, WO, "ICW1, OCW2 or OCW3, by bits 4 and 3", size=1)
-    STATUS = Register(0, RO, "IRR or ISR, as OCW3 chose; or the poll", size=1)
+    COMMAND = View(0, WO, "ICW1, OCW2 or OCW3, by bits 4 and 3", size=1)
+    STATUS = View(0, RO, "IRR or ISR, as OCW3 chose; or the poll", size=1)
     DATA = Register(1, RW, "OCW1: the mask; ICW2 to ICW4 after ICW1", size=1)
     ELCR = Register(0, RW, "inputs that are levels", size=1, window=ELCR_WINDOW)
 

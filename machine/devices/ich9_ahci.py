@@ -12,7 +12,7 @@ from dbt.machine.ata.ahci import Port
 from dbt.machine.ata.hba import EXCHANGED, PCS, PHY_CHANGED, POD, PRCS, ST, SUD, UFS
 from dbt.machine.memory import AccessSizes
 from dbt.machine.pci import Bar, Capability, Identity, PciFunction
-from dbt.machine.registers import RO, RW, Fields, Register, Registers, States, Window
+from dbt.machine.registers import RO, RW, Fields, Register, Registers, States, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ class Ich9Ahci(PciFunction):
     PxSACT = Registers(0x134, RW, "queued commands that are active; ones set", count=PORTS, stride=STRIDE)
     PxCI = Registers(0x138, RW, "commands issued; ones set", count=PORTS, stride=STRIDE)
     INDEX = Register(0x10, RW, "offset of a register", mask=0xFFC, window=IDP)
-    INDEX_DATA = Register(0x14, RW, "that register", window=IDP)
+    INDEX_DATA = View(0x14, RW, "that register", window=IDP)
 
     stopped = States(PORTS, bits=1)  # after an error, until PxCMD.ST is cleared
     softreset = States(PORTS, bits=1)  # SRST of the last register FIS

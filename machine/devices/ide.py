@@ -13,7 +13,7 @@ from dbt.machine.ata.scatter import TableShort
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fields, Register, State, Window
+from dbt.machine.registers import RO, RW, WO, Fields, Register, State, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +44,18 @@ class IdeChannel(Device, Link):
 
     BLOCK = Window(8, AccessSizes((1, 4), (1, 4)))
     CONTROL_BLOCK = Window(1, AccessSizes((1, 1), (1, 1)))
-    DATA = Register(0, RW, "data", size=2, exact=True)
-    DATA32 = Register(0, RW, "two words of data at a time", exact=True)
-    ERROR = Register(1, RO, "error", size=1, fields={"ABRT": 2, "IDNF": 4, "UNC": 6, "ICRC": 7})
-    FEATURES = Register(1, WO, "features", size=1)
-    SECTOR_COUNT = Register(2, RW, "sectors; ATAPI: interrupt reason", size=1)
-    LBA_LOW = Register(3, RW, "LBA 7:0, or sector", size=1)
-    LBA_MID = Register(4, RW, "LBA 15:8, or cylinder; ATAPI: byte count", size=1)
-    LBA_HIGH = Register(5, RW, "LBA 23:16, or cylinder; ATAPI: byte count", size=1)
-    DEVICE = Register(6, RW, "device, and LBA 27:24 or head", size=1, fields={"HEAD": (3, 0), "DEV": 4, "LBA": 6})
-    STATUS = Register(7, RO, "status; reading it ends an interrupt", size=1, fields=STATUS_FIELDS)
-    COMMAND = Register(7, WO, "command", size=1)
-    ALTERNATE_STATUS = Register(0, RO, "status", size=1, window=CONTROL_BLOCK, fields=STATUS_FIELDS)
+    DATA = View(0, RW, "data", size=2, exact=True)
+    DATA32 = View(0, RW, "two words of data at a time", exact=True)
+    ERROR = View(1, RO, "error", size=1, fields={"ABRT": 2, "IDNF": 4, "UNC": 6, "ICRC": 7})
+    FEATURES = View(1, WO, "features", size=1)
+    SECTOR_COUNT = View(2, RW, "sectors; ATAPI: interrupt reason", size=1)
+    LBA_LOW = View(3, RW, "LBA 7:0, or sector", size=1)
+    LBA_MID = View(4, RW, "LBA 15:8, or cylinder; ATAPI: byte count", size=1)
+    LBA_HIGH = View(5, RW, "LBA 23:16, or cylinder; ATAPI: byte count", size=1)
+    DEVICE = View(6, RW, "device, and LBA 27:24 or head", size=1, fields={"HEAD": (3, 0), "DEV": 4, "LBA": 6})
+    STATUS = View(7, RO, "status; reading it ends an interrupt", size=1, fields=STATUS_FIELDS)
+    COMMAND = View(7, WO, "command", size=1)
+    ALTERNATE_STATUS = View(0, RO, "status", size=1, window=CONTROL_BLOCK, fields=STATUS_FIELDS)
     DEVICE_CONTROL = Register(
         0, WO, "device control", size=1, mask=0xFF, window=CONTROL_BLOCK, fields={"NIEN": 1, "SRST": 2, "HOB": 7}
     )  # fmt: skip

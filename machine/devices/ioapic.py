@@ -12,7 +12,7 @@ from dbt.machine.device import Device
 from dbt.machine.devices.apic_bus import LOWEST, ApicBus, Message
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -31,11 +31,11 @@ class IoApic(Device):
     WINDOW = Window(0x1000, AccessSizes((1, 4), (4, 4)))
     INDIRECT = Window(0x400, AccessSizes((4, 4), (4, 4)), partial=True, placed=False)  # a register at 4 * its index
     IOREGSEL = Register(0x00, RW, "which register IOWIN is", mask=0xFF)
-    IOWIN = Register(0x10, RW, "that register")
-    EOI = Register(0x40, WO, "end of interrupt, by vector", mask=0xFF)
+    IOWIN = View(0x10, RW, "that register")
+    EOI = View(0x40, WO, "end of interrupt, by vector", mask=0xFF)
     ID = Register(0x00, RW, "identification", mask=0xF << 24, window=INDIRECT)
     VER = Register(0x04, RO, "version", reset=VERSION, window=INDIRECT, fields={"VERSION": (7, 0), "MAXIRE": (23, 16)})
-    ARB = Register(0x08, RO, "arbitration identification", window=INDIRECT)
+    ARB = View(0x08, RO, "arbitration identification", window=INDIRECT)
     REDIRECTION = Registers(0x40, RW, "redirection", count=PINS, size=8, reset=MASKED, mask=WRITABLE, window=INDIRECT,
                             fields=ENTRY)  # fmt: skip
 

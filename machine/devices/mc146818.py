@@ -13,7 +13,7 @@ from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import CPU0, AccessSizes
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, Registers, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -54,7 +54,7 @@ class MC146818(Device):
     WINDOW = Window(2, BYTE, hole=0xFF)
     CMOS = Window(128, BYTE, placed=False)
     INDEX = Register(0, WO, "which byte the data port is; bit 7 masks NMIs elsewhere", size=1, mask=0x7F, clear=0x80)
-    DATA = Register(1, RW, "that byte", size=1)
+    DATA = View(1, RW, "that byte", size=1)
     TIME = Registers(0x00, RW, "seconds, minutes, hours with alarms, weekday, day, month, year", count=10, size=1,
                      window=CMOS)  # fmt: skip
     A = Register(0x0A, RW, "divider and rate", size=1, reset=0x26, mask=0x7F, window=CMOS,

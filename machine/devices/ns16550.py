@@ -13,7 +13,7 @@ from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fifo, Register, State, Window
+from dbt.machine.registers import RO, RW, WO, Fifo, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -39,9 +39,9 @@ class NS16550(Device):
     DLL = Register(0, RW, "divisor, low byte", size=1, reset=0x0C, when=_dlab)
     DLM = Register(1, RW, "divisor, high byte", size=1, when=_dlab)
     RBR = Register(0, RO, "received character", size=1)
-    THR = Register(0, WO, "character to send", size=1)
+    THR = View(0, WO, "character to send", size=1)
     IER = Register(1, RW, "interrupt enable", size=1, mask=0x0F, fields={"ERBFI": 0, "ETBEI": 1, "ELSI": 2, "EDSSI": 3})
-    IIR = Register(2, RO, "interrupt identification", size=1, fields={"NONE": 0, "ID": (3, 1), "FIFO": (7, 6)})
+    IIR = View(2, RO, "interrupt identification", size=1, fields={"NONE": 0, "ID": (3, 1), "FIFO": (7, 6)})
     FCR = Register(
         2, WO, "FIFO control", size=1, mask=0xCF, unimplemented=0x08,
         fields={"ENABLE": 0, "RCVR": 1, "XMIT": 2, "DMA": 3, "LEVEL": (7, 6)},
@@ -71,17 +71,19 @@ class NS16550(Device):
         self.chars = chars or CharBackend()
         self.chars.attach(self)
         self.timeout = self.clock.timer(self._time_out)
+        self.going_on = self.clock.timer(self.ready)
 
     def on_reset(self) -> None:
         """Nothing is pending."""
         self.timeout.cancel()
+        self.going_on.cancel()
         self._update()
 
     def on_restore(self) -> None:
-        """Go on where it was."""
+        """Go on where it was; what is to be sent leaves when timers run, since a restore may look at devices again."""
         self._start_timeout()
         self._update()
-        self.ready()
+        self.going_on.at(self.clock.now)
 
     @property
     def fifo(self) -> bool:
@@ -124,7 +126,7 @@ class NS16550(Device):
         """Characters from the back end."""
         if self.MCR & LOOP:
             return 0
-        taken = data[: (DEPTH if self.fifo else 1) - len(self.received)]
+        taken = data[: max((DEPTH if self.fifo else 1) - len(self.received), 0)]
         for character in taken:
             self._arrive(character)
         return len(taken)

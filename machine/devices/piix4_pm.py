@@ -15,7 +15,7 @@ from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
 from dbt.machine.pci import Identity, PciBus
 from dbt.machine.pci.config import Header
-from dbt.machine.registers import RO, RW, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, Register, Registers, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -56,7 +56,7 @@ class Piix4Pm(PiixSmbus):
                     fields={"TMROF": 0, "GBL": 5, "PWRBTN": 8, "RTC": 10})  # fmt: skip
     PMCNTRL = Register(0x04, RW, "control; SUS_EN sleeps", size=2, mask=0x3C03, unimplemented=4, window=PM,
                        fields={"SCI_EN": 0, "BRLD_EN": 1, "SUS_TYP": (12, 10), "SUS_EN": 13})  # fmt: skip
-    PMTMR = Register(0x08, RO, "24 bits of time at 3.579545 MHz", window=PM)
+    PMTMR = View(0x08, RO, "24 bits of time at 3.579545 MHz", window=PM)
     GPE0 = Window(4, ANY, partial=True)
     GPESTS = Register(0, RW, "general-purpose events; write one to clear", size=2, mask=0, clear=0xFFFF, window=GPE0)
     GPEEN = Register(2, RW, "which of them ask", size=2, window=GPE0)

@@ -11,7 +11,7 @@ from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, Region
 from dbt.machine.pci import PciBus, PciFunction
 from dbt.machine.pci.config import IO, Header
-from dbt.machine.registers import RO, RW, Fifo, Register, State, Window
+from dbt.machine.registers import RO, RW, Fifo, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -56,7 +56,7 @@ class PiixSmbus(PciFunction):
     SMBHSTADD = Register(4, RW, "address and direction", size=1, window=SMBUS)
     SMBHSTDAT0 = Register(5, RW, "data, or the count of a block", size=1, window=SMBUS)
     SMBHSTDAT1 = Register(6, RW, "second byte of data", size=1, window=SMBUS)
-    SMBBLKDAT = Register(7, RW, "data of a block, byte after byte", size=1, window=SMBUS)
+    SMBBLKDAT = View(7, RW, "data of a block, byte after byte", size=1, window=SMBUS)
     SMBSLVCNT = Register(8, RW, "slave control", size=1, mask=0, unimplemented=0x0F, window=SMBUS)
 
     block = Fifo(MOST)

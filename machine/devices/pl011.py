@@ -12,7 +12,7 @@ from dbt.machine.chardev import CharBackend
 from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
-from dbt.machine.registers import RO, RW, WO, Fields, Fifo, Register, Registers, State, States, Window
+from dbt.machine.registers import RO, RW, WO, Fields, Fifo, Register, State, States, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -34,11 +34,9 @@ class PL011(Device):
     """Arm PrimeCell UART, PL011 r1p3 (DDI 0183)."""
 
     WINDOW = Window(0x1000, partial=True)
-    UARTDR = Register(0x000, RW, "data", mask=0xFF, fields={"FE": 8, "PE": 9, "BE": 10, "OE": 11})
+    UARTDR = View(0x000, RW, "data", mask=0xFF, fields={"FE": 8, "PE": 9, "BE": 10, "OE": 11})
     UARTRSR = Register(0x004, RW, "receive status; any write clears", mask=0xFF, fields={"OE": 3})
-    UARTFR = Register(
-        0x018, RO, "flags", reset=RXFE | TXFE, fields={"BUSY": 3, "RXFE": 4, "TXFF": 5, "RXFF": 6, "TXFE": 7}
-    )
+    UARTFR = View(0x018, RO, "flags", reset=RXFE | TXFE, fields={"BUSY": 3, "RXFE": 4, "TXFF": 5, "RXFF": 6, "TXFE": 7})
     UARTILPR = Register(0x020, RW, "IrDA divisor", mask=0xFF, unimplemented=0xFF)
     UARTIBRD = Register(0x024, RW, "baud rate divisor", mask=0xFFFF)
     UARTFBRD = Register(0x028, RW, "its fraction, in 64ths", mask=0x3F)
@@ -54,10 +52,10 @@ class PL011(Device):
     UARTIFLS = Register(0x034, RW, "FIFO levels", mask=0x3F, reset=0x12, fields={"TX": (2, 0), "RX": (5, 3)})
     UARTIMSC = Register(0x038, RW, "interrupt mask", mask=0x7FF, fields=INTERRUPTS)
     UARTRIS = Register(0x03C, RO, "raw interrupts", fields=INTERRUPTS)
-    UARTMIS = Register(0x040, RO, "masked interrupts", fields=INTERRUPTS)
-    UARTICR = Register(0x044, WO, "clear interrupts", mask=0x7FF, fields=INTERRUPTS)
+    UARTMIS = View(0x040, RO, "masked interrupts", fields=INTERRUPTS)
+    UARTICR = View(0x044, WO, "clear interrupts", mask=0x7FF, fields=INTERRUPTS)
     UARTDMACR = Register(0x048, RW, "DMA control", mask=7, unimplemented=7)
-    UARTPeriphID = Registers(0xFE0, RO, "identity", count=8)
+    UARTPeriphID = View(0xFE0, RO, "identity", count=8)
 
     received = Fifo(DEPTH)
     overrun = State(bits=1)  # goes with the next character that fits
@@ -70,17 +68,19 @@ class PL011(Device):
         self.chars = chars or CharBackend()
         self.chars.attach(self)
         self.timeout = self.clock.timer(self._timed_out)
+        self.going_on = self.clock.timer(self.ready)
 
     def on_reset(self) -> None:
         """Nothing is pending."""
         self.timeout.cancel()
+        self.going_on.cancel()
         self.irq.set(False)
 
     def on_restore(self) -> None:
-        """Go on where it was."""
+        """Go on where it was; what is to be sent leaves when timers run, since a restore may look at devices again."""
         self._start_timeout()
         self._update()
-        self.ready()
+        self.going_on.at(self.clock.now)
 
     @property
     def depth(self) -> int:
@@ -93,7 +93,7 @@ class PL011(Device):
         """Characters from the back end; those that come to a disabled port wait there."""
         if self.UARTCR & (UARTEN | RXE) != UARTEN | RXE or self.UARTCR & LBE:
             return 0
-        taken = data[: self.depth - len(self.received)]
+        taken = data[: max(self.depth - len(self.received), 0)]
         for character in taken:
             self._arrive(character)
         return len(taken)

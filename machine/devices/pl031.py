@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -23,15 +23,15 @@ class PL031(Device):
     """Arm PrimeCell real-time clock, PL031 r1p3 (DDI 0224)."""
 
     WINDOW = Window(0x1000)
-    RTCDR = Register(0x000, RO, "seconds")
+    RTCDR = View(0x000, RO, "seconds")
     RTCMR = Register(0x004, RW, "match")
     RTCLR = Register(0x008, RW, "load: sets the seconds")
     RTCCR = Register(0x00C, RW, "control: always on", mask=1, reset=1, fields={"START": 0})
     RTCIMSC = Register(0x010, RW, "interrupt mask", mask=1, fields={"RTC": 0})
     RTCRIS = Register(0x014, RO, "raw interrupt", fields={"RTC": 0})
-    RTCMIS = Register(0x018, RO, "masked interrupt", fields={"RTC": 0})
-    RTCICR = Register(0x01C, WO, "clear interrupt", mask=1, fields={"RTC": 0})
-    RTCPeriphID = Registers(0xFE0, RO, "identity", count=8)
+    RTCMIS = View(0x018, RO, "masked interrupt", fields={"RTC": 0})
+    RTCICR = View(0x01C, WO, "clear interrupt", mask=1, fields={"RTC": 0})
+    RTCPeriphID = View(0xFE0, RO, "identity", count=8)
 
     offset = State()  # seconds, what the guest has set against the machine's clock, modulo 2**32
 

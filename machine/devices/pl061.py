@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -22,17 +22,17 @@ class PL061(Device):
     """Arm PrimeCell general purpose input/output, PL061 (DDI 0190)."""
 
     WINDOW = Window(0x1000, partial=True)
-    GPIODATA = Registers(0x000, RW, "pins, those that the address selects", count=256, mask=0xFF)
+    GPIODATA = View(0x000, RW, "pins, those that the address selects", count=256, mask=0xFF)
     GPIODIR = Register(0x400, RW, "direction: ones are outputs", mask=0xFF)
     GPIOIS = Register(0x404, RW, "interrupt sense: ones are levels", mask=0xFF)
     GPIOIBE = Register(0x408, RW, "both edges", mask=0xFF)
     GPIOIEV = Register(0x40C, RW, "event: ones are rising edges or high levels", mask=0xFF)
     GPIOIE = Register(0x410, RW, "interrupt mask: ones are enabled", mask=0xFF)
-    GPIORIS = Register(0x414, RO, "raw interrupts")
-    GPIOMIS = Register(0x418, RO, "masked interrupts")
-    GPIOIC = Register(0x41C, WO, "clear edges", mask=0xFF)
+    GPIORIS = View(0x414, RO, "raw interrupts")
+    GPIOMIS = View(0x418, RO, "masked interrupts")
+    GPIOIC = View(0x41C, WO, "clear edges", mask=0xFF)
     GPIOAFSEL = Register(0x420, RW, "mode control", mask=0xFF)
-    GPIOPeriphID = Registers(0xFE0, RO, "identity", count=8)
+    GPIOPeriphID = View(0xFE0, RO, "identity", count=8)
 
     output = State(bits=8)
     inputs = State(bits=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dbt.machine.device import Device
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import WO, Register, Window
+from dbt.machine.registers import WO, View, Window
 
 FAIL, POWEROFF, REBOOT = 0x3333, 0x5555, 0x7777
 
@@ -17,7 +17,7 @@ class SifiveTest(Device):
     """SiFive test finisher, as a system controller for power."""
 
     WINDOW = Window(0x1000, AccessSizes((2, 4), (2, 4)), partial=True)
-    FINISHER = Register(0x0, WO, "what is to happen", fields={"STATUS": (15, 0), "CODE": (31, 16)})
+    FINISHER = View(0x0, WO, "what is to happen", fields={"STATUS": (15, 0), "CODE": (31, 16)})
 
     @FINISHER.on_write
     def _finish(self, value: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.chardev import CharBackend
 from dbt.machine.errors import MapError
-from dbt.machine.registers import RO, WO, Register, State, States, Window
+from dbt.machine.registers import RO, WO, Register, State, States, View, Window
 from dbt.machine.virtio import CONFIG_SIZES, VirtioDevice
 from dbt.machine.virtio.device import RINGS
 
@@ -69,7 +69,7 @@ class VirtioConsole(VirtioDevice):
     cols = Register(0, RO, "width of the console in characters", size=2)
     rows = Register(2, RO, "height", size=2)
     max_nr_ports = Register(4, RO, "the most ports")
-    emerg_wr = Register(8, WO, "a character that is written at once, without queues")
+    emerg_wr = View(8, WO, "a character that is written at once, without queues")
 
     pending = States(MOST_PORTS, bits=8)  # events of TOLD, as bits, by port
     opened = State(bits=MOST_PORTS)  # ports that somebody in the guest has open

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.errors import MapError, SnapshotError
-from dbt.machine.registers import RO, RW, Register, Registers
+from dbt.machine.registers import RO, RW, AnyRegister, Register, Registers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,11 +94,11 @@ class Capability:
     NEXT = Register(1, RO, "the next one", size=1)
 
 
-def registers_of(layout: type) -> Iterator[Register]:
+def registers_of(layout: type) -> Iterator[AnyRegister]:
     """All registers of a header or capability, those of its bases too."""
     for kind in reversed(layout.__mro__):
         for value in vars(kind).values():
-            if isinstance(value, Register):
+            if isinstance(value, AnyRegister):
                 yield value
 
 
@@ -112,7 +112,7 @@ class ConfigSpace:
         self.mask = bytearray(size)
         self.clear = bytearray(size)
         self.fixed = bytearray(size)  # bits that are the same in each function of the kind
-        self.names: list[tuple[int, str, Register]] = []  # (offset, name, register)
+        self.names: list[tuple[int, str, AnyRegister]] = []  # (offset, name, register)
         self.traced: set[str] = set()
 
     def install(self, layout: type, at: int = 0, prefix: str = "") -> None:
@@ -133,7 +133,7 @@ class ConfigSpace:
     def _store(where: bytearray, at: int, size: int, value: int) -> None:
         where[at : at + size] = value.to_bytes(size, "little")
 
-    def preset(self, register: Register, value: int, at: int = 0, *, mask: int | None = None) -> None:
+    def preset(self, register: AnyRegister, value: int, at: int = 0, *, mask: int | None = None) -> None:
         """What a register is after reset, from now on; and which bits may be written, if `mask` is given."""
         start, size = at + register.offset, register.size
         self._store(self.initial, start, size, value)
@@ -145,12 +145,12 @@ class ConfigSpace:
         """These bytes say which function this is: a saved state with others is another function's."""
         self.fixed[start : start + size] = b"\xff" * size
 
-    def get(self, register: Register, at: int = 0) -> int:
+    def get(self, register: AnyRegister, at: int = 0) -> int:
         """The value of a register."""
         start = at + register.offset
         return int.from_bytes(self.data[start : start + register.size], "little")
 
-    def set(self, register: Register, value: int, at: int = 0) -> None:
+    def set(self, register: AnyRegister, value: int, at: int = 0) -> None:
         """Store a value as the device itself does: masks are for software."""
         self._store(self.data, at + register.offset, register.size, value)
 

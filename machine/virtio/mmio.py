@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, DmaPort
-from dbt.machine.registers import RO, RW, WO, Register, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 from dbt.machine.virtio.spec import CONFIGURATION_CHANGE, RING_RESET, STATUS_FIELDS, USED_BUFFER, legacy_layout
 from dbt.machine.virtio.transport import QueueSetup, half
 
@@ -39,24 +39,24 @@ class VirtioMmio(QueueSetup, Device):
 
     WINDOW = Window(0x200, AccessSizes((1, 8), (1, 8)))
     MagicValue = Register(0x000, RO, '"virt"', reset=MAGIC)
-    Version = Register(0x004, RO, "version of the registers")
-    DeviceID = Register(0x008, RO, "kind of the device, 0: none")
+    Version = View(0x004, RO, "version of the registers")
+    DeviceID = View(0x008, RO, "kind of the device, 0: none")
     VendorID = Register(0x00C, RO, "vendor", reset=VENDOR)
-    DeviceFeatures = Register(0x010, RO, "features that are offered, the selected word")
+    DeviceFeatures = View(0x010, RO, "features that are offered, the selected word")
     DeviceFeaturesSel = Register(0x014, WO, "selects the word of DeviceFeatures")
-    DriverFeatures = Register(0x020, WO, "features that the driver accepts, the selected word")
+    DriverFeatures = View(0x020, WO, "features that the driver accepts, the selected word")
     DriverFeaturesSel = Register(0x024, WO, "selects the word of DriverFeatures")
-    GuestPageSize = Register(0x028, WO, "unit of QueuePFN in bytes", when=_legacy)
+    GuestPageSize = View(0x028, WO, "unit of QueuePFN in bytes", when=_legacy)
     QueueSel = Register(0x030, WO, "selects a queue")
-    QueueNumMax = Register(0x034, RO, "the most entries of the queue, 0: there is no such queue")
-    QueueNum = Register(0x038, WO, "entries of the queue")
-    QueueAlign = Register(0x03C, WO, "alignment of the used ring in bytes", when=_legacy)
-    QueuePFN = Register(0x040, RW, "page of the queue, 0: none", when=_legacy)
-    QueueReady = Register(0x044, RW, "the queue is enabled", mask=1, when=_modern)
-    QueueNotify = Register(0x050, WO, "there are buffers in the queue of this number")
+    QueueNumMax = View(0x034, RO, "the most entries of the queue, 0: there is no such queue")
+    QueueNum = View(0x038, WO, "entries of the queue")
+    QueueAlign = View(0x03C, WO, "alignment of the used ring in bytes", when=_legacy)
+    QueuePFN = View(0x040, RW, "page of the queue, 0: none", when=_legacy)
+    QueueReady = View(0x044, RW, "the queue is enabled", mask=1, when=_modern)
+    QueueNotify = View(0x050, WO, "there are buffers in the queue of this number")
     InterruptStatus = Register(0x060, RO, "reasons of the interrupt", fields={"USED_BUFFER": 0, "CONFIG_CHANGE": 1})
-    InterruptACK = Register(0x064, WO, "reasons that are dealt with", mask=3)
-    Status = Register(0x070, RW, "device status; 0 resets the device", mask=0xCF, fields=STATUS_FIELDS)
+    InterruptACK = View(0x064, WO, "reasons that are dealt with", mask=3)
+    Status = View(0x070, RW, "device status; 0 resets the device", mask=0xCF, fields=STATUS_FIELDS)
     QueueDescLow = half(0x080, WO, "descriptors", high=False, when=_modern)
     QueueDescHigh = half(0x084, WO, "descriptors", high=True, when=_modern)
     QueueDriverLow = half(0x090, WO, "driver", high=False, when=_modern)
@@ -68,8 +68,8 @@ class VirtioMmio(QueueSetup, Device):
     SHMLenHigh = Register(0x0B4, RO, "high half", reset=NO_REGION, when=_modern)
     SHMBaseLow = Register(0x0B8, RO, "its address", reset=NO_REGION, when=_modern)
     SHMBaseHigh = Register(0x0BC, RO, "high half", reset=NO_REGION, when=_modern)
-    QueueReset = Register(0x0C0, RW, "the queue is being reset", mask=1, when=_modern)
-    ConfigGeneration = Register(0x0FC, RO, "changes with the configuration space", when=_modern)
+    QueueReset = View(0x0C0, RW, "the queue is being reset", mask=1, when=_modern)
+    ConfigGeneration = View(0x0FC, RO, "changes with the configuration space", when=_modern)
 
     page_size = State(reset=4096)
     align = State(reset=4096)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.memory import CPU0, MMIO, AccessSizes
 from dbt.machine.pci import Bar, Identity, PciBus
-from dbt.machine.registers import RO, RW, Register, State, Window
+from dbt.machine.registers import RO, RW, Register, State, View, Window
 from dbt.machine.virtio.pci_common import MULTIPLIER, PAGE, WIDE, CommonStructures
 from dbt.machine.virtio.queue import NO_VECTOR
 from dbt.machine.virtio.spec import CONFIGURATION_CHANGE, STATUS_FIELDS, USED_BUFFER, legacy_layout
@@ -50,18 +50,16 @@ class VirtioPci(CommonStructures):
     DEVICE = Window(PAGE, WIDE)
 
     LEGACY = Window(24, PORTS, placed=False)
-    legacy_device_features = Register(0x00, RO, "features that are offered", window=LEGACY)
-    legacy_driver_features = Register(0x04, RW, "features that the driver accepts", window=LEGACY)
-    legacy_queue_address = Register(0x08, RW, "page of the queue, 0: none", window=LEGACY)
-    legacy_queue_size = Register(0x0C, RO, "entries of the queue", size=2, window=LEGACY)
-    legacy_queue_select = Register(0x0E, RW, "selects a queue", size=2, window=LEGACY)
+    legacy_device_features = View(0x00, RO, "features that are offered", window=LEGACY)
+    legacy_driver_features = View(0x04, RW, "features that the driver accepts", window=LEGACY)
+    legacy_queue_address = View(0x08, RW, "page of the queue, 0: none", window=LEGACY)
+    legacy_queue_size = View(0x0C, RO, "entries of the queue", size=2, window=LEGACY)
+    legacy_queue_select = View(0x0E, RW, "selects a queue", size=2, window=LEGACY)
     legacy_queue_notify = Register(0x10, RW, "there are buffers in the queue of this number", size=2, window=LEGACY)
-    legacy_device_status = Register(
-        0x12, RW, "0 resets the device", size=1, mask=0xCF, fields=STATUS_FIELDS, window=LEGACY
-    )
-    legacy_isr_status = Register(0x13, RO, "reasons of the interrupt; reading clears them", size=1, window=LEGACY)
-    legacy_config_msix_vector = Register(0x14, RW, "vector of changes of the configuration", size=2, window=LEGACY)
-    legacy_queue_msix_vector = Register(0x16, RW, "vector of the queue", size=2, window=LEGACY)
+    legacy_device_status = View(0x12, RW, "0 resets the device", size=1, mask=0xCF, fields=STATUS_FIELDS, window=LEGACY)
+    legacy_isr_status = View(0x13, RO, "reasons of the interrupt; reading clears them", size=1, window=LEGACY)
+    legacy_config_msix_vector = View(0x14, RW, "vector of changes of the configuration", size=2, window=LEGACY)
+    legacy_queue_msix_vector = View(0x16, RW, "vector of the queue", size=2, window=LEGACY)
 
     by_legacy = State(bits=1)  # the driver uses the legacy registers
 

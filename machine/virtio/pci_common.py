@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.memory import AccessSizes
 from dbt.machine.pci import PciFunction
-from dbt.machine.registers import RO, RW, WO, Register, Registers, State, Window
+from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 from dbt.machine.virtio.queue import NO_VECTOR
 from dbt.machine.virtio.spec import RING_RESET, STATUS_FIELDS
 from dbt.machine.virtio.transport import QueueSetup, half
@@ -24,18 +24,18 @@ class CommonStructures(QueueSetup, PciFunction):
 
     COMMON = Window(PAGE, WIDE)
     device_feature_select = Register(0x00, RW, "selects the word of device_feature")
-    device_feature = Register(0x04, RO, "features that are offered, the selected word")
+    device_feature = View(0x04, RO, "features that are offered, the selected word")
     driver_feature_select = Register(0x08, RW, "selects the word of driver_feature")
-    driver_feature = Register(0x0C, RW, "features that the driver accepts, the selected word")
+    driver_feature = View(0x0C, RW, "features that the driver accepts, the selected word")
     config_msix_vector = Register(0x10, RW, "vector of changes of the configuration", size=2, reset=NO_VECTOR)
-    num_queues = Register(0x12, RO, "how many queues there are", size=2)
-    device_status = Register(0x14, RW, "0 resets the device", size=1, mask=0xCF, fields=STATUS_FIELDS)
-    config_generation = Register(0x15, RO, "changes with the configuration space", size=1)
+    num_queues = View(0x12, RO, "how many queues there are", size=2)
+    device_status = View(0x14, RW, "0 resets the device", size=1, mask=0xCF, fields=STATUS_FIELDS)
+    config_generation = View(0x15, RO, "changes with the configuration space", size=1)
     queue_select = Register(0x16, RW, "selects a queue", size=2)
-    queue_size = Register(0x18, RW, "entries of the queue, at first the most; 0: there is no such queue", size=2)
-    queue_msix_vector = Register(0x1A, RW, "vector of the queue", size=2)
-    queue_enable = Register(0x1C, RW, "the queue is enabled", size=2, mask=1)
-    queue_notify_off = Register(0x1E, RO, "where the queue is notified", size=2)
+    queue_size = View(0x18, RW, "entries of the queue, at first the most; 0: there is no such queue", size=2)
+    queue_msix_vector = View(0x1A, RW, "vector of the queue", size=2)
+    queue_enable = View(0x1C, RW, "the queue is enabled", size=2, mask=1)
+    queue_notify_off = View(0x1E, RO, "where the queue is notified", size=2)
     queue_desc_lo = half(0x20, RW, "descriptors", high=False)
     queue_desc_hi = half(0x24, RW, "descriptors", high=True)
     queue_driver_lo = half(0x28, RW, "driver", high=False)
@@ -43,15 +43,15 @@ class CommonStructures(QueueSetup, PciFunction):
     queue_device_lo = half(0x30, RW, "device", high=False)
     queue_device_hi = half(0x34, RW, "device", high=True)
     queue_notify_data = Register(0x38, RO, "what to notify with: not offered", size=2)
-    queue_reset = Register(0x3A, RW, "the queue is being reset", size=2, mask=1)
+    queue_reset = View(0x3A, RW, "the queue is being reset", size=2, mask=1)
 
     ISR = Window(PAGE)
-    isr_status = Register(
+    isr_status = View(
         0, RO, "reasons of the interrupt; reading clears them", size=1, window=ISR,
         fields={"USED_BUFFER": 0, "CONFIG_CHANGE": 1},
     )  # fmt: skip
     NOTIFY = Window(PAGE)
-    queue_notify = Registers(
+    queue_notify = View(
         0, WO, "there are buffers in this queue", count=PAGE // MULTIPLIER, stride=MULTIPLIER, size=2, window=NOTIFY
     )
 

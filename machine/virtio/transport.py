@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbt.machine.registers import Register
+from dbt.machine.registers import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +73,9 @@ class QueueSetup:
         return int(bool(queue and queue.loose))
 
 
-def half(offset: int, access: str, area: str, *, high: bool, when: Callable[[Any], bool] | None = None) -> Register:
+def half(offset: int, access: str, area: str, *, high: bool, when: Callable[[Any], bool] | None = None) -> View:
     """A register with half of the address of an area of the selected queue."""
-    register = Register(offset, access, "high half" if high else f"address of the queue's {area}", when=when)
+    register = View(offset, access, "high half" if high else f"address of the queue's {area}", when=when)
     shift = 32 if high else 0
 
     def read(self: QueueSetup) -> int:

@@ -14,7 +14,7 @@ from dbt.machine.errors import BusError, MapError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, TRACE, UNIMPLEMENTED, Log
 from dbt.machine.machine import Machine
 from dbt.machine.memory import AccessSizes, Attributes
-from dbt.machine.registers import RO, RW, WO, Fifo, Register, Registers, State, States, Window
+from dbt.machine.registers import RO, RW, WO, Fifo, Register, Registers, State, States, View, Window
 
 from dbt.errors import UsageError
 from tests.machine.fuzzing import mutated
@@ -36,6 +36,8 @@ class Toy(Device):
     WIDE = Register(0x18, RW, "wide", size=8)
     B = Registers(0x00, RW, "bytes", count=4, size=1, window=BYTES)
     W = Register(0x08, RW, "word", window=BYTES)
+    SUM = View(0x50, RO, "what the list has in all")
+    EACH = View(0x60, RW, "the list again", count=4, size=8)
 
     secret = State(7, bits=8)
     many = States(3, bits=4)
@@ -52,6 +54,18 @@ class Toy(Device):
     @SEEN.on_read
     def _seen(self) -> int:
         return self.attributes.cpu
+
+    @SUM.on_read
+    def _sum(self) -> int:
+        return sum(self.LIST)
+
+    @EACH.on_read
+    def _each(self, index: int) -> int:
+        return self.LIST[index]
+
+    @EACH.on_write
+    def _set_each(self, index: int, value: int) -> None:
+        self.LIST[index] = value & 0xFFFF
 
     @LIST.after_write
     def _listed(self, index: int) -> None:
@@ -82,6 +96,23 @@ def test_reset_masks_and_write_one_to_clear() -> None:
     assert bus.read(0x18, 8) == 0x1122334455667788
     toy.reset()
     assert (toy.CTRL, toy.STAT, toy.LIST, toy.WIDE, toy.secret) == (0x10, 0xF, [0] * 4, 0, 7)
+
+
+def test_views_are_of_what_is_stored_elsewhere() -> None:
+    machine, toy, lines = build()
+    bus = machine.memory
+    assert machine.trace("toy.EACH") == 1
+    bus.write(0x68, 8, 7)
+    bus.write(0x40, 4, 2)
+    assert (bus.read(0x50, 4), bus.read(0x68, 8), toy.LIST) == (9, 7, [2, 7, 0, 0])
+    assert [line for kind, line in lines if kind == TRACE] == [
+        "toy: cpu0 EACH1 <- 0x0000000000000007",
+        "toy: cpu0 EACH1 -> 0x0000000000000007",
+    ]
+    assert not {"SUM", "EACH"} & toy.save()["state"].keys()
+    kind = type("Blind", (Device,), {"WINDOW": Window(8), "A": View(0, RO)})
+    with pytest.raises(MapError, match="the view A has no function"):
+        kind("blind", machine)
 
 
 def test_registers_that_share_an_offset() -> None:
@@ -143,7 +174,7 @@ def test_traces_say_who_what_and_the_fields() -> None:
         "toy: cpu3 CTRL -> 0x00000031 EN MODE=0x3",
         "toy: dma LIST2 <- 0x00000005",
     ]
-    assert machine.trace("toy") == 11
+    assert machine.trace("toy") == 13
     with pytest.raises(UsageError, match="devices: toy"):
         machine.trace("nobody.*")
 

@@ -142,6 +142,7 @@ def test_a_restored_port_goes_on() -> None:
     chars.type(b"abc")
     other, port, _ = build()
     other.restore(machine.save())
+    other.advance(0)
     assert up(port)
     assert [other.memory.read(DR, 4) for _ in range(3)] == list(b"abc")
     assert not up(port)
