@@ -1,7 +1,7 @@
 """Accesses to guest memory in regions: inline assembly that names where its fault goes on (callbr, C's `asm goto`).
 
 LLVM knows a second way out of each access, its *landing*: code that writes what is only in host registers to Env and
-leaves. The assembly notes {access, landing, guest PC} in a section of its own, and the fault handler goes from the one
+leaves. The assembly notes {access, landing} in a section of the function's own, and the fault handler goes from the one
 to the other (dbt/engine/faults.py). So the state is exact at every fault, and nothing is stored for faults that do not
 happen. LLVM's own way to the same end, stackmaps with deoptimisation state, has the runtime read values out of frames
 and registers by itself; here LLVM writes that code.
@@ -16,10 +16,11 @@ from .compile import host_cpu
 from .text import LIKELY
 
 if TYPE_CHECKING:
+    from .region_source import RegionBody
     from .text import Body
 
-SECTION: Final = ".dragoman_landings"
-NOTE: Final = struct.Struct("<IIQ")  # offsets of access and landing from the start of the function, guest PC
+SECTION: Final = ".dragoman_landings."  # and the name of the function
+NOTE: Final = struct.Struct("<II")  # offsets of access and landing from the start of the function
 
 
 class Extension(NamedTuple):
@@ -79,22 +80,22 @@ def _cast(body: Body, value: str, type_: str, to: str) -> str:
     return value if type_ == to else body.emit(f"bitcast {type_} {value} to {to}")
 
 
-def _assembly(move: str, label: int, pc: int) -> str:
-    note = f".long 1b-region, ${{{label}:l}}-region\\0A.quad {pc}"
-    return f'"1: {move}\\0A.pushsection {SECTION}\\0A{note}\\0A.popsection"'
+def _assembly(move: str, label: int, function: str) -> str:
+    note = f".long 1b-{function}, ${{{label}:l}}-{function}"
+    return f'"1: {move}\\0A.pushsection {SECTION}{function}\\0A{note}\\0A.popsection"'
 
 
-def read(body: Body, pointer: str, type_: str, pc: int, landing: str, extension: Extension | None = None) -> str:
+def read(body: RegionBody, pointer: str, type_: str, landing: str, extension: Extension | None = None) -> str:
     """Load a value of an LLVM type, extended if that is wanted; a fault goes on at the label `landing`."""
     bits = width(type_)
     if type_ == "half":
-        return body.emit(f"bitcast i16 {read(body, pointer, 'i16', pc, landing)} to half")
+        return body.emit(f"bitcast i16 {read(body, pointer, 'i16', landing)} to half")
     move = _LOADS.get(type_) or _vector(bits)
     if extension is not None:
         kind = (extension.name, bits) if extension.name == "zext" else (extension.name, bits, extension.bits)
         wide = extension.name == "sext" and extension.bits == 64
         move = _Move(_EXTENDING[kind], "$#" if wide else "${#:k}", "r", f"i{extension.bits}")
-    text = _assembly(f"{move.mnemonic} $1, {move.operand.replace('#', '0')}", 2, pc)
+    text = _assembly(f"{move.mnemonic} $1, {move.operand.replace('#', '0')}", 2, body.name)
     on = body.label("on")
     value = body.emit(
         f'callbr {move.held} asm sideeffect {text}, "={move.constraint},*m,!i"'
@@ -109,14 +110,14 @@ def read(body: Body, pointer: str, type_: str, pc: int, landing: str, extension:
     return _cast(body, value, move.held, type_)
 
 
-def write(body: Body, pointer: str, type_: str, value: str, pc: int, landing: str) -> None:
+def write(body: RegionBody, pointer: str, type_: str, value: str, landing: str) -> None:
     """Store a value of an LLVM type; a fault goes on at the label `landing`."""
     bits = width(type_)
     if type_ == "half":
         value, type_ = body.emit(f"bitcast half {value} to i16"), "i16"
     move = _STORES.get(type_) or _vector(bits)
     value = _cast(body, value, type_, move.held)
-    text = _assembly(f"{move.mnemonic} {move.operand.replace('#', '1')}, $0", 2, pc)
+    text = _assembly(f"{move.mnemonic} {move.operand.replace('#', '1')}, $0", 2, body.name)
     on = body.label("on")
     body.line(
         f'callbr void asm sideeffect {text}, "=*m,{move.constraint},!i"'
@@ -126,6 +127,6 @@ def write(body: Body, pointer: str, type_: str, value: str, pc: int, landing: st
     body.place(on)
 
 
-def notes(section: bytes) -> list[tuple[int, int, int]]:
-    """(access, landing, guest PC) of a region's section, by access; offsets count from the start of its code."""
+def notes(section: bytes) -> list[tuple[int, int]]:
+    """(access, landing) of a region's section, by access; offsets count from the start of its code."""
     return sorted(NOTE.iter_unpack(section))

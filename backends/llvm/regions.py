@@ -10,13 +10,12 @@ otherwise their words are slots as well. Where an access faults they are written
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dbt.engine.former import FLAGS, WORD, after, members, successors
+from dbt.engine.former import FLAGS, after, members, successors
 from dbt.engine.helpers import HELPERS
-from dbt.engine.layout import EXIT_POLL, Env
+from dbt.engine.layout import Env
 from dbt.ir.ops import END, LOAD, OPS, STORE
 from dbt.ir.passes import dead_code, drop_flags, fold, forward
 from dbt.ir.state import StateOffsets
@@ -25,196 +24,60 @@ from dbt.ir.values import IRError
 
 from . import landings
 from .compile import host_cpu
-from .edges import TailCalls
 from .lower import BITWISE, Lowering, lowering_table
 from .lower_flags import words
-from .source import IMM, NPC, PC, TARGET, Flags, Immediate
-from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, UNLIKELY, Body, Declarations, attributes
+from .region_source import DEAD, LEAVE, LINK, SLOT_TYPES, WORDS, RegionBody, RegionSource
+from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, Declarations, attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dbt.frontends.forms import Form
 
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
-    from dbt.ir.types import Type
-    from dbt.ir.values import Op, Place, Template
+    from dbt.ir.values import Op, Template
 
 ENTRY: Final = "region"
-LINK: Final = "L_"  # the symbol of a guest address outside: L_<hexadecimal>
-LEAVE: Final = "LEAVE"
-DEAD: Final = Flags("undef", "undef", "undef", "undef")
-_WORDS: Final = ("%f0", "%f1", "%f2", "%f3")
-_SMALL: Final = 1 << 15  # guard zones absorb displacements up to here
-_MASK64: Final = (1 << 64) - 1
-WORD_BYTES: Final = WORD // 8
-_TYPES: Final = {8: "i64", 16: "<2 x i64>"}
 
 
-class RegionBody(Body):
-    """A body with a part that hardly ever runs, to be put behind the rest."""
+class Tail(NamedTuple):
+    """Code at the end of landings: at `label` it writes `registers` to Env and leaves."""
 
-    def __init__(self, declarations: Declarations) -> None:
-        super().__init__(declarations)
-        self.cold: list[str] = []  # its lines
-
-    @contextmanager
-    def out_of_line(self) -> Iterator[None]:
-        """What is written inside, whole blocks, belongs to the cold part."""
-        start = len(self.lines)
-        yield
-        self.cold += self.lines[start:]
-        del self.lines[start:]
+    label: str
+    registers: int
 
 
-class RegionSource(TailCalls):
-    """Operands as numbers, edges as branches inside the function."""
+class Ahead(NamedTuple):
+    """What landings of a block know of those behind them, as far as they share code."""
 
-    def __init__(self, body: RegionBody, region: Region, places: Places) -> None:
-        super().__init__(body, poll=True)
-        self.region: Final = region
-        self.places: Final = places
-        self.step: Step
-        self.dirty = 0
-        self.polls: Final[dict[int, int]] = {}  # by address: what is dirty when a poll leaves for it
-        self.exits: Final[dict[int, int]] = {}
+    writes: int  # registers that are written before the last of them
+    last: bool  # it is this one
+    live: bool  # flags are, at one of them
 
-    # operands
-    def number(self, which: str) -> int:
-        """A number of the record."""
-        decoded = self.step.decoded
-        return {IMM: decoded.imm, TARGET: decoded.target, PC: decoded.pc, NPC: decoded.pc + decoded.length}[which]
 
-    def value(self, immediate: Immediate) -> str:
-        value = self.number(immediate.which) + immediate.addend & ((1 << immediate.bits) - 1)
-        if immediate.bits == 1:
-            return str(bool(value)).lower()
-        return str(value)
+def look_ahead(steps: Sequence[Step]) -> dict[int, Ahead]:
+    """By the address of each instruction of a block that may land."""
+    found: dict[int, Ahead] = {}
+    group: list[int] = []
+    writes, live = 0, False
 
-    def folded(self, immediate: Immediate) -> str | None:
-        value = self.number(immediate.which) + immediate.addend
-        if immediate.bits < 64:
-            return self.value(immediate)
-        return str(value) if abs(value) < _SMALL else None
+    def end() -> None:
+        found.update({pc: found[pc]._replace(live=live) for pc in group})
+        group.clear()
 
-    def _offset(self, place: Place) -> int:
-        return place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
-
-    def pointer(self, place: Place) -> str:
-        offset = self._offset(place)
-        unit = self.places.unit(offset)
-        if unit is None:
-            if self.places.zero <= offset < self.places.zero + 8:
-                return "%zero"
-            return "%junk" if self.places.junk <= offset < self.places.junk + 8 else self.env(offset)
-        inside = offset - unit.offset
-        slot = f"%r{unit.number}"
-        return self.body.emit(f"getelementptr i8, ptr {slot}, i64 {inside}") if inside else slot
-
-    def part(self, place: Place, type_: Type) -> str | None:
-        # Were some accesses to a slot narrow, LLVM would keep its halves apart and put them together again everywhere.
-        offset = self._offset(place)
-        unit = self.places.unit(offset)
-        if unit is None or unit.size != WORD_BYTES or unit.offset != offset or not type_.is_int or type_.bits >= WORD:
-            return None
-        value = self.body.emit(f"load i64, ptr %r{unit.number}")
-        return self.body.emit(f"trunc i64 {value} to i{type_.bits}")
-
-    def reload(self) -> None:
-        """A helper was called: registers may have changed. Base and mask are values of this function."""
-        self.read_back()
-
-    def read_back(self) -> None:
-        """All registers of the region out of Env."""
-        for number in members(self.region.used):
-            unit = self.places.units[number]
-            value = self.body.emit(f"load {_TYPES[unit.size]}, ptr {self.env(unit.offset)}, align 8")
-            self.body.line(f"store {_TYPES[unit.size]} {value}, ptr %r{number}")
-
-    def write_back(self, registers: int) -> None:
-        """Registers of a set to Env."""
-        for number in members(registers & ~FLAGS):
-            unit = self.places.units[number]
-            value = self.body.emit(f"load {_TYPES[unit.size]}, ptr %r{number}")
-            self.body.line(f"store {_TYPES[unit.size]} {value}, ptr {self.env(unit.offset)}, align 8")
-
-    # edges
-    def edge(self, target: int, flags: Flags) -> None:
-        """End the block: to a guest address, with a poll if that may close a cycle."""
-        inside = target in self.region.blocks
-        if inside:
-            self.write_back(self.dirty & ~self.region.dirty[target])
-        dirty = self.dirty & self.region.dirty[target]
-        if self.region.live[target]:
-            for slot, word in zip(_WORDS, flags, strict=True):
-                self.body.line(f"store i64 {word}, ptr {slot}")
-        if not inside:
-            self.exits[target] = self.exits.get(target, 0) | dirty
-        label = f"b{target:x}" if inside else f"x{target:x}"
-        if target > self.step.pc:
-            self.body.line(f"br label %{label}")
-            return
-        self.polls[target] = self.polls.get(target, 0) | dirty
-        pointer = self.env(Env.offset("poll"))
-        word = self.body.emit(f"load volatile i32, ptr {pointer}")
-        asked = self.body.emit(f"icmp ne i32 {word}, 0")
-        self.body.line(f"br i1 {asked}, label %p{target:x}, label %{label}, {UNLIKELY}")
-
-    def next(self, flags: Flags) -> None:
-        self.edge(self.step.npc, flags)
-
-    def follow(self, flags: Flags) -> None:
-        self.edge(self.step.decoded.target & _MASK64, flags)
-
-    def taken(self, flags: Flags) -> None:
-        self.follow(flags)
-
-    def again(self, flags: Flags) -> None:
-        self.edge(self.step.pc, flags)
-
-    def indirect(self, address: str, flags: Flags, hint: str) -> None:
-        body = self.body
-        if hint == "return" and self.region.return_sites:
-            out = body.label("out")
-            ways = {site: body.label("site") for site in self.region.return_sites}
-            cases = " ".join(f"i64 {site}, label %{label}" for site, label in ways.items())
-            body.line(f"switch i64 {address}, label %{out} [ {cases} ]")
-            for site, label in ways.items():
-                body.place(label)
-                self.edge(site, flags)
-            body.place(out)
-        self.write_back(self.dirty)
-        super().indirect(address, flags, hint)
-
-    def enter(self, code: str, flags: Flags) -> None:
-        self.jump(code, flags)
-
-    def leave_with(self, reason: int, pc: str, flags: Flags) -> None:
-        self.put("pc", pc)
-        self.put("exit", str(reason))
-        self.jump("@" + LEAVE, flags)
-
-    def leave(self, flags: Flags) -> None:
-        self.write_back(self.dirty)
-        self.jump("@" + LEAVE, flags)
-
-    def ends(self) -> None:
-        """What edges led to: exits and polls, written once for each address."""
-        for target, dirty in self.polls.items():
-            self.body.place(f"p{target:x}")
-            self.write_back(dirty)
-            self.leave_with(EXIT_POLL, str(target), self.flags_for(target))
-        for target, dirty in self.exits.items():
-            self.body.place(f"x{target:x}")
-            self.write_back(dirty)
-            self.jump(f"@{LINK}{target:x}", self.flags_for(target))
-
-    def flags_for(self, target: int) -> Flags:
-        """The flag words out of their slots, where they are live."""
-        if not self.region.live[target]:
-            return DEAD
-        return Flags(*(self.body.emit(f"load i64, ptr {slot}") for slot in _WORDS))
+    for step in reversed(steps):
+        if step.synchronises:
+            end()
+            writes, live = 0, False
+            continue
+        writes = writes | step.writes if group else 0
+        if step.metadata.accesses:
+            found[step.pc] = Ahead(writes, not group, live=False)
+            group.append(step.pc)
+            live = live or bool(step.live)
+    end()
+    return found
 
 
 class RegionLowering(Lowering):
@@ -223,11 +86,15 @@ class RegionLowering(Lowering):
     source: RegionSource  # type: ignore[misc]
     body: RegionBody  # type: ignore[misc]
     _landing = ""  # the label of this instruction's landing, once it has one
+    _tail: Tail | None = None  # that the landings before this one share
+    _ahead: dict[int, Ahead]
     _extension: landings.Extension | None = None  # of what the load in hand loads
 
-    def begin(self, pc: int, flags: object) -> None:
+    def begin(self, block: Block, flags: object) -> None:
         """Start a block. `flags`: those of its only predecessor, if it has one."""
+        pc = block.pc
         self.body.place(f"b{pc:x}")
+        self._tail, self._ahead = None, look_ahead(block.steps)
         self.source.dirty = self.source.region.dirty[pc]
         self.flags = flags or self.source.flags_for(pc)  # type: ignore[assignment]
 
@@ -291,7 +158,7 @@ class RegionLowering(Lowering):
     def read(self, pointer: str, type_: str, *, ordered: bool = False) -> str:
         if self.source.step.synchronises:
             return super().read(pointer, type_, ordered=ordered)
-        value = landings.read(self.body, pointer, type_, self.source.step.pc, self._land(), self._extension)
+        value = landings.read(self.body, pointer, type_, self._land(), self._extension)
         if ordered:
             self.line("fence acquire")
         return value
@@ -300,7 +167,7 @@ class RegionLowering(Lowering):
         if self.source.step.synchronises:
             super().write(pointer, type_, value)
         else:
-            landings.write(self.body, pointer, type_, value, self.source.step.pc, self._land())
+            landings.write(self.body, pointer, type_, value, self._land())
 
     def _land(self) -> str:
         """The label of the code that leaves as this instruction finds the state."""
@@ -311,13 +178,45 @@ class RegionLowering(Lowering):
                 self.body.place(self._landing)
                 self.line(f"; {source.step.pc:x}")  # as above
                 source.put("pc", str(source.step.pc))
-                source.write_back(source.dirty)
-                source.jump("@" + LEAVE, words(self) if source.step.live else DEAD)
+                self._leave_landing(self._ahead[source.step.pc])
             self.flags = flags  # as they were: what has been computed here is known here only
         return self._landing
 
+    def _leave_landing(self, ahead: Ahead) -> None:
+        """Write what is dirty and leave.
+
+        Registers that no instruction writes before the last landing of the block are written by code that is shared:
+        each landing writes what has become dirty since the one before it, and goes on there.
+        """
+        source, tail, live = self.source, self._tail, bool(self.source.step.live)
+        dirty = source.dirty & ~FLAGS
+        if tail is None and ahead.last:
+            source.write_back(dirty)
+            source.jump("@" + LEAVE, words(self) if live else DEAD)
+            return
+        if ahead.live:
+            for slot, word in zip(WORDS, words(self) if live else DEAD, strict=True):
+                self.line(f"store i64 {word}, ptr {slot}")
+        own = dirty & ahead.writes
+        source.write_back(own)
+        shared = dirty & ~own
+        if tail is not None and tail.registers == shared:
+            self.line(f"br label %{tail.label}")
+            return
+        label = self.body.label("tail")
+        self.line(f"br label %{label}")
+        self.body.place(label)
+        self._tail = Tail(label, shared)
+        if tail is None:
+            source.write_back(shared)
+            source.jump("@" + LEAVE, source.flag_words() if ahead.live else DEAD)
+        else:
+            source.write_back(shared & ~tail.registers)
+            self.line(f"br label %{tail.label}")
+
     def _synchronise(self, step: Step) -> None:
         source = self.source
+        self._tail = None
         source.put("pc", str(step.pc))
         source.write_back(source.dirty)
         if step.live and source.dirty & FLAGS:
@@ -349,8 +248,22 @@ def block_templates(block: Block, region: Region) -> Iterator[tuple[Step, Templa
 
 def region_text(region: Region, places: Places) -> str:
     """The module of a region."""
+    return module_text({ENTRY: region}, places)
+
+
+def module_text(regions: dict[str, Region], places: Places) -> str:
+    """A module of regions, by the names of their functions."""
     declared = Declarations()
-    body = RegionBody(declared)
+    declared.add(f"declare dso_local {CONVENTION} void @{LEAVE}({SIGNATURE_TYPES})")
+    functions = [line for name, region in regions.items() for line in _function(name, region, places, declared)]
+    return "\n".join([
+        declared.text(), *functions,
+        attributes(host_cpu()[1]).replace("nounwind", 'nounwind "no-jump-tables"="true"'), METADATA, "",
+    ])  # fmt: skip
+
+
+def _function(name: str, region: Region, places: Places, declared: Declarations) -> Iterable[str]:
+    body = RegionBody(declared, name)
     source = RegionSource(body, region, places)
     low = RegionLowering(source, StateOffsets(), tuple(HELPERS))
     _entry(source)
@@ -360,25 +273,22 @@ def region_text(region: Region, places: Places) -> str:
             predecessors[target] = predecessors.get(target, 0) + 1
     carried: dict[int, object] = {}
     for pc, block in region.blocks.items():
-        low.begin(pc, carried.get(pc))
+        low.begin(block, carried.get(pc))
         before = _lower_block(low, block, region)
         for target in block.targets:
             if predecessors[target] == 1:
                 carried[target] = before
     source.ends()
-    links = [f"declare dso_local {CONVENTION} void @{LINK}{target:x}({SIGNATURE_TYPES})" for target in source.exits]
-    return "\n".join([
-        *links, f"declare dso_local {CONVENTION} void @{LEAVE}({SIGNATURE_TYPES})",
-        declared.text(), f"define {CONVENTION} void @{ENTRY}({SIGNATURE}) #0 {{", *body.lines, *body.cold, "}",
-        attributes(host_cpu()[1]).replace("nounwind", 'nounwind "no-jump-tables"="true"'), METADATA, "",
-    ])  # fmt: skip
+    for target in source.exits:
+        declared.add(f"declare dso_local {CONVENTION} void @{LINK}{target:x}({SIGNATURE_TYPES})")
+    return f"define {CONVENTION} void @{name}({SIGNATURE}) #0 {{", *body.lines, *body.cold, "}"
 
 
 def _entry(source: RegionSource) -> None:
     body, region = source.body, source.region
     for number in members(region.used):
-        body.line(f"%r{number} = alloca {_TYPES[source.places.units[number].size]}")
-    for slot, word in zip(_WORDS, ("%n", "%z", "%c", "%v"), strict=True):
+        body.line(f"%r{number} = alloca {SLOT_TYPES[source.places.units[number].size]}")
+    for slot, word in zip(WORDS, ("%n", "%z", "%c", "%v"), strict=True):
         body.line(f"{slot} = alloca i64")
         body.line(f"store i64 {word}, ptr {slot}")
     body.line("%zero = alloca i64")

@@ -102,6 +102,16 @@ class Region(NamedTuple):
         """Instructions."""
         return sum(len(block.steps) for block in self.blocks.values())
 
+    @property
+    def cyclic(self) -> bool:
+        """Whether a block may run again without leaving the region."""
+        order = {pc: number for number, pc in enumerate(self.blocks)}
+        return any(
+            order.get(target, len(order)) <= number
+            for number, block in enumerate(self.blocks.values())
+            for target in successors(block, self.return_sites)
+        )
+
 
 def lands(op: Op) -> bool:
     """Whether an access to memory is a plain move on the host."""

@@ -16,7 +16,7 @@ from .children import last_words
 from .layout import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .build import Worker
     from .cache import Store
@@ -30,13 +30,13 @@ class RegionCode(NamedTuple):
     """Code and constants in one piece; displacements have 32 bits and count from behind themselves.
 
     `links`: (offset of a displacement, guest address that it leads to); `leaves`: offsets of those that lead to the
-    leave stencil; `landings`: (offset of an access, offset of where its fault goes on, guest PC), sorted.
+    leave stencil; `landings`: (offset of an access, offset of where its fault goes on), sorted.
     """
 
     code: bytes
     links: list[tuple[int, int]]
     leaves: list[int]
-    landings: list[tuple[int, int, int]]
+    landings: list[tuple[int, int]]
 
 
 class NoRegion(Exception):
@@ -44,14 +44,14 @@ class NoRegion(Exception):
 
 
 class Promotion:
-    """A region that is being made. `ranges`: the guest bytes that it is made of, once there is a result."""
+    """A region that is being made, or several. `ranges`: the guest bytes that it is made of, once there is a result."""
 
     def __init__(self, start: Callable[[], Worker], page: Callable[[int], bytes]) -> None:
         self._start = start  # gives a worker that has been asked
         self._page = page
         self._worker: Worker | None = start()
-        self._code: RegionCode | None = None
-        self.ranges: Ranges = []
+        self._code: Any = None
+        self.ranges: Any = []
 
     def ready(self) -> bool:
         """Whether `result` would not wait. Raises NoRegion, WorkerEnded, Interrupted.
@@ -60,17 +60,15 @@ class Promotion:
         """
         return self._go_on(wait=False) is not None
 
-    def result(self) -> RegionCode:
-        """Wait for the code. Raises NoRegion, WorkerEnded, Interrupted."""
-        code = self._go_on(wait=True)
-        assert code is not None
-        return code
+    def result(self) -> Any:
+        """Wait for the code: a RegionCode, or several. Raises NoRegion, WorkerEnded, Interrupted."""
+        return self._go_on(wait=True)
 
     def abandon(self) -> None:
         """Nobody wants it any more."""
         self._end(Interrupted())
 
-    def _go_on(self, *, wait: bool) -> RegionCode | None:
+    def _go_on(self, *, wait: bool) -> Any:
         while self._code is None:
             assert self._worker is not None
             try:
@@ -82,7 +80,7 @@ class Promotion:
                     self._worker.send(self._page(value * PAGE_SIZE))
                 elif kind == "formed":
                     self.ranges = value
-                elif kind == "region":
+                elif kind in {"region", "regions"}:
                     self._code = value
                 elif kind != "bye":
                     raise NoRegion(value)  # noqa: TRY301 - the worker is given back for this as for all else
@@ -161,18 +159,31 @@ class Promoter:
         `warm`: addresses to which branches are followed, None: all; `careful`: a worker has ended on it. Raises
         WorkerEnded, Interrupted.
         """
+        return Promotion(lambda: self._ask("region", entry, key, warm, careful), page)
 
-        def start() -> Worker:
-            worker = take_worker(self._store)
-            try:
-                worker.send(("region", self._guest, entry, key, warm, careful))
-            except BaseException as error:
-                ended = isinstance(error, WorkerEnded)
-                give_back(worker, ended=ended, broken=not ended)
-                raise
-            return worker
+    def several(
+        self, entries: Sequence[int], key: tuple[Any, ...], page: Callable[[int], bytes]
+    ) -> list[tuple[int, RegionCode, Ranges]]:
+        """(address, code, ranges) of those blocks at `entries` that a region begins with, waited for.
 
-        return Promotion(start, page)
+        Nothing is said where that fails: whoever needs one of them will ask for it alone. Raises Interrupted.
+        """
+        try:
+            promotion = Promotion(lambda: self._ask("regions", entries, key), page)
+            codes = promotion.result()
+        except (NoRegion, WorkerEnded):
+            return []
+        return [(entry, code, ranges) for (entry, ranges), code in zip(promotion.ranges, codes, strict=True)]
+
+    def _ask(self, kind: str, *arguments: Any) -> Worker:
+        worker = take_worker(self._store)
+        try:
+            worker.send((kind, self._guest, *arguments))
+        except BaseException as error:
+            ended = isinstance(error, WorkerEnded)
+            give_back(worker, ended=ended, broken=not ended)
+            raise
+        return worker
 
     def refused(self, entry: int, error: NoRegion) -> None:
         """Say once why a block stays as it is."""

@@ -16,6 +16,8 @@ from .layout import PAGE_SIZE
 from .places import Places
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dbt.frontends.guest import Guest
 
     from .worker import Server
@@ -23,39 +25,55 @@ if TYPE_CHECKING:
 _guests: dict[str, tuple[Guest, Places]] = {}
 
 
+class Pages:
+    """Guest memory as the worker sees it: ("page", number) is answered with the bytes of a page.
+
+    There are none where nothing may be executed.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._channel = server.channel
+        self._known: dict[int, bytes] = {}
+
+    def fetch(self, pc: int) -> int | None:
+        """The instruction word at an address."""
+        number, offset = divmod(pc, PAGE_SIZE)
+        page = self._known.get(number)
+        if page is None:
+            self._channel.send(("page", number))
+            page = self._known[number] = self._channel.receive()
+        word = page[offset : offset + 4]
+        return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
+
+
+def _guest(name: str) -> tuple[Guest, Places]:
+    from dbt.frontends.guest import load_guest
+
+    if name not in _guests:
+        guest = load_guest(name)
+        _guests[name] = (guest, Places(guest))
+    return _guests[name]
+
+
 def compile_region(
     server: Server, name: str, entry: int, key: tuple[Any, ...], warm: frozenset[int] | None, careful: bool
 ) -> tuple[str, object]:
     """The answer to a request: ("region", RegionCode) or ("none", why).
 
-    Before it come ("page", number), which is answered with the bytes of a guest page, none where nothing may be
-    executed, and when no more of them will come ("formed", ranges): [(guest address, bytes)] that the region is of.
+    Before it come ("page", number), see Pages, and when no more of them will come ("formed", ranges): [(guest address,
+    bytes)] that the region is of.
     """
     from dbt.backends.llvm.region_code import compile_region as compile_formed
-    from dbt.frontends.guest import load_guest
 
     from .former import form_region
 
-    if name not in _guests:
-        guest = load_guest(name)
-        _guests[name] = (guest, Places(guest))
-    guest, places = _guests[name]
-    channel = server.channel
-    pages: dict[int, bytes] = {}
-
-    def fetch(pc: int) -> int | None:
-        number, offset = divmod(pc, PAGE_SIZE)
-        if number not in pages:
-            channel.send(("page", number))
-            pages[number] = channel.receive()
-        word = pages[number][offset : offset + 4]
-        return int.from_bytes(word, "little") if len(word) == 4 and not pc & 3 else None
-
+    guest, places = _guest(name)
+    fetch = Pages(server).fetch
     stops, all_flags = key
     region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags, warm=warm)
     if region is None:
         return "none", "no instruction"
-    channel.send(("formed", region.ranges))
+    server.channel.send(("formed", region.ranges))
     space, record = server.space, f"{name}.regions.failed"
     space.begin({})
     mark = hashlib.sha256(repr((entry, key, region.ranges)).encode()).hexdigest()[:32]
@@ -75,3 +93,25 @@ def compile_region(
         with space.locked(server.alive):
             note_failures(space, record, {mark: outcome.trouble})
     return "none", outcome.trouble
+
+
+def compile_several(server: Server, name: str, entries: Sequence[int], key: tuple[Any, ...]) -> tuple[str, object]:
+    """The answer to a request for regions of several blocks: ("regions", [RegionCode]).
+
+    Before it come ("page", number) and ("formed", [(address of the block, ranges)]), of those that there are.
+    """
+    from dbt.backends.llvm.region_code import compile_regions
+
+    from .former import form_region
+
+    guest, places = _guest(name)
+    fetch = Pages(server).fetch
+    stops, all_flags = frozenset(key[0]), key[1]
+    formed = [form_region(guest.tables, places, fetch, entry, stops, all_flags=all_flags) for entry in entries]
+    found = [region for region in formed if region is not None]
+    server.channel.send(("formed", [(region.entry, region.ranges) for region in found]))
+    signal.alarm(LIMIT)
+    try:
+        return "regions", compile_regions(found, places)
+    finally:
+        signal.alarm(0)

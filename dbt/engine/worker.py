@@ -6,7 +6,7 @@ It is told first which cache and build it is for: `("hello", root, build)`. Then
   `("image",)`, `("machine",)`, `("modules",)`, `("tables", guest)`, `("stencils", guest, indices)` (as in
   EXIT_STENCIL), `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of
   no use. The answer is `("done", *build.Answer)`.
-- `("region", …)`, see region_job.py.
+- `("region", …)` and `("regions", …)`, see region_job.py.
 - `("superinstructions", guest, keys, files)`, see super_job.py. These are not waited for, so there may be several, each
   with its answer, `("done", *build.Answer)`; and who has asked may be gone, while they are of use for the next one.
 
@@ -93,7 +93,7 @@ class Server:
     def _answer(self, kind: str, *arguments: Any) -> tuple[object, ...]:
         if not self.space.matches:
             raise UserError("Dragoman's own files changed while it ran", "Run the command again.")
-        return self._jobs(*arguments) if kind == "jobs" else self._region(*arguments)
+        return self._jobs(*arguments) if kind == "jobs" else self._region(kind, *arguments)
 
     def _jobs(self, jobs: Sequence[Job], files: dict[str, bytes]) -> tuple[object, ...]:
         self.space.begin(files)
@@ -150,12 +150,14 @@ class Server:
                     self._next.append((kind, *arguments))
         return found
 
-    def _region(self, *arguments: Any) -> tuple[object, ...]:
-        from .region_job import compile_region
+    def _region(self, kind: str, *arguments: Any) -> tuple[object, ...]:
+        from .region_job import compile_region, compile_several
 
         self._patience = REGION_PATIENCE
-        gc.enable()  # this may be a long life
-        return compile_region(self, *arguments)
+        if not gc.isenabled():
+            gc.freeze()  # what there is stays
+            gc.enable()  # this may be a long life
+        return compile_region(self, *arguments) if kind == "region" else compile_several(self, *arguments)
 
     @contextmanager
     def _beside(self, names: Sequence[str]) -> Iterator[None]:

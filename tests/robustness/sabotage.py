@@ -175,8 +175,8 @@ def _fatal_region(notes: Notes, how: str) -> None:
     module = import_module("dbt.backends.llvm.region_code")
     compile_text: Callable[[str], bytes] = module.compile_text
 
-    def spoiling(text: str) -> bytes:
-        return compile_text(text + FATAL[how] if notes.due() else text)
+    def spoiling(text: str, **keywords: Any) -> bytes:
+        return compile_text(text + FATAL[how] if notes.due() else text, **keywords)
 
     vars(module)["compile_text"] = spoiling
 

@@ -45,7 +45,7 @@ DIFFERS: Final = 7  # exit status of an attempt
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`every`: how many numbers go to the optimizer, one of so many; 0: none."""
+    """`every`: how many batches go to the optimizer, one of so many; 0: none."""
 
     kind: str  # programs, pages
     start: int
@@ -136,11 +136,12 @@ class Child:
     def plan(self, seeds: range, mode: Mode) -> Iterator[tuple[int, Program, list[str], int | None]]:
         """(number, program, engines, budget)."""
         kind, every = self.options.kind, self.options.every
+        optimizer = bool(every) and seeds.start // SLOTS[kind] % every == 0
         for seed in seeds:
             random = Random(f"budget {seed}")
             for program in made(kind, seed):
                 budget = random.randint(1, BUDGETS[kind]) if mode.counted else None
-                yield seed, program, program_engines(program, mode, optimizer=bool(every) and seed % every == 0), budget
+                yield seed, program, program_engines(program, mode, optimizer=optimizer), budget
 
     def _batch(self, mode: Mode, seeds: range) -> None:
         plan = list(self.plan(seeds, mode))

@@ -143,6 +143,8 @@ class Machine:
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_WRITE)
         cpu.memory.write(CODE, bytes(code))
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC | (PROT_WRITE if mode.writable else 0))
+        if self.name == "optimizer" and not (mode.counted or mode.writable or mode.threshold):
+            native.foresee([case.address for case in cases])
 
     def run(self, case: Case, file: bytes, budget: int | None = None) -> Result:
         """Run a program that was loaded from its start. `file`: its registers, packed."""

@@ -219,7 +219,7 @@ def test_the_region_is_the_engines_own(hash_region: Table) -> None:
 
     # The line table, as pyelftools reads it.
     located = locate(region_text(region, places))
-    machine, module = optimise(located.text)
+    machine, module = optimise(located.text, cyclic=region.cyclic)
     data = bytes(machine.emit_object(module))
     elf = ELFFile(io.BytesIO(data))
     dwarf = elf.get_dwarf_info()
