@@ -10,24 +10,18 @@ import zlib
 from typing import Final, TextIO
 
 from dbt.engine.cache import Store, cache_root, check_private
-from dbt.engine.image import ImageError, load_image
-from dbt.engine.layout import (
-    CONDITIONS,
+from dbt.engine.formats import (
     ENDS_DIRECT,
-    FUSED_STENCIL,
-    FUSED_VARIANTS,
     HANDLERS_MAGIC,
-    NO_FLAGS,
     PACK_MAGIC,
-    POLL,
-    POLL_FUSED,
     SUPER_MAGIC,
     TABLES_MAGIC,
-    VARIANTS,
     PackHead,
     SuperHead,
     TablesHead,
 )
+from dbt.engine.image import ImageError, load_image
+from dbt.engine.layout import CONDITIONS, FUSED_STENCIL, FUSED_VARIANTS, NO_FLAGS, POLL, POLL_FUSED, VARIANTS
 
 GUEST: Final = "aarch64"
 HEADS: Final = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dbt.engine.layout import PART_ANYWHERE, PART_LAST, PART_NEVER, USES_IMM, USES_NPC, USES_PC
+from dbt.engine.formats import PART_ANYWHERE, PART_LAST, PART_NEVER, USES_IMM, USES_NPC, USES_PC
 from dbt.ir.ops import CONDITIONS, END, FLAGS_IN, FLAGS_OUT, GET, LOAD, OPS, PUT, STORE
 from dbt.ir.passes import flag_effects, uses
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Metadata(NamedTuple):
-    """The derived part of layout.FormInfo."""
+    """The derived part of formats.FormInfo."""
 
     flags_read: int
     flags_written: int

@@ -2,7 +2,7 @@
 
 An `Operand` in a row is a description (which fields, how they become a token or a value). When a form's template is
 built, a copy bound to the lifter is handed to the semantics function: reading and writing it emits IR. The lifter
-turns that into `Extraction`s, the one thing that decoders know: tables.py serialises them as layout.OperandInfo.
+turns that into `Extraction`s, the one thing that decoders know: tables.py serialises them as formats.OperandInfo.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from .lifter import Lifter
 
-REGISTER, IMMEDIATE, TARGET = 0, 1, 2  # layout.OperandInfo.kind
-NO_BASE, PC_BASE, PAGE_BASE = 0, 1, 2  # layout.OperandInfo.pc_base
+REGISTER, IMMEDIATE, TARGET = 0, 1, 2  # formats.OperandInfo.kind
+NO_BASE, PC_BASE, PAGE_BASE = 0, 1, 2  # formats.OperandInfo.pc_base
 MAX_PARTS: Final = 4
 MASK64: Final = (1 << 64) - 1
 Table = Sequence[int] | Callable[[int], int]
@@ -28,7 +28,7 @@ Table = Sequence[int] | Callable[[int], int]
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """How one token or value is taken out of an instruction word; see layout.OperandInfo."""
+    """How one token or value is taken out of an instruction word; see formats.OperandInfo."""
 
     kind: int
     slot: int

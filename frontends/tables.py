@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .guest import Guest
     from .metadata import Metadata
 
-# layout.Node, FormInfo, OperandInfo; a test compares them.
+# formats.Node, FormInfo, OperandInfo; a test compares them.
 _NODE: Final = struct.Struct("<III")
 _FORM: Final = struct.Struct("<III11B1x")
 _OPERAND: Final = struct.Struct("<8BI4B4B")

@@ -1,11 +1,11 @@
-"""The decoder tables as a file that the runtime maps: layout.TablesHead and the arrays behind it."""
+"""The decoder tables as a file that the runtime maps: formats.TablesHead and the arrays behind it."""
 
 from __future__ import annotations
 
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from dbt.engine.layout import TABLES_MAGIC, TablesHead
+from dbt.engine.formats import TABLES_MAGIC, TablesHead
 
 if TYPE_CHECKING:
     from .guest import Guest

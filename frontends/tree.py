@@ -20,7 +20,7 @@ MAX_SPARSE_BITS: Final = 4  # of a node whose bits are not fixed in all forms be
 
 
 class Tree:
-    """`nodes` are (shift, mask, base): the child is children[base + (word >> shift & mask)]; see layout.Node."""
+    """`nodes` are (shift, mask, base): the child is children[base + (word >> shift & mask)]; see formats.Node."""
 
     __slots__ = ("_width", "children", "nodes")
 

@@ -1,4 +1,4 @@
-"""Stencils out of an object file: the code of each function and its relocations as holes (layout.Hole).
+"""Stencils out of an object file: the code of each function and its relocations as holes (formats.Hole).
 
 A jump to the code behind the stencil is dropped where it stands last, and a conditional jump over a last jump is
 turned round, so that the common way falls through.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
-from dbt.engine import layout
+from dbt.engine import formats
 
 from .elf import R_X86_64_32, R_X86_64_32S, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, read_object
 from .holes import EDGES, INSERTED, LEAVE, NEXT, NUMBERS, TAKEN
@@ -30,14 +30,14 @@ _JCC: Final = (0x0F, 0x80)  # 0F 80+condition
 _SHORT_JCC: Final = 0x70  # 70+condition, displacement
 _OVER_BYTES: Final = 3  # from a short conditional jump over a jump to the displacement of the latter
 _NOP: Final = 0x90
-_EDGE_KINDS: Final = {NEXT: layout.HOLE_NEXT, TAKEN: layout.HOLE_TAKEN, LEAVE: layout.HOLE_LEAVE}
+_EDGE_KINDS: Final = {NEXT: formats.HOLE_NEXT, TAKEN: formats.HOLE_TAKEN, LEAVE: formats.HOLE_LEAVE}
 _NUMBERS_32: Final = dict(
-    zip(NUMBERS, (layout.HOLE_IMM32, layout.HOLE_TARGET32, layout.HOLE_PC32, layout.HOLE_NPC32), strict=True)
+    zip(NUMBERS, (formats.HOLE_IMM32, formats.HOLE_TARGET32, formats.HOLE_PC32, formats.HOLE_NPC32), strict=True)
 )
 _NUMBERS_64: Final = dict(
-    zip(NUMBERS, (layout.HOLE_IMM64, layout.HOLE_TARGET64, layout.HOLE_PC64, layout.HOLE_NPC64), strict=True)
+    zip(NUMBERS, (formats.HOLE_IMM64, formats.HOLE_TARGET64, formats.HOLE_PC64, formats.HOLE_NPC64), strict=True)
 )
-_NUMBERS_8: Final = {NUMBERS[0]: layout.HOLE_IMM8, NUMBERS[1]: layout.HOLE_TARGET8}
+_NUMBERS_8: Final = {NUMBERS[0]: formats.HOLE_IMM8, NUMBERS[1]: formats.HOLE_TARGET8}
 
 
 class ExtractError(Exception):
@@ -45,7 +45,7 @@ class ExtractError(Exception):
 
 
 class StencilHole(NamedTuple):
-    """layout.Hole, and for HOLE_RODATA the constant: addend counts from the start of its bytes."""
+    """formats.Hole, and for HOLE_RODATA the constant: addend counts from the start of its bytes."""
 
     offset: int
     kind: int
@@ -92,11 +92,11 @@ def _hole(parsed: ObjectFile, code: bytes, r: Relocation, offset: int) -> Stenci
         return StencilHole(offset, _EDGE_KINDS[name], 0, r.addend)
     prefix, _, which = name.partition("_")
     if prefix == "H" and which.startswith("R") and which[1:].isdigit():
-        kinds = {R_X86_64_32: layout.HOLE_REG32, R_X86_64_32S: layout.HOLE_REG32, R_X86_64_64: layout.HOLE_REG64}
+        kinds = {R_X86_64_32: formats.HOLE_REG32, R_X86_64_32S: formats.HOLE_REG32, R_X86_64_64: formats.HOLE_REG64}
         if r.type in kinds:
             return StencilHole(offset, kinds[r.type], int(which[1:]), r.addend)
     if prefix == "W" and which in INSERTED[1:] and r.type == R_X86_64_64:
-        return StencilHole(offset, layout.HOLE_NUMBER64, INSERTED.index(which) - 1, r.addend)
+        return StencilHole(offset, formats.HOLE_NUMBER64, INSERTED.index(which) - 1, r.addend)
     kind = _number_kind(prefix, which, r.type)
     if kind is None:
         raise ExtractError(f"relocation {r.type} against {name or 'a local symbol'} at {offset:#x}")
@@ -106,9 +106,9 @@ def _hole(parsed: ObjectFile, code: bytes, r: Relocation, offset: int) -> Stenci
 def _number_kind(prefix: str, which: str, relocation: int) -> int | None:
     narrow = relocation in (R_X86_64_32, R_X86_64_32S)
     if prefix == "W" and which == "SITE" and relocation == R_X86_64_64:
-        return layout.HOLE_SITE64
+        return formats.HOLE_SITE64
     if prefix == "H" and which == "COUNT" and narrow:
-        return layout.HOLE_COUNT32
+        return formats.HOLE_COUNT32
     if prefix == "W" or (prefix == "H" and relocation == R_X86_64_64):
         return _NUMBERS_64.get(which) if relocation == R_X86_64_64 else None
     if prefix in ("H", "U") and narrow:
@@ -130,7 +130,7 @@ def _constant(section: Section, code: bytes, r: Relocation, offset: int) -> Sten
                 size = int(section.name.removeprefix(_POOL))
             first = start - start % size
             return StencilHole(
-                offset, layout.HOLE_RODATA, 0, start - first - (end - offset), section.data[first : first + size]
+                offset, formats.HOLE_RODATA, 0, start - first - (end - offset), section.data[first : first + size]
             )
     raise ExtractError(f"no instruction at {offset:#x}")
 
@@ -157,12 +157,12 @@ def _shortened(code: bytes, holes: list[StencilHole]) -> Stencil:
     size = len(code)
     last = by_offset.get(size - 4)
     if last is not None and size >= _JUMP_BYTES and code[size - _JUMP_BYTES] == JUMP:
-        if last.kind == layout.HOLE_NEXT:
+        if last.kind == formats.HOLE_NEXT:
             return Stencil(code[: size - _JUMP_BYTES], tuple(hole for hole in holes if hole is not last))
         at = size - _JUMP_BYTES - _JCC_BYTES
         before = by_offset.get(at + 2)
         if (
-            before is not None and before.kind == layout.HOLE_NEXT and at >= 0
+            before is not None and before.kind == formats.HOLE_NEXT and at >= 0
             and code[at] == _JCC[0] and code[at + 1] & 0xF0 == _JCC[1]
         ):  # fmt: skip
             turned = code[:at] + bytes((code[at], code[at + 1] ^ 1)) + code[at + 2 : at + _JCC_BYTES]

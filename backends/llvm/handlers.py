@@ -43,5 +43,5 @@ def compile_handlers(guest: Guest, requests: Iterable[Request]) -> dict[Request,
 
 
 def compile_special_handlers() -> dict[int, Stencil]:
-    """The special stencils by number (layout.SPECIAL_...)."""
+    """The special stencils by number (formats.SPECIAL_...)."""
     return compile_specials(RecordSource, HANDLERS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine import layout
+from dbt.engine import formats
 from dbt.engine.layout import TOKENS
 
 from .edges import TailCalls
@@ -28,7 +28,7 @@ TAKEN: Final = "TAKEN"
 LEAVE: Final = "LEAVE"
 EDGES: Final = (NEXT, TAKEN, LEAVE)
 NUMBERS: Final = (IMM, TARGET, PC, NPC)
-INSERTED: Final = ("SITE", *(f"N{i}" for i in range(layout.NUMBERS)))  # of special stencils and insertions, 64 bits
+INSERTED: Final = ("SITE", *(f"N{i}" for i in range(formats.NUMBERS)))  # of special stencils and insertions, 64 bits
 _RANGES: Final = {"R": (0, 1 << 16), "H": (-(1 << 31), 1 << 31), "U": (0, 1 << 32), "B": (0, 1 << 8)}
 _SHIFT_NAMES: Final = {"shl": "shl", "lshr": "shr", "ashr": "sar", "rotr": "ror"}
 

@@ -1,4 +1,4 @@
-"""The stencil pack: the file that the runtime maps (layout.PackHead, StencilHead, Hole), and how it grows.
+"""The stencil pack: the file that the runtime maps (formats.PackHead, StencilHead, Hole), and how it grows.
 
 New stencils are added to what a pack holds already. A pack is written aside and renamed into place, with mode 0600; it
 is not waited for on the disk, since a pack that a crash of the host has damaged fails its checksum and is built anew.
@@ -11,10 +11,7 @@ import zlib
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Self
 
-from dbt.engine.layout import (
-    CONDITIONS,
-    FUSED_STENCIL,
-    FUSED_VARIANTS,
+from dbt.engine.formats import (
     HANDLERS_MAGIC,
     HOLE_LEAVE,
     HOLE_RODATA,
@@ -22,9 +19,9 @@ from dbt.engine.layout import (
     PACK_MAGIC,
     SPECIAL_LEAVE,
     STENCIL_HEAD_BYTES,
-    VARIANTS,
     PackHead,
 )
+from dbt.engine.layout import CONDITIONS, FUSED_STENCIL, FUSED_VARIANTS, VARIANTS
 
 if TYPE_CHECKING:
     from .extract import Stencil

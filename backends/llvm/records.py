@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import (
-    EXIT_LINK,
-    SPECIAL_COUNT,
-    SPECIAL_ENTRY,
-    SPECIAL_HOT,
-    SPECIAL_LEAVE,
-    SPECIAL_LINK,
-    TOKENS,
-    Env,
-    Record,
-    Step,
-)
+from dbt.engine.formats import SPECIAL_COUNT, SPECIAL_ENTRY, SPECIAL_HOT, SPECIAL_LEAVE, SPECIAL_LINK
+from dbt.engine.layout import EXIT_LINK, TOKENS, Env, Record, Step
 
 from .edges import TailCalls
 from .holes import INSERTED, LEAVE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbt.engine.layout import HOLE_RODATA
+from dbt.engine.formats import HOLE_RODATA
 from dbt.ir.passes import dead_code, fold
 from dbt.ir.text import parse_templates
 from dbt.ir.verify import verify

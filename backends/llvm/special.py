@@ -1,13 +1,10 @@
-"""The special stencils: entry, exit and what stands between guest instructions (layout.SPECIAL_...)."""
+"""The special stencils: entry, exit and what stands between guest instructions (formats.SPECIAL_...)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import (
-    EXIT_BUDGET,
-    EXIT_HOT,
-    EXIT_LINK,
+from dbt.engine.formats import (
     SPECIAL_COUNT,
     SPECIAL_ENTRY,
     SPECIAL_HOT,
@@ -16,8 +13,8 @@ from dbt.engine.layout import (
     SPECIAL_LINK,
     SPECIAL_POLL,
     SPECIAL_STOP,
-    Env,
 )
+from dbt.engine.layout import EXIT_BUDGET, EXIT_HOT, EXIT_LINK, Env
 
 from .holes import HoleSource
 from .source import IMM, PC, TARGET, Flags, Immediate

@@ -138,7 +138,7 @@ def compile_specials(
     source: Callable[[Body], TailCalls] = HoleSpecial,
     writers: Mapping[int, Callable[[TailCalls], None]] = OF_STENCILS,
 ) -> dict[int, Stencil]:
-    """The special stencils by number (layout.SPECIAL_...)."""
+    """The special stencils by number (formats.SPECIAL_...)."""
     declared = Declarations()
     functions = special_functions(declared, source, writers)
     found = compile_functions(functions.values(), declared)

@@ -1,4 +1,4 @@
-"""The file of superinstructions (layout.SuperHead, SuperEntry) that the interpreter maps, and how it grows.
+"""The file of superinstructions (formats.SuperHead, SuperEntry) that the interpreter maps, and how it grows.
 
 Its code runs where it lies, at any distance from the handlers. Who looks something up compares the whole key: the hash
 only says where to begin. The file is kept below a limit: when it would grow beyond, it begins anew with what is wanted
@@ -11,7 +11,8 @@ import zlib
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Self
 
-from dbt.engine.layout import PART_KEY, SUPER_MAGIC, SuperHead
+from dbt.engine.formats import SUPER_MAGIC, SuperHead
+from dbt.engine.layout import PART_KEY
 from dbt.engine.superinstructions import ENTRY_BYTES, KEY_FACTOR
 
 from .pack import HandlerPack, PackError

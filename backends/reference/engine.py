@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dbt.engine.layout import (
-    EXIT_BUDGET,
-    EXIT_FAULT,
-    EXIT_FETCH,
-    EXIT_NONE,
-    EXIT_POLL,
-    EXIT_UNTIL,
-    Env,
-)
+from dbt.engine.layout import EXIT_BUDGET, EXIT_FAULT, EXIT_FETCH, EXIT_NONE, EXIT_POLL, EXIT_UNTIL, Env
 from dbt.errors import GuestFault
 
 from .generate import compile_template

@@ -9,6 +9,7 @@ from dbt.errors import InternalError, UserError
 
 from .cache import say_once
 from .context import Context
+from .formats import N_SPECIAL, SPECIAL_ENTRY, SPECIAL_LEAVE, FormInfo, StencilHead
 from .helpers import HELPERS
 from .layout import (
     CONDITIONS,
@@ -25,12 +26,7 @@ from .layout import (
     MODE_COUNT,
     MODE_EXACT_FLAGS,
     MODE_NO_LIVENESS,
-    N_SPECIAL,
-    SPECIAL_ENTRY,
-    SPECIAL_LEAVE,
     VARIANTS,
-    FormInfo,
-    StencilHead,
 )
 from .runtime import PACK_RESERVE, SNIPPET_ROOM, load_pack, load_runtime, load_tables
 from .signals import Signals

@@ -10,16 +10,7 @@ from dbt.errors import InternalError, Unimplemented, UserError
 from . import hostmem
 from .boundary import Boundary
 from .guests import GuestInfo, guest_info
-from .layout import (
-    EXIT_BUDGET,
-    EXIT_BUS,
-    EXIT_FAULT,
-    EXIT_FETCH,
-    EXIT_ICACHE,
-    EXIT_NAMES,
-    EXIT_UNTIL,
-    Env,
-)
+from .layout import EXIT_BUDGET, EXIT_BUS, EXIT_FAULT, EXIT_FETCH, EXIT_ICACHE, EXIT_NAMES, EXIT_UNTIL, Env
 from .memory import LARGEST, AddressSpace
 from .registers import Registers
 

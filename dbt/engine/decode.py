@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dbt.native import Ptr, cast, i64, native, u8, u16, u32, u64, unlikely
 
+from .formats import FormInfo
 from .host_x86_64 import copy_own
-from .layout import PAGE_CACHE, PAGE_SIZE, TOKENS, Ctx, FormInfo, Record
+from .layout import PAGE_CACHE, PAGE_SIZE, TOKENS, Ctx, Record
 
 PROT_EXEC = 4
 WORD = 4  # bytes of an A64 instruction

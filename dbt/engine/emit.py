@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from dbt.native import Ptr, addr, cast, i32, i64, native, new, u8, u32, u64, u128
 
-from . import layout
-from .layout import (
-    MODE_STEPS,
+from . import formats
+from .formats import (
     NUMBERS,
     SPECIAL_HOT,
     SPECIAL_JUMP,
     SPECIAL_LINK,
     SPECIAL_STOP,
     STENCIL_HEAD_BYTES,
-    TOKENS,
-    Ctx,
     Hole,
-    Record,
     StencilHead,
-    Values,
 )
+from .layout import MODE_STEPS, TOKENS, Ctx, Record, Values
 from .steps import put_inserted_step, put_special_step
 from .table import look_up
 
@@ -50,43 +46,43 @@ def put(c: Ctx, to: Ptr[u8], stencil: u32, r: Record, v: Values) -> Ptr[u8]:
         p64 = cast(Ptr[i64], place)
         add = i64(hole.addend)
         match hole.kind:
-            case layout.HOLE_REG32:
+            case formats.HOLE_REG32:
                 p32[0] = i32(r.r[hole.source]) + hole.addend
-            case layout.HOLE_IMM32:
+            case formats.HOLE_IMM32:
                 p32[0] = i32(r.imm + add)
-            case layout.HOLE_TARGET32:
+            case formats.HOLE_TARGET32:
                 p32[0] = i32(r.target + add)
-            case layout.HOLE_PC32:
+            case formats.HOLE_PC32:
                 p32[0] = i32(i64(r.pc) + add)
-            case layout.HOLE_NPC32:
+            case formats.HOLE_NPC32:
                 p32[0] = i32(v.npc + add)
-            case layout.HOLE_REG64:
+            case formats.HOLE_REG64:
                 p64[0] = i64(r.r[hole.source]) + add
-            case layout.HOLE_IMM64:
+            case formats.HOLE_IMM64:
                 p64[0] = r.imm + add
-            case layout.HOLE_TARGET64:
+            case formats.HOLE_TARGET64:
                 p64[0] = r.target + add
-            case layout.HOLE_PC64:
+            case formats.HOLE_PC64:
                 p64[0] = i64(r.pc) + add
-            case layout.HOLE_NPC64:
+            case formats.HOLE_NPC64:
                 p64[0] = v.npc + add
-            case layout.HOLE_NEXT:
+            case formats.HOLE_NEXT:
                 p32[0] = i32(end - place) + hole.addend
-            case layout.HOLE_TAKEN:
+            case formats.HOLE_TAKEN:
                 p32[0] = i32(i64(branch_target(c, u64(r.target), cast(u64, place))) - cast(i64, place)) + hole.addend
-            case layout.HOLE_LEAVE:
+            case formats.HOLE_LEAVE:
                 p32[0] = i32(i64(c.leave) - cast(i64, place)) + hole.addend
-            case layout.HOLE_RODATA:
+            case formats.HOLE_RODATA:
                 p32[0] = i32(i64(c.rodata) - cast(i64, place)) + hole.addend
-            case layout.HOLE_SITE64:
+            case formats.HOLE_SITE64:
                 p64[0] = v.site + add
-            case layout.HOLE_COUNT32:
+            case formats.HOLE_COUNT32:
                 p32[0] = i32(v.count + add)
-            case layout.HOLE_NUMBER64:
+            case formats.HOLE_NUMBER64:
                 p64[0] = v.numbers[hole.source] + add
-            case layout.HOLE_IMM8:
+            case formats.HOLE_IMM8:
                 place[0] = u8(r.imm + add)
-            case layout.HOLE_TARGET8:
+            case formats.HOLE_TARGET8:
                 place[0] = u8(r.target + add)
     return end
 

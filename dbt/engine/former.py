@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.ir.ops import LOAD, OPS, STORE
 
-from .layout import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, LOOK_AHEAD
+from .formats import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT
+from .layout import LOOK_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -17,16 +17,8 @@ from zlib import crc32
 from dbt.errors import InternalError, UserError
 
 from . import layout
-from .layout import (
-    MAX_INSERTIONS,
-    MODE_STEPS,
-    NUMBERS,
-    TOKENS,
-    FormInfo,
-    Record,
-    StencilHead,
-    Step,
-)
+from .formats import NUMBERS, FormInfo, StencilHead
+from .layout import MAX_INSERTIONS, MODE_STEPS, TOKENS, Record, Step
 from .runtime import PACK_RESERVE, SNIPPET_ROOM
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from dbt.errors import GuestFault
 
+from .formats import NUMBERS
 from .inserted import Decoded
-from .layout import MAX_BLOCK, NUMBERS
+from .layout import MAX_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from dbt.errors import UserError
 from dbt.instrument import Block, Event, Instruction, Plugin, Ring
 
+from .formats import FormInfo
 from .inserted import Inserted
 from .inserted_plain import PlainInserted
-from .layout import EXIT_BUDGET, MODE_ALL_FLAGS, MODE_COUNT, MODE_HOT, MODE_INSTRUMENT, FormInfo
+from .layout import EXIT_BUDGET, MODE_ALL_FLAGS, MODE_COUNT, MODE_HOT, MODE_INSTRUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

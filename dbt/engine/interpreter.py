@@ -11,17 +11,8 @@ import ctypes
 import mmap
 
 from .baseline import Baseline
-from .layout import (
-    EXIT_BUS,
-    EXIT_FAULT,
-    EXIT_HOT,
-    MODE_COUNT,
-    MODE_HOT,
-    MODE_STEPS,
-    SPECIAL_ENTRY,
-    SPECIAL_LEAVE,
-    StencilHead,
-)
+from .formats import SPECIAL_ENTRY, SPECIAL_LEAVE, StencilHead
+from .layout import EXIT_BUS, EXIT_FAULT, EXIT_HOT, MODE_COUNT, MODE_HOT, MODE_STEPS
 from .runtime import PACK_RESERVE, SNIPPET_ROOM, Loaded
 
 TYPE_CHECKING = False

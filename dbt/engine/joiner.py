@@ -17,7 +17,8 @@ import time
 from dbt.errors import InternalError, UserError
 
 from .cache import say_once
-from .layout import MODE_HOT, PART_KEY, SUPER_MAGIC, Part, SuperHead
+from .formats import SUPER_MAGIC, SuperHead
+from .layout import MODE_HOT, PART_KEY, Part
 from .runtime import PACK_RESERVE, SNIPPET_ROOM, SUPER_ROOM, DamagedFile, Loaded, trouble_with
 
 TYPE_CHECKING = False

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .layout import (
-    FUSED_STENCIL,
-    FUSED_VARIANTS,
-    NO_FLAGS,
-    POLL,
-    POLL_FUSED,
-    VARIANTS,
-    WIDE,
-    FormInfo,
-)
+from .formats import FormInfo
+from .layout import FUSED_STENCIL, FUSED_VARIANTS, NO_FLAGS, POLL, POLL_FUSED, VARIANTS, WIDE
 
 _SEEN = ((1, 0), (2, WIDE), (4, POLL), (8, WIDE | POLL))  # bits of scan_forms: variant bits
 

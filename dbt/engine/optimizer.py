@@ -16,18 +16,8 @@ from dbt.errors import GuestFault
 
 from .baseline import Baseline
 from .context import MAX_BLOCKS
-from .layout import (
-    EXIT_HOT,
-    JUMP_CACHE_ENTRIES,
-    MODE_EXACT_FLAGS,
-    MODE_HOT,
-    PAGE_SIZE,
-    SPECIAL_HOT,
-    Block,
-    JumpEntry,
-    Landing,
-    StencilHead,
-)
+from .formats import SPECIAL_HOT, StencilHead
+from .layout import EXIT_HOT, JUMP_CACHE_ENTRIES, MODE_EXACT_FLAGS, MODE_HOT, PAGE_SIZE, Block, JumpEntry, Landing
 from .table import HASH_SHIFT
 
 TYPE_CHECKING = False

@@ -14,7 +14,8 @@ from dbt.errors import InternalError
 
 from . import hostmem
 from .cache import PACKS
-from .layout import HANDLERS_MAGIC, PACK_MAGIC, TABLES_MAGIC, PackHead, SignalArea, TablesHead
+from .formats import HANDLERS_MAGIC, PACK_MAGIC, TABLES_MAGIC, PackHead, TablesHead
+from .layout import SignalArea
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from dbt.native import Ptr, addr, cast, copy, i64, native, sizeof, u8, u32, u64
 
-from .layout import (
-    MODE_ALONE,
-    NUMBERS,
-    SPECIAL_COUNT,
-    SPECIAL_HOT,
-    SPECIAL_JUMP,
-    SPECIAL_LINK,
-    Ctx,
-    Record,
-    StencilHead,
-    Step,
-    Values,
-)
+from .formats import NUMBERS, SPECIAL_COUNT, SPECIAL_HOT, SPECIAL_JUMP, SPECIAL_LINK, StencilHead
+from .layout import MODE_ALONE, Ctx, Record, Step, Values
 from .table import look_up
 
 

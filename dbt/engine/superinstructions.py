@@ -3,7 +3,7 @@
 A superinstruction is a handler for steps that lie behind each other: the first step has its address, and the others
 keep their own handlers, so a block can be cut anywhere still. It is known by its parts, that is their handlers, tokens
 and immediates; branch targets and addresses are read from the steps. What is compiled lies in a file
-(layout.SuperHead), which joiner.py maps when something is hot, and has made longer.
+(formats.SuperHead), which joiner.py maps when something is hot, and has made longer.
 
 Which steps are tried together depends on nothing but the block: as many in a row as may be parts, at most MAX_PARTS.
 """
@@ -12,22 +12,8 @@ from __future__ import annotations
 
 from dbt.native import Ptr, cast, i64, native, rotl, u32, u64
 
-from .layout import (
-    ENDS_DIRECT,
-    FUSED_STENCIL,
-    MAX_PARTS,
-    MODE_ALONE,
-    MODE_INSTRUMENT,
-    PART_KEY,
-    PART_LAST,
-    PART_NEVER,
-    TOKENS,
-    VARIANTS,
-    Ctx,
-    StencilHead,
-    SuperEntry,
-    SuperHead,
-)
+from .formats import ENDS_DIRECT, PART_LAST, PART_NEVER, StencilHead, SuperEntry, SuperHead
+from .layout import FUSED_STENCIL, MAX_PARTS, MODE_ALONE, MODE_INSTRUMENT, PART_KEY, TOKENS, VARIANTS, Ctx
 
 KEY_FACTOR = 0x9E3779B97F4A7C15
 KEY_WORDS = PART_KEY // 8

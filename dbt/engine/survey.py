@@ -5,7 +5,8 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, i64, native, u8, u32, u64
 
 from .decode import decode, fetch_page
-from .layout import CONDITIONS, ENDS_DIRECT, ENDS_NO, SPECIAL_HOT, Ctx, Env, Record, Step
+from .formats import ENDS_DIRECT, ENDS_NO, SPECIAL_HOT
+from .layout import CONDITIONS, Ctx, Env, Record, Step
 from .steps import handler_at
 from .superinstructions import plan
 from .table import look_up

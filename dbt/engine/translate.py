@@ -10,10 +10,9 @@ from dbt.native import Ptr, cast, i64, native, new, u8, u16, u32, u64, unlikely
 
 from .decode import decode, fetch_page
 from .emit import put, put_counter, put_insertions, put_jump, put_special, put_stop
+from .formats import ENDS_ALWAYS, ENDS_DIRECT, SPECIAL_COUNT
 from .layout import (
     CONDITIONS,
-    ENDS_ALWAYS,
-    ENDS_DIRECT,
     EXIT_FETCH,
     EXIT_FULL,
     EXIT_INSTRUMENT,
@@ -31,7 +30,6 @@ from .layout import (
     NOWHERE,
     POLL,
     POLL_FUSED,
-    SPECIAL_COUNT,
     VARIANTS,
     WIDE,
     Ctx,

@@ -9,11 +9,8 @@ from __future__ import annotations
 from dbt.native import Ptr, cast, i64, native, u8, u32, u64
 
 from .decode import WORD, fetch_page, find_form, take_operands
+from .formats import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, ENDS_NO, USES_IMM, USES_NPC, USES_PC, USES_TARGET
 from .layout import (
-    ENDS_ALWAYS,
-    ENDS_CONDITIONAL,
-    ENDS_DIRECT,
-    ENDS_NO,
     LOOK_AHEAD,
     LOOKS,
     MAX_BLOCK,
@@ -23,10 +20,6 @@ from .layout import (
     MODE_STEPS,
     NO_FLAGS,
     POLL,
-    USES_IMM,
-    USES_NPC,
-    USES_PC,
-    USES_TARGET,
     WIDE,
     Ctx,
     Record,

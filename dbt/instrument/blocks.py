@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from dbt.engine.layout import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT
+from dbt.engine.formats import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT
 
 from .accesses import Access, accesses_of
 from .snippets import Snippet

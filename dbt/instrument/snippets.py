@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import NUMBERS
+from dbt.engine.formats import NUMBERS
 from dbt.errors import UserError
 from dbt.ir.builder import Builder
 from dbt.ir.ops import END, FLAGS_IN, FLAGS_OUT, FP, LEAVE, LOAD, OPS, PUT, STORE

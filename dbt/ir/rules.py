@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import GUEST_BYTES, NUMBERS, TOKENS
+from dbt.engine.formats import NUMBERS
+from dbt.engine.layout import GUEST_BYTES, TOKENS
 
 from .ops import OPS, OpInfo
 from .types import I1, Type, parse_type

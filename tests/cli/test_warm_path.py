@@ -50,6 +50,7 @@ def modules_after(code: str) -> set[str]:
         "dbt.errors",
         "dbt.launch",
         "dbt.run",
+        "dbt.engine.formats",
         "dbt.engine.layout",
         "dbt.engine.memory",
         "dbt.engine.cache",

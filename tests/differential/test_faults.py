@@ -23,7 +23,7 @@ import pytest
 from dbt.frontends.a64 import state
 from dbt.frontends.a64.guest import GUEST
 
-from dbt.engine import layout
+from dbt.engine import formats, layout
 from dbt.engine.cache import open_store
 from dbt.engine.cpu import Cpu
 from dbt.engine.hostmem import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -214,7 +214,7 @@ class Machine:
         ctx, env = self.native.ctx, self.cpu.env
         if env.exit not in (layout.EXIT_FAULT, layout.EXIT_BUS) or not GUEST.tables.metadata(program.form).part:
             return
-        size = layout.SuperHead.at(ctx.supers).size if ctx.supers else 0  # none is loaded yet
+        size = formats.SuperHead.at(ctx.supers).size if ctx.supers else 0  # none is loaded yet
         first = self.native.runtime.translate_at(self.cpu.env_address, place)
         steps = range(first, env.fault_pc + 1, layout.Step.size)
         self.faults += 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dbt.frontends.a64.guest import GUEST
 
-from dbt.engine import layout
+from dbt.engine import formats, layout
 from dbt.ir.ops import LOAD, OPS, STORE
 
 from .case import CODE, DATA_SIZE, FAULT, GENERAL, Case, Outcome, differences
@@ -37,7 +37,7 @@ SVC = 0xD4000001
 NOP = 0xD503201F
 FEW = (0, 1, 2, 3, 31)
 BASES = (20, 21, 22, 31)
-PARTS = [form for form in GUEST.forms[1:] if TABLES.metadata(form).part == layout.PART_ANYWHERE]
+PARTS = [form for form in GUEST.forms[1:] if TABLES.metadata(form).part == formats.PART_ANYWHERE]
 ACCESSES = [form for form in PARTS if TABLES.metadata(form).accesses]
 OTHERS = [form for form in PARTS if not TABLES.metadata(form).accesses]
 INTEGERS = [form for form in OTHERS if "simd" not in form.row.function.__module__]
@@ -68,7 +68,7 @@ class Joined(Interpreter):
         native = self.native
         ctx = native.ctx
         step = layout.Step.at(native.runtime.translate_at(self._cpu.env_address, case.address))
-        return bool(ctx.supers <= step.handler < ctx.supers + layout.SuperHead.at(ctx.supers).size)
+        return bool(ctx.supers <= step.handler < ctx.supers + formats.SuperHead.at(ctx.supers).size)
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from dbt.frontends.operands import IMMEDIATE, REGISTER
 
-from dbt.engine.layout import (
-    CONDITIONS,
-    ENDS_DIRECT,
-    FUSED_STENCIL,
-    FUSED_VARIANTS,
-    NO_FLAGS,
-    POLL,
-    POLL_FUSED,
-    USES_IMM,
-    USES_NPC,
-    USES_PC,
-    USES_TARGET,
-    VARIANTS,
-    WIDE,
-)
+from dbt.engine.formats import ENDS_DIRECT, USES_IMM, USES_NPC, USES_PC, USES_TARGET
+from dbt.engine.layout import CONDITIONS, FUSED_STENCIL, FUSED_VARIANTS, NO_FLAGS, POLL, POLL_FUSED, VARIANTS, WIDE
 
 if TYPE_CHECKING:
     from dbt.frontends.forms import Form

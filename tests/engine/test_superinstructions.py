@@ -15,7 +15,7 @@ from dbt.backends.llvm.superinstructions import Part, key_of
 from dbt.frontends.guest import load_guest
 
 import dbt
-from dbt.engine import build, joiner, layout
+from dbt.engine import build, formats, joiner, layout
 from dbt.engine.cache import Store
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def first_handler(cpu: dbt.CPU, pc: int = CODE) -> str:
     ctx = engine.ctx
     at = engine.runtime.translate_at(cpu._cpu.env_address, pc)
     handler = layout.Step.at(at + (layout.Step.size if ctx.mode & layout.MODE_COUNT else 0)).handler
-    if ctx.supers and ctx.supers <= handler < ctx.supers + layout.SuperHead.at(ctx.supers).size:
+    if ctx.supers and ctx.supers <= handler < ctx.supers + formats.SuperHead.at(ctx.supers).size:
         return "super"
-    special = ctypes.c_uint32.from_address(int(ctx.special) + 4 * layout.SPECIAL_HOT).value
+    special = ctypes.c_uint32.from_address(int(ctx.special) + 4 * formats.SPECIAL_HOT).value
     hot = int(ctx.pack) + special
-    return "hot" if handler == hot + layout.StencilHead.at(hot).code else "plain"
+    return "hot" if handler == hot + formats.StencilHead.at(hot).code else "plain"
 
 
 def state(cpu: dbt.CPU) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ import pytest
 from dbt.frontends import tables as module
 from dbt.frontends.guest import load_guest
 
-from dbt.engine.layout import FormInfo, Node, OperandInfo
+from dbt.engine.formats import FormInfo, Node, OperandInfo
 
 if TYPE_CHECKING:
     from dbt.frontends.tables import TableBytes

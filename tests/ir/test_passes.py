@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dbt.engine.layout import (
+from dbt.engine.formats import (
     ENDS_ALWAYS,
     ENDS_CONDITIONAL,
     ENDS_DIRECT,

@@ -1,6 +1,6 @@
 """Which flags a template reads, writes and kills: what liveness over a block of decoded records needs.
 
-Bits as in layout.FormInfo: 8 N, 4 Z, 2 C, 1 V.
+Bits as in formats.FormInfo: 8 N, 4 Z, 2 C, 1 V.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What of a record a template uses and how it ends, in the bits of layout.FormInfo."""
+"""What of a record a template uses and how it ends, in the bits of formats.FormInfo."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dbt.engine.layout import (
+from dbt.engine.formats import (
     ENDS_ALWAYS,
     ENDS_CONDITIONAL,
     ENDS_DIRECT,

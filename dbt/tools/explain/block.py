@@ -7,17 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from dbt.engine.layout import (
-    EXIT_NAMES,
-    EXIT_STENCIL,
-    EXIT_UNDEFINED,
-    MODE_HOT,
-    MODE_STEPS,
-    POLL,
-    Block,
-    Env,
-    Record,
-)
+from dbt.engine.layout import EXIT_NAMES, EXIT_STENCIL, EXIT_UNDEFINED, MODE_HOT, MODE_STEPS, POLL, Block, Env, Record
 from dbt.errors import UsageError
 from dbt.ir.text import format_op
 from dbt.tools.assembly import disassemble

@@ -9,24 +9,18 @@ import ctypes
 import re
 from typing import TYPE_CHECKING, Final, cast
 
-from dbt.engine.layout import (
-    CONDITIONS,
-    FUSED_VARIANTS,
-    MODE_HOT,
+from dbt.engine.formats import (
     N_SPECIAL,
-    PART_KEY,
     SPECIAL_COUNT,
     SPECIAL_JUMP,
     SPECIAL_POLL,
     SPECIAL_STOP,
-    VARIANTS,
     PackHead,
-    Record,
     StencilHead,
-    Step,
     SuperEntry,
     SuperHead,
 )
+from dbt.engine.layout import CONDITIONS, FUSED_VARIANTS, MODE_HOT, PART_KEY, VARIANTS, Record, Step
 from dbt.ir.values import Place
 from dbt.tools.assembly import disassemble
 

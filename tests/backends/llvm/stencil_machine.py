@@ -15,7 +15,7 @@ from dbt.backends.llvm.special import caller
 from dbt.backends.llvm.stencils import compile_specials
 from dbt.backends.llvm.text import METADATA
 
-from dbt.engine import layout
+from dbt.engine import formats, layout
 from dbt.engine.layout import Env
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class Machine:
         word = ctypes.c_uint64
         self._call = ctypes.CFUNCTYPE(None, *([word] * 8))(start)
         self._leave = self._at + self._place
-        self._put(specials()[layout.SPECIAL_LEAVE], Numbers((), 0, 0, 0, 0), {})
+        self._put(specials()[formats.SPECIAL_LEAVE], Numbers((), 0, 0, 0, 0), {})
         self._stops = {reason: self._stop(reason) for reason in (NEXT, TAKEN, JUMPED)}
         self._entry = self._at + self._place
-        self._put(specials()[layout.SPECIAL_ENTRY], Numbers((), 0, 0, 0, 0), {})
+        self._put(specials()[formats.SPECIAL_ENTRY], Numbers((), 0, 0, 0, 0), {})
 
     @staticmethod
     def address(buffer: mmap.mmap) -> int:
@@ -112,7 +112,7 @@ class Machine:
 
     def _stop(self, reason: int) -> int:
         start = self._at + self._place
-        self._put(specials()[layout.SPECIAL_STOP], Numbers((), reason, 0, 0, 0), {"leave": self._leave})
+        self._put(specials()[formats.SPECIAL_STOP], Numbers((), reason, 0, 0, 0), {"leave": self._leave})
         return start
 
     def _put(self, stencil: Stencil, numbers: Numbers, edges: dict[str, int]) -> None:
@@ -122,44 +122,44 @@ class Machine:
         code = bytearray(stencil.code)
         numbers = (n.imm, n.target, n.pc, n.npc)
         for hole in stencil.holes:
-            if hole.kind in (layout.HOLE_REG32, layout.HOLE_REG64):
+            if hole.kind in (formats.HOLE_REG32, formats.HOLE_REG64):
                 value = n.r[hole.source]
-            elif layout.HOLE_IMM32 <= hole.kind <= layout.HOLE_NPC32:
-                value = numbers[hole.kind - layout.HOLE_IMM32]
-            elif layout.HOLE_IMM64 <= hole.kind <= layout.HOLE_NPC64:
-                value = numbers[hole.kind - layout.HOLE_IMM64]
-            elif hole.kind in (layout.HOLE_IMM8, layout.HOLE_TARGET8):
-                code[hole.offset] = (numbers[hole.kind - layout.HOLE_IMM8] + hole.addend) & 0xFF
+            elif formats.HOLE_IMM32 <= hole.kind <= formats.HOLE_NPC32:
+                value = numbers[hole.kind - formats.HOLE_IMM32]
+            elif formats.HOLE_IMM64 <= hole.kind <= formats.HOLE_NPC64:
+                value = numbers[hole.kind - formats.HOLE_IMM64]
+            elif hole.kind in (formats.HOLE_IMM8, formats.HOLE_TARGET8):
+                code[hole.offset] = (numbers[hole.kind - formats.HOLE_IMM8] + hole.addend) & 0xFF
                 continue
-            elif hole.kind == layout.HOLE_SITE64:
+            elif hole.kind == formats.HOLE_SITE64:
                 value = n.site
-            elif hole.kind == layout.HOLE_COUNT32:
+            elif hole.kind == formats.HOLE_COUNT32:
                 value = n.instructions
             else:
                 value = self._edge(hole.kind, hole.constant, edges, at + len(code)) - (at + hole.offset)
             value += hole.addend
-            if hole.kind in (*range(layout.HOLE_REG64, layout.HOLE_NPC64 + 1), layout.HOLE_SITE64):
+            if hole.kind in (*range(formats.HOLE_REG64, formats.HOLE_NPC64 + 1), formats.HOLE_SITE64):
                 _I64.pack_into(code, hole.offset, (value & ((1 << 64) - 1) ^ 1 << 63) - (1 << 63))
             else:
                 _I32.pack_into(code, hole.offset, (value & 0xFFFFFFFF ^ 1 << 31) - (1 << 31))
         return bytes(code)
 
     def _edge(self, kind: int, constant: bytes, edges: dict[str, int], end: int) -> int:
-        if kind == layout.HOLE_RODATA:
+        if kind == formats.HOLE_RODATA:
             if constant not in self._pool:
                 self._pool[constant] = _POOL + 64 * len(self._pool)
                 start = self._pool[constant]
                 self._code[start : start + len(constant)] = constant
             return self._at + self._pool[constant]
-        if kind == layout.HOLE_NEXT:
+        if kind == formats.HOLE_NEXT:
             return end
-        return edges["taken" if kind == layout.HOLE_TAKEN else "leave"]
+        return edges["taken" if kind == formats.HOLE_TAKEN else "leave"]
 
     def run(self, stencil: Stencil, numbers: Numbers) -> int:
         """Run a stencil; the exit reason, or NEXT, TAKEN, JUMPED."""
         edges = {"taken": self._stops[TAKEN], "leave": self._leave}
         code = self._filled(stencil, numbers, self._at + _CODE, edges)
-        stop = specials()[layout.SPECIAL_STOP]
+        stop = specials()[formats.SPECIAL_STOP]
         behind = self._filled(stop, Numbers((), NEXT, 0, 0, 0), self._at + _CODE + len(code), edges)
         assert len(code) + len(behind) < _POOL
         self._code[_CODE : _CODE + len(code) + len(behind)] = code + behind

@@ -13,7 +13,7 @@ from dbt.backends.llvm.peephole import shorten
 from dbt.backends.llvm.stencils import Request
 from dbt.frontends.guest import load_guest
 
-from dbt.engine import layout
+from dbt.engine import formats, layout
 from dbt.engine.files import write_aside
 
 GUEST = load_guest("aarch64")
@@ -28,7 +28,7 @@ def test_forms_of_all_kinds() -> None:
     handlers = compile_handlers(GUEST, requests)
     assert set(handlers) == set(requests)
     for request, handler in handlers.items():
-        assert {hole.kind for hole in handler.holes} <= {layout.HOLE_LEAVE, layout.HOLE_RODATA}, request
+        assert {hole.kind for hole in handler.holes} <= {formats.HOLE_LEAVE, formats.HOLE_RODATA}, request
         assert handler.code
 
 
@@ -61,18 +61,18 @@ def test_a_file_of_handlers_grows_and_refers_to_itself(tmp_path: Path) -> None:
     for number, handler in compile_special_handlers().items():
         pack.add_special(number, handler)
     constant = bytes(range(16))
-    pack.add(8, Stencil(bytes(8), (StencilHole(4, layout.HOLE_RODATA, 0, -4, constant),)))
+    pack.add(8, Stencil(bytes(8), (StencilHole(4, formats.HOLE_RODATA, 0, -4, constant),)))
     write_aside(path, pack.to_bytes())
     grown = HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
-    grown.add(16, Stencil(bytes(5), (StencilHole(1, layout.HOLE_LEAVE, 0, -4),)))
+    grown.add(16, Stencil(bytes(5), (StencilHole(1, formats.HOLE_LEAVE, 0, -4),)))
     data = grown.to_bytes()
-    index, special = (int(unpack_from("<I", data, layout.PackHead.offset(name))[0]) for name in ("index", "special"))
+    index, special = (int(unpack_from("<I", data, formats.PackHead.offset(name))[0]) for name in ("index", "special"))
 
     def code_at(at: int) -> int:
         return at + int(unpack_from("<HHI", data, at)[2])
 
     first, second = (code_at(unpack_from("<I", data, index + 4 * number)[0]) for number in (8, 16))
-    leave = code_at(unpack_from("<I", data, special + 4 * layout.SPECIAL_LEAVE)[0])
+    leave = code_at(unpack_from("<I", data, special + 4 * formats.SPECIAL_LEAVE)[0])
     place = first + 8 + unpack_from("<i", data, first + 4)[0]
     assert data[place : place + 16] == constant
     assert second + 5 + unpack_from("<i", data, second + 1)[0] == leave
@@ -84,6 +84,6 @@ def test_what_is_no_file_of_handlers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError):
         HandlerPack.parse(Path(path).read_bytes(), str(path), "stamp", 4, 1)
     pack = HandlerPack("stamp", 4, 1)
-    pack.add(8, Stencil(bytes(4), (StencilHole(0, layout.HOLE_REG32, 0, 0),)))
+    pack.add(8, Stencil(bytes(4), (StencilHole(0, formats.HOLE_REG32, 0, 0),)))
     with pytest.raises(PackError, match="hole of kind"):
         pack.to_bytes()

@@ -10,16 +10,16 @@ import pytest
 from dbt.backends.llvm.extract import Stencil, StencilHole
 from dbt.backends.llvm.pack import Pack, PackError
 
-from dbt.engine import layout
+from dbt.engine import formats, layout
 from dbt.engine.files import write_aside
 
 RODATA_16: Final = bytes(range(16))
 
 
 def stencil(code: bytes, constant: bytes = b"") -> Stencil:
-    holes = [StencilHole(1, layout.HOLE_REG32, 2, 8)]
+    holes = [StencilHole(1, formats.HOLE_REG32, 2, 8)]
     if constant:
-        holes.append(StencilHole(5, layout.HOLE_RODATA, 0, -4, constant))
+        holes.append(StencilHole(5, formats.HOLE_RODATA, 0, -4, constant))
     return Stencil(code, tuple(holes))
 
 
@@ -31,7 +31,7 @@ def pack() -> Pack:
     made = Pack("a stamp", 10, 2)
     made.add(3 * layout.VARIANTS + layout.WIDE, stencil(b"\x90" * 20, RODATA_16))
     made.add(layout.FUSED_STENCIL | 5, stencil(b"\xc3" * 7))
-    made.add_special(layout.SPECIAL_LEAVE, stencil(b"\xc3" * 9))
+    made.add_special(formats.SPECIAL_LEAVE, stencil(b"\xc3" * 9))
     return made
 
 
@@ -45,7 +45,7 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["x.pack"]
-    head = {name: int.from_bytes(data[at : at + 4], "little") for name, at in layout.PackHead.field_offsets.items()}
+    head = {name: int.from_bytes(data[at : at + 4], "little") for name, at in formats.PackHead.field_offsets.items()}
     assert (head["n_forms"], head["n_fusable"], head["size"]) == (10, 2, len(data))
     assert data[head["stamp"] :][: head["stamp_size"]] == b"a stamp"
     index = [u32(data, head["index"] + 4 * i) for i in range(10 * layout.VARIANTS)]
@@ -56,7 +56,7 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
     assert (size, holes, data[at + code : at + code + size]) == (20, 2, b"\x90" * 20)
     assert code % 16 == 0
     assert u32(data, head["fused"] + 4 * 5)
-    assert u32(data, head["special"] + 4 * layout.SPECIAL_LEAVE)
+    assert u32(data, head["special"] + 4 * formats.SPECIAL_LEAVE)
     assert data[head["rodata"] :][:16] == RODATA_16
     assert len(data) - 32 >= at + code + size
 
@@ -70,7 +70,7 @@ def test_growing_keeps_constants_in_place(tmp_path: Path) -> None:
     grown.add(2, stencil(b"\xcc" * 8, RODATA_16))
     write_aside(path, grown.to_bytes())
     data = (tmp_path / "x.pack").read_bytes()
-    assert data[u32(data, layout.PackHead.field_offsets["rodata"]) :][:16] == RODATA_16
+    assert data[u32(data, formats.PackHead.field_offsets["rodata"]) :][:16] == RODATA_16
     assert data.count(RODATA_16) == 1
     assert read(path, "a stamp", 10, 2).numbers() == {
         1,

@@ -12,7 +12,7 @@ from dbt.backends.llvm.super_pack import SuperPack, key_hash
 from dbt.backends.llvm.superinstructions import Part, compile_superinstructions, key_of, parts_of
 from dbt.frontends.guest import load_guest
 
-from dbt.engine import layout, superinstructions
+from dbt.engine import formats, layout, superinstructions
 from dbt.ir.values import IRError
 
 GUEST = load_guest("aarch64")
@@ -25,7 +25,7 @@ def key(*words: int) -> bytes:
     parts = []
     for i, word in enumerate(words):
         decoded = TABLES.decode(word, 0x10000 + 4 * i)
-        direct = TABLES.metadata(decoded.form).ends & layout.ENDS_DIRECT
+        direct = TABLES.metadata(decoded.form).ends & formats.ENDS_DIRECT
         tokens = (*decoded.r, *[0] * layout.TOKENS)[: layout.TOKENS]
         parts.append(Part(decoded.form.id * layout.VARIANTS, tokens, decoded.imm, 0 if direct else decoded.target))
     return key_of(parts)
@@ -111,7 +111,7 @@ CONSTANT = bytes(range(16))
 
 
 def stencil(number: int, *, constant: bytes = b"") -> Stencil:
-    holes = (StencilHole(4, layout.HOLE_RODATA, 0, -4, constant),) if constant else ()
+    holes = (StencilHole(4, formats.HOLE_RODATA, 0, -4, constant),) if constant else ()
     return Stencil(bytes((number,)) * 8, holes)
 
 
@@ -124,7 +124,7 @@ def keys(count: int) -> list[bytes]:
 
 def find(data: bytes, wanted: bytes) -> int | None:
     """As superinstructions.compiled: offset of the StencilHead, 0: cannot be compiled, None: is not there."""
-    head = {name: int.from_bytes(data[at : at + 4], "little") for name, at in layout.SuperHead.field_offsets.items()}
+    head = {name: int.from_bytes(data[at : at + 4], "little") for name, at in formats.SuperHead.field_offsets.items()}
     slot = key_hash(wanted) & (head["n_slots"] - 1)
     while True:
         (entry,) = unpack_from("<I", data, head["slots"] + 4 * slot)

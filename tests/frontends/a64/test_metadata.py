@@ -9,7 +9,7 @@ import pytest
 from dbt.frontends.a64 import state
 from dbt.frontends.guest import load_guest
 
-from dbt.engine.layout import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, ENDS_NO, USES_IMM, USES_NPC
+from dbt.engine.formats import ENDS_ALWAYS, ENDS_CONDITIONAL, ENDS_DIRECT, ENDS_NO, USES_IMM, USES_NPC
 from dbt.ir.verify import verify
 
 if TYPE_CHECKING:
