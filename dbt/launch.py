@@ -6,8 +6,9 @@ traces matter:
 - Environment. Python adds LC_CTYPE to its environment under the C locale (PEP 538), also with -I. The block that the
   kernel handed over stays as it was in /proc/self/environ, so it is read there: all bytes, order, duplicates.
 - Arguments. Python runs with -X utf8, in which os.fsencode gives back every byte of an argument.
-- Signal dispositions. Python ignores SIGPIPE and SIGXFSZ; the launcher says what was ignored before that. Everything
-  else (the other dispositions, the mask) is still as it was.
+- Signal dispositions. Python ignores SIGPIPE and SIGXFSZ, which loses those that were blocked and pending; the launcher
+  says what was ignored and what was pending before that. Everything else (the other dispositions, the mask) is still as
+  it was.
 
 This module is on the warm path: see tests/cli/test_warm_path.py for what it may import.
 """
@@ -24,20 +25,22 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 SIGINT = 2
+INTERRUPTED = 130  # exit status, as a shell's for a program that SIGINT has killed
 
 
 class Origin:
-    """What the process was started with: `environ` as the kernel had it, `ignored` a mask of signals (bit number - 1).
+    """What the process was started with: `environ` as the kernel had it, masks of signals (bit number - 1).
 
     `command` is how this very command can be started again, for a guest that executes it.
     """
 
-    __slots__ = ("command", "environ", "ignored")
+    __slots__ = ("command", "environ", "ignored", "pending")
 
-    def __init__(self, command: list[bytes], environ: list[bytes], ignored: int) -> None:
+    def __init__(self, command: list[bytes], environ: list[bytes], ignored: int, pending: int = 0) -> None:
         self.command = command
         self.environ = environ
         self.ignored = ignored
+        self.pending = pending
 
     def ignores(self, signal: int) -> bool:
         """Whether `signal` was ignored when the command was started."""
@@ -57,8 +60,9 @@ def read_environ() -> list[bytes]:
 def main() -> NoReturn:
     """Run the command line in sys.argv as bin/dragoman lays it out, and leave the process."""
     gc.disable()  # what is made until the guest runs is there to stay: see dbt/run.py
-    _, folder, ignored, *arguments = sys.argv
-    origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), int(ignored, 16))
+    _, folder, signals, *arguments = sys.argv
+    pending, ignored = int(signals[:16], 16), int(signals[16:], 16)
+    origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), ignored, pending)
     sys.argv = ["dragoman", *arguments]
     leave(dispatch(arguments, origin))
 
@@ -76,10 +80,13 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
 
         return run_command(arguments[1:], origin)
     gc.enable()  # the launcher has switched it off: a warm start would spend a tenth of its time looking for garbage
-    gc.enable()
-    from dbt.cli import main as cli_main
+    try:
+        from dbt.cli import main as cli_main
 
-    return cli_main(arguments, origin)
+        return cli_main(arguments, origin)
+    except KeyboardInterrupt:
+        sys.stderr.write("dragoman: interrupted\n")
+        return INTERRUPTED
 
 
 def leave(status: int) -> NoReturn:

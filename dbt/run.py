@@ -161,12 +161,11 @@ def run_program(options: RunOptions, origin: Origin) -> NoReturn:
         hwcap=hwcap,
         hwcap2=hwcap2,
         ignored=origin.ignored,
+        pending=origin.pending,
         strace=options.strace,
         log=warn,
     )
     process.load(options.path, options.argv, options.environ)
-    gc.freeze()
-    gc.enable()
     gc.freeze()
     gc.enable()
     if options.gdb:

@@ -9,9 +9,10 @@ from dbt.errors import InternalError, Unimplemented, UserError
 
 from . import hostmem
 from .boundary import Boundary
+from .fault_location import FaultLocation
 from .guests import GuestInfo, guest_info
 from .layout import EXIT_BUDGET, EXIT_BUS, EXIT_FAULT, EXIT_FETCH, EXIT_ICACHE, EXIT_NAMES, EXIT_UNTIL, Env
-from .memory import LARGEST, AddressSpace
+from .memory import AddressSpace
 from .registers import Registers
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _TRAPPED = (EXIT_FAULT, EXIT_BUS, EXIT_FETCH)
 ENGINES = ("baseline", "optimizer", "interpreter", "reference")
 CACHE_LINE = 64  # bytes, as CTR_EL0 says
-WRITE_FAULT = 2  # bit of Env.fault_error
 
 
 class Bus:
@@ -41,7 +41,12 @@ class Cpu:
     """A virtual CPU with its own address space. `engine` is one of ENGINES."""
 
     def __init__(
-        self, guest: str = "aarch64", engine: str = "baseline", store: Store | None = None, *, address_bits: int = 46
+        self,
+        guest: str = "aarch64",
+        engine: str = "baseline",
+        store: Store | None = None,
+        *,
+        address_bits: int | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise UserError(f"there is no engine {engine!r}", f"Engines: {', '.join(ENGINES)}.")
@@ -56,6 +61,7 @@ class Cpu:
         self.registers = Registers(self.env_address, self.info)
         self.x: Any = self.registers.words[:31]
         self.bus = Bus(self.memory)
+        self.faults = FaultLocation(self)
         self.traps: Any = None  # watchpoints and I/O (dbt/control/traps.py), if there are any
         self._reference: Any = None
         self.instrumentation: Instrumentation | None = None  # see instrument()
@@ -158,7 +164,7 @@ class Cpu:
                 reason = self.baseline.run_budget(budget)
             if reason not in (EXIT_FAULT, EXIT_BUS):
                 return reason
-            reason = self.locate_fault()
+            reason = self.faults.find()
             if reason != EXIT_BUDGET:
                 return reason
             if budget is not None:
@@ -231,47 +237,6 @@ class Cpu:
         """In a forked child, before its guest goes on."""
         if self.instrumentation is not None:
             self.instrumentation.forked()
-
-    def locate_fault(self) -> int:
-        """Set env.value to the guest address of a fault in translated code; returns env.exit.
-
-        EXIT_BUDGET: the guest has changed the code since, and what is there now has run without a fault.
-        """
-        env = self.env
-        address = env.fault_address - self.memory.base
-        inside = 0 <= address < self.memory.limit
-        if inside and self.memory.limit == LARGEST:
-            env.value = address
-            return int(env.exit)
-        # The host does not tell: a non-canonical address, a guard zone, or one that a smaller range has cut to size.
-        # The instruction has not changed anything, so the reference engine meets the same fault again and knows.
-        reason, error = int(env.exit), int(env.fault_error)
-        engine = self.reference()
-        before, engine.before = engine.before, None  # what is inserted has run already
-        try:
-            found = self.interpret(1)
-        finally:
-            engine.before = before
-        if found in (EXIT_FAULT, EXIT_BUS):
-            env.exit = reason
-            if inside:
-                env.fault_error = error  # the host knows which access of several it was; of others it says nothing
-            return reason
-        if self.baseline is not None:
-            self.baseline.flush()
-        return found
-
-    def fault_is_write(self) -> bool:
-        """After EXIT_FAULT or EXIT_BUS: whether it was a write.
-
-        The host says so of all atomic accesses; Arm's ESR_EL1.WnR only if a read of the same place would have worked.
-        """
-        if not self.env.fault_error & WRITE_FAULT:
-            return False
-        if self.baseline is None:
-            return True
-        area = self.memory.area_at(self.memory.untagged(int(self.env.value)))
-        return (area is not None and bool(area.prot)) or not self.baseline.updates(int(self.env.pc))
 
     def set_stops(self, addresses: Iterable[int]) -> None:
         """Have `run` stop before instructions at these addresses (EXIT_UNTIL), also before the first one.

@@ -142,3 +142,18 @@ SA_ONSTACK = 0x08000000
 SA_RESTART = 0x10000000
 SA_NODEFER = 0x40000000
 SA_RESTORER = 0x04000000
+
+
+def keeping_handler(area: int, handler: int) -> bytes:
+    """Machine code of a signal handler that copies the siginfo to its signal's place at `area`, and goes on at another.
+
+    For the reference engine, which does without LLVM.
+    """
+    return b"".join((
+        b"\x48\xb8", area.to_bytes(8, "little"),  # mov rax, area
+        b"\x89\xf9\xc1\xe1\x07\x48\x01\xc8",  # mov ecx, edi; shl ecx, 7; add rax, rcx: SIGINFO_BYTES each
+        b"\x57\x56\x48\x89\xc7",  # push rdi; push rsi; mov rdi, rax
+        b"\xb9\x10\x00\x00\x00\xf3\x48\xa5",  # mov ecx, 16; rep movsq
+        b"\x5e\x5f\x48\xb8", handler.to_bytes(8, "little"),  # pop rsi; pop rdi; mov rax, handler
+        b"\xff\xe0",  # jmp rax
+    ))  # fmt: skip

@@ -66,7 +66,7 @@ class Interpreter(Baseline):
         finally:
             ctx.mode = mode
             cpu.executed += count - int(env.budget)
-        return cpu.locate_fault() if reason in (EXIT_FAULT, EXIT_BUS) else reason
+        return cpu.faults.find() if reason in (EXIT_FAULT, EXIT_BUS) else reason
 
     def invalidate(self, start: int, end: int) -> None:
         """Steps are no code that a jump could be written to: all are forgotten."""

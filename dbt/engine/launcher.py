@@ -4,8 +4,9 @@ A shell script would: shells set PWD and the action of SIGCHLD, and drop variabl
 script of Python's cannot: pip takes the options out of its first line, and without them Python obeys variables that are
 meant for the guest, and looks at site-packages, which takes longer than all of this.
 
-The command gets its folder, and which signals are ignored, since Python ignores some itself: see dbt/launch.py. It is
-an executable of its own, bin/dragoman; dbt.backends.llvm.executable makes it of this module.
+The command gets its folder, and which signals are ignored and which are pending: Python ignores some itself, and loses
+those of them that are pending (dbt/launch.py). It is an executable of its own, bin/dragoman;
+dbt.backends.llvm.executable makes it of this module.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dbt.native import Assembly, Ptr, cast, native, new, syscall, table, u8, u64
 
 from .host_x86_64 import SYS_SIGACTION, KernelSigaction
 
-SYS_WRITE, SYS_MMAP, SYS_EXECVE, SYS_EXIT_GROUP, SYS_READLINK = 1, 9, 59, 231, 89
+SYS_WRITE, SYS_MMAP, SYS_EXECVE, SYS_EXIT_GROUP, SYS_READLINK, SYS_SIGPENDING = 1, 9, 59, 231, 89, 127
 READ_WRITE, PRIVATE_ANONYMOUS = 3, 0x22
 PATH_BYTES = 4096
 NAME_BYTES = 16  # more than /python3 and a zero
@@ -122,17 +123,27 @@ def search(path: Ptr[u8], words: Ptr[u64], environment: Ptr[u64]) -> None:
 
 
 @native(inline=False)
-def put_ignored(to: Ptr[u8]) -> None:
-    """Write the mask of ignored signals as 16 hexadecimal digits and a zero."""
+def put_number(to: Ptr[u8], number: u64) -> None:
+    """Write 16 hexadecimal digits."""
+    for i in range(u64(16)):
+        digit = u8(number >> (60 - 4 * i) & 15)
+        to[i] = digit + (ZERO if digit < 10 else A_LESS_TEN)
+
+
+@native(inline=False)
+def put_signals(to: Ptr[u8]) -> None:
+    """Write the masks of pending and of ignored signals, behind each other, and a zero."""
     action = new(KernelSigaction)
     ignored: u64 = 0
     for signal in range(u64(1), u64(SIGNALS + 1)):
         if syscall(SYS_SIGACTION, signal, 0, cast(u64, action), 8) == 0 and action.handler == SIG_IGN:
             ignored |= u64(1) << (signal - 1)
-    for i in range(u64(16)):
-        digit = u8(ignored >> (60 - 4 * i) & 15)
-        to[i] = digit + (ZERO if digit < 10 else A_LESS_TEN)
-    to[16] = 0
+    pending = new(u64, 1)
+    pending[0] = 0
+    syscall(SYS_SIGPENDING, cast(u64, pending), 8)
+    put_number(to, pending[0])
+    put_number(to + 16, ignored)
+    to[32] = 0
 
 
 @native(export=True)
@@ -142,8 +153,8 @@ def launch(stack: Ptr[u64]) -> None:
     environment = stack + count + 2
     folder = new(u8, PATH_BYTES + NAME_BYTES)
     python = new(u8, PATH_BYTES + NAME_BYTES)
-    ignored = new(u8, 32)
-    put_ignored(ignored)
+    signals = new(u8, 40)
+    put_signals(signals)
     words = cast(
         Ptr[u64],
         syscall(SYS_MMAP, 0, (count + FIXED_WORDS) * 8, READ_WRITE, PRIVATE_ANONYMOUS, 0xFFFFFFFFFFFFFFFF, 0),
@@ -163,7 +174,7 @@ def launch(stack: Ptr[u64]) -> None:
     words[5] = cast(u64, COMMAND)
     words[6] = cast(u64, CODE)
     words[7] = cast(u64, folder)
-    words[8] = cast(u64, ignored)
+    words[8] = cast(u64, signals)
     last: u64 = 9
     for i in range(u64(1), count):
         words[last] = stack[1 + i]

@@ -3,7 +3,8 @@
 A guest address becomes a host address as (address & mask) + base (DESIGN, section 6). The range is reserved without
 access, with guard zones at both ends, so whatever a guest computes, an access lands in its own pages or faults. The
 bits of the mask above the range stay set where they lead to addresses that no host has in user space (bits 47 to 55):
-a pointer with such bits faults, and only Arm's top byte and the bits up to 46 are ignored.
+a pointer with such bits faults, and only Arm's top byte and the bits from the size of the range up to 46 are ignored.
+That is a limit: to have these fault as well would take a range of 2**47 bytes, which is all that the host has.
 """
 
 from __future__ import annotations
@@ -58,10 +59,13 @@ class Area:
 
 
 class AddressSpace:
-    """Guest memory. Addresses are guest addresses below `limit`; sizes are in bytes."""
+    """Guest memory. Addresses are guest addresses below `limit`; sizes are in bytes.
 
-    def __init__(self, most: int = RANGE_BITS[0]) -> None:
-        for bits in (most, *(fewer for fewer in RANGE_BITS if fewer < most)):
+    `wanted`: bits of addresses; None: as many as the host grants. Raises UserError where it does not grant so many.
+    """
+
+    def __init__(self, wanted: int | None = None) -> None:
+        for bits in RANGE_BITS if wanted is None else (wanted,):
             size = (1 << bits) + 2 * GUARD
             try:
                 start = hostmem.map_memory(size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
@@ -71,7 +75,9 @@ class AddressSpace:
         else:
             raise UserError(
                 f"the host grants no address range of 2**{bits} bytes for the guest",
-                "Raise the limit on virtual memory (ulimit -v unlimited).",
+                "Raise the limit on virtual memory (ulimit -v unlimited)."
+                if bits <= RANGE_BITS[-1]
+                else "Other CPUs of this process may have it: ask for fewer bits.",
             )
         self._reserved = (start, size)
         self.base = start + GUARD

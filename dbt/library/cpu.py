@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dbt.control import arguments as check
 from dbt.control.snapshot import Snapshot, restore, take
@@ -18,30 +18,21 @@ from .tools import Tooled, Tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
 
 class CPU(Tooled):
     """A virtual CPU with memory of its own. Close it, or use it in a `with` statement."""
 
-    def __init__(self, guest: str = "aarch64", engine: str = "baseline", *, address_bits: int = 46) -> None:
+    def __init__(self, guest: str = "aarch64", engine: str = "baseline", *, address_bits: int | None = None) -> None:
         check.text(guest, "a guest")
         check.text(engine, "an engine")
-        if not 32 <= check.number(address_bits, "address_bits") <= 46:
+        if address_bits is not None and not 32 <= check.number(address_bits, "address_bits") <= 46:
             raise UserError(f"{address_bits} bits of addresses are not possible", "Choose from 32 to 46.")
         self._cpu = Cpu(guest, engine, address_bits=address_bits)
         self._cpu.keep_flags(on=True)
         self._tools = Tools(self._cpu)
         self.memory = Memory(self._cpu, self._tools.traps)
         self.registers = Registers(self._cpu)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back all memory. Closing twice does no harm."""
@@ -144,7 +135,7 @@ class CPU(Tooled):
         return describe(self._cpu, reason, self._tools.traps)
 
 
-def open_cpu(guest: str = "aarch64", engine: str = "baseline", *, address_bits: int = 46) -> CPU:
+def open_cpu(guest: str = "aarch64", engine: str = "baseline", *, address_bits: int | None = None) -> CPU:
     """A bare CPU with empty memory. `engine` is one of those that `dragoman features` lists.
 
     `baseline` is for speed; `interpreter` runs budgets and single steps exactly and natively, and needs no memory that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dbt.control import arguments as check
 from dbt.control.hooks import CallersInterrupt, ProcessTools
@@ -21,8 +21,6 @@ from .stops import describe
 from .tools import Tooled
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .memory import Memory
     from .registers import Registers
 
@@ -63,14 +61,6 @@ class Program(Tooled):
         self._exits = self._process.tools = ProcessTools(self._process, hooks, lambda c, r: describe(c, r, traps))
         self._signals = cpu.signals = CallersInterrupt(cpu.signals, cpu.env)
         hooks.changed = traps.changed = self._exits.changed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back all memory."""

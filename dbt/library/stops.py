@@ -55,7 +55,7 @@ def describe(cpu: Cpu, reason: int, traps: Traps) -> Exit:
             read = [int(cpu.x[place // 8]) for place in (info.syscall_number, *info.syscall_args)]
             return SystemCall(pc, read[0], tuple(read[1:]))
         case layout.EXIT_FAULT | layout.EXIT_BUS:
-            return MemoryFault(pc, value, "write" if cpu.fault_is_write() else "read")
+            return MemoryFault(pc, value, "write" if cpu.faults.is_write() else "read")
         case layout.EXIT_FETCH:
             return MemoryFault(pc, pc, "fetch")
         case layout.EXIT_ALIGNMENT:

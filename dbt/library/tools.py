@@ -7,7 +7,7 @@ instructions, also in code that is translated already and runs (dbt/engine/bound
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import dbt
 from dbt.control import arguments as check
@@ -101,6 +101,16 @@ class Tooled:
     """The interface to a guest's tools."""
 
     _tools: Tools
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all memory. Closing twice does no harm."""
+        raise NotImplementedError
 
     def instrument(self, plugin: Plugin) -> None:
         """Have `plugin` see all code and insert its own, from the next boundary on: see dbt.instrument.

@@ -81,8 +81,9 @@ class Scratch:
 class Process:
     """A guest process on a dbt.engine.cpu.Cpu.
 
-    `root` is -L's folder. `ignored` has bit n-1 set where signal n was ignored when we were started; with None the
-    host process keeps Python's dispositions (the API). `log` gets one line for each thing that is missing, once.
+    `root` is -L's folder. `ignored` has bit n-1 set where signal n was ignored when we were started, `pending` where it
+    was blocked and pending; with None the host process keeps Python's dispositions (the API). `log` gets one line for
+    each thing that is missing, once.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Process:
         hwcap: int = 0,
         hwcap2: int = 0,
         ignored: int | None = None,
+        pending: int = 0,
         strace: bool = False,
         log: Callable[[str], None] | None = None,
     ) -> None:
@@ -133,7 +135,7 @@ class Process:
         self.fd_limit = max(soft - _RESERVED_DESCRIPTORS, 64) if soft > 0 else 1 << 30
         cpu.signals.guest(on=True)
         if ignored is not None:
-            self.signals.start()
+            self.signals.start(pending)
         if not strace:
             cpu.pass_calls(passthrough.ROWS, self.fd_limit)
 
@@ -307,7 +309,7 @@ class Process:
             code = 2 if area is not None else 1
             # ESR_EL1 (Arm ARM D19.2): data or instruction abort from EL0, permission or translation fault, level 3.
             syndrome = (0x20 if reason == layout.EXIT_FETCH else 0x24) << 26 | 1 << 25 | (0xF if area else 0x7)
-            if reason == layout.EXIT_FAULT and self.cpu.fault_is_write():
+            if reason == layout.EXIT_FAULT and self.cpu.faults.is_write():
                 syndrome |= 1 << 6
         if reason in {layout.EXIT_UNDEFINED, layout.EXIT_UNIMPLEMENTED} and self.log is not None:
             from .unknown import complaint

@@ -91,10 +91,16 @@ class Signals:
         # A debugger sees (signal, siginfo) before the guest does, and says what is to be delivered, 0: nothing.
         self.observer: Callable[[int, bytes], int] | None = None
 
-    def start(self) -> None:
-        """Give the host's process the dispositions that we were started with; the mask is still that of our start."""
+    def start(self, pending: int) -> None:
+        """Give the host's process the dispositions that we were started with; the mask is still that of our start.
+
+        What was pending of the signals that Python ignores is gone. Both are a thread's own doing (write(2)), so each
+        is sent again by ourselves, as the kernel had done.
+        """
         for signal in _CHANGED_BY_PYTHON:
             self.process.cpu.signals.restore(signal, SIG_IGN if self.ignored & bit(signal) else SIG_DFL)
+            if signal != SIGINT and pending & ~self.ignored & bit(signal):
+                self.process.call(SYS_KILL, self.process.call(SYS_GETPID), signal)
         address = self.process.scratch.space(8)
         self.process.call(SYS_SIGPROCMASK, 0, 0, address, 8)
         self.mask = int.from_bytes(self.process.scratch.get(address, 8), "little")

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dbt.errors import UsageError
+from dbt.errors import InternalError, UsageError
 from dbt.run import ENGINES, RunOptions, parse, warn
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def run_options(options: argparse.Namespace, origin: Origin) -> RunOptions:
     return found
 
 
-def load(options: RunOptions, *, ignored: int | None = None, strace: bool = False) -> Process:
+def load(options: RunOptions, *, origin: Origin | None = None, strace: bool = False) -> Process:
     """A process, loaded and ready to run."""
     from dbt.engine.cpu import Cpu
     from dbt.linux.process import Process
@@ -122,7 +122,8 @@ def load(options: RunOptions, *, ignored: int | None = None, strace: bool = Fals
     cpu = Cpu(engine=options.engine)
     hwcap, hwcap2 = cpu.hwcap
     process = Process(
-        cpu, root=options.root, hwcap=hwcap, hwcap2=hwcap2, ignored=ignored, strace=strace, log=warn
+        cpu, root=options.root, hwcap=hwcap, hwcap2=hwcap2, strace=strace, log=warn,
+        ignored=None if origin is None else origin.ignored, pending=0 if origin is None else origin.pending,
     )  # fmt: skip
     process.load(options.path, options.argv, options.environ)
     return process
@@ -135,7 +136,8 @@ def run(process: Process, plugin: Plugin | None) -> NoReturn:
     if plugin is not None:
         process.cpu.instrument().add(plugin)
         process.signals.catch(_FATAL)
-    process.run()
+    if process.run() is None:
+        raise InternalError(f"the program did not end: {process.cpu.describe_exit(process.cpu.env.exit)}")
     finish_output()
     process.finish()
 

@@ -78,5 +78,5 @@ def drcov(blocks: Iterable[tuple[Key, int]]) -> bytes:
 def coverage(options: argparse.Namespace, origin: Origin) -> NoReturn:
     """The command."""
     found = run_options(options, origin)
-    process = load(found, ignored=origin.ignored)
+    process = load(found, origin=origin)
     run(process, Coverage(options.output or f"{os.path.basename(found.path)}.drcov"))

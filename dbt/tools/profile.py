@@ -221,7 +221,7 @@ def _blocks(profile: Profile, function: Function) -> str:
 def profile(options: argparse.Namespace, origin: Origin) -> NoReturn:
     """The command."""
     found = run_options(options, origin)
-    process = load(found, ignored=origin.ignored)
+    process = load(found, origin=origin)
     title = " ".join([os.path.basename(found.path), *(os.fsdecode(a) for a in found.argv[1:])])
     errors = Output(process, None)
     paths = [os.path.abspath(path) if path else "" for path in (options.output, options.html)]

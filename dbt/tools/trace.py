@@ -90,7 +90,7 @@ def trace(options: argparse.Namespace, origin: Origin) -> NoReturn:
     """The command."""
     every = not (options.instructions or options.memory or options.syscalls)
     calls = options.syscalls or every
-    process = load(run_options(options, origin), ignored=origin.ignored, strace=calls)
+    process = load(run_options(options, origin), origin=origin, strace=calls)
     plugin = Trace(
         Output(process, options.output),
         instructions=options.instructions or every,

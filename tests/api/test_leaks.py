@@ -1,6 +1,8 @@
 """Nothing grows: CPUs, programs, mappings, watchpoints and snapshots, opened and closed many times.
 
-DRAGOMAN_LEAKS=10000 sets how many times; a few are enough to see that a count does not grow with them.
+DRAGOMAN_LEAKS=10000 sets how many times (a third of that for programs and gdb, a tenth for regions); a few are enough
+to see that a count does not grow with them. On 2026-11-27 10,000 of each held on two cores: programs and gdb on four
+engines in 201 s, watchpoints, hooks and snapshots in 70 s, restores in 4 s.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def check(action: Callable[[], None], rounds: int = ROUNDS) -> None:
         action()
     after = held()
     assert after.resident - before.resident < SLACK + rounds * 100, (before, after)
-    assert after.mappings - before.mappings < 4, (before, after)
+    # Threads get arenas of the C library's malloc, two mappings each, up to eight for each processor.
+    assert after.mappings - before.mappings < 4 + min(rounds // 100, 16 * (os.cpu_count() or 1)), (before, after)
     assert after[2:] == before[2:], (before, after)
 
 

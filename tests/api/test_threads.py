@@ -94,6 +94,15 @@ def test_a_stop_from_another_thread_while_both_run() -> None:
         assert found == {1: dbt.Interrupted(CODE), 2: dbt.Interrupted(CODE)}
 
 
+def test_a_range_is_as_asked_for_or_refused() -> None:
+    with dbt.open_cpu() as first, dbt.open_cpu() as second:
+        assert (first.memory.limit, second.memory.limit) == (1 << 46, 1 << 44)  # what the host has room for
+        with pytest.raises(UserError, match=r"2\*\*46"):
+            dbt.open_cpu(address_bits=46)
+        with dbt.open_cpu(address_bits=44) as third:
+            assert third.memory.limit == 1 << 44
+
+
 def test_many_cpus_at_once() -> None:
     opened = []
     try:

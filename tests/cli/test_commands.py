@@ -7,14 +7,16 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from dbt.guests import BY_NAME, GREETING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Command
 
 HELLO = BY_NAME["hello"].path
@@ -160,3 +162,14 @@ def test_a_cache_that_others_can_write_is_not_used(dragoman: Command, tmp_path: 
     assert b"chmod 700" in done.stderr
     assert not list((tmp_path / "dragoman").iterdir())
     assert dragoman("cache", "info", env=environ).returncode == 1
+
+
+def test_an_interrupt_ends_a_command(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = Path(sys.executable).with_name("dragoman")
+    with subprocess.Popen([command, "cache", "build"], env=environment, stderr=subprocess.PIPE) as process:
+        while not any(tmp_path.rglob("lock")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (130, b"dragoman: interrupted\n")

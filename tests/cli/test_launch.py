@@ -23,7 +23,8 @@ LAUNCHER = Path(sys.executable).with_name("dragoman")
 # In the place of what the command does: shows what it would be given.
 PROBE = """
 def dispatch(arguments, origin):
-    print([os.fsencode(a) for a in arguments], sorted(origin.environ), origin.ignored, origin.command, sep="\\n")
+    print([os.fsencode(a) for a in arguments], sorted(origin.environ), origin.ignored, origin.command, origin.pending,
+          sep="\\n")
     return 0
 """
 
@@ -98,6 +99,19 @@ def test_every_ignored_signal_is_known(command: Path) -> None:
 
     found = int(probe(command, environ={}, before=ignore)[2])
     assert found == sum(1 << (number - 1) for number in wanted)
+
+
+def test_every_pending_signal_is_known(command: Path) -> None:
+    wanted = [2, 13, 25, 64]
+
+    def raise_them() -> None:
+        default_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, wanted)
+        for number in wanted:
+            os.kill(os.getpid(), number)
+
+    found = probe(command, environ={}, before=raise_them)
+    assert int(found[4]) == sum(1 << (number - 1) for number in wanted)
 
 
 def test_the_command_knows_itself(command: Path) -> None:

@@ -168,7 +168,7 @@ class Machine:
         value = int(cpu.env.value) if fault or reason == layout.EXIT_ALIGNMENT else 0
         values = self._registers.get_all()
         return Stop(
-            layout.EXIT_NAMES[reason], int(cpu.env.pc), value, fault and cpu.fault_is_write(), values, held, memory
+            layout.EXIT_NAMES[reason], int(cpu.env.pc), value, fault and cpu.faults.is_write(), values, held, memory
         )
 
     def run(self, program: Program, place: int, good: int, bad: int, *, reference: bool) -> list[Stop]:

@@ -84,8 +84,9 @@ class FakeCpu:
     def clear_exclusive(self) -> None:
         self.registers["exclusive"] = 0
 
-    def fault_is_write(self) -> bool:
-        return bool(self.env.fault_error & 2)
+    @property
+    def faults(self) -> Any:
+        return SimpleNamespace(is_write=lambda: bool(self.env.fault_error & 2))
 
     def pass_calls(self, _rows: object, _fd_limit: int) -> None:
         """There is no native code."""

@@ -172,7 +172,7 @@ class Machine:
         cpu, env = self.cpu, self.cpu.env
         value, write = int(env.value) if stop in WITH_VALUE else 0, False
         if stop in FAULTS:
-            write = cpu.fault_is_write()
+            write = cpu.faults.is_write()
             if 1 << BITS <= value & (1 << 56) - 1 < 1 << 47:
                 stop = ALIAS
         n, z, c, v = self._flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from dbt.engine.cpu import ENGINES
 from dbt.tools.commands import own_path
+from tests.conftest import default_signals
 
 from .guests import BASE, INSTRUCTIONS, LOOP, ROUNDS, START, STATUS
 from .pages import Page
@@ -159,7 +161,12 @@ def test_exec_is_followed(dragoman: Command, busybox: Path, looping: Path, tmp_p
 
 
 def test_deaths_by_signals_are_followed(dragoman: Command, busybox: Path, tmp_path: Path) -> None:
-    done = dragoman("coverage", "-o", tmp_path / "out", busybox, "sh", "-c", "kill -TERM $$")
+    def prepare() -> None:  # whatever the tests before this one have left ignored or blocked
+        default_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    words = (busybox, "sh", "-c", "kill -TERM $$")
+    done = dragoman("coverage", "-o", tmp_path / "out", *words, preexec_fn=prepare)
     assert done.returncode == -15
     assert read_drcov(tmp_path / "out")[1]
 
