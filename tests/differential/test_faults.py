@@ -81,7 +81,7 @@ class Stop:
 class Machine:
     """One CPU with the pages of faulting.PAGES; runs programs on its own engine and on the reference."""
 
-    def __init__(self, engine: str, address_bits: int) -> None:
+    def __init__(self, engine: str, address_bits: int | None = None) -> None:
         self.joined = engine == SUPERINSTRUCTIONS
         name = "interpreter" if self.joined else engine
         self.cpu = cpu = Cpu("aarch64", name, open_store(quiet=True), address_bits=address_bits)
@@ -221,9 +221,9 @@ class Machine:
         self.joins += any(ctx.supers <= layout.Step.at(step).handler < ctx.supers + size for step in steps)
 
 
-@pytest.fixture(scope="module", params=[(engine, 46) for engine in CHOSEN], ids=CHOSEN)
+@pytest.fixture(scope="module", params=CHOSEN)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    made = Machine(*request.param)
+    made = Machine(request.param)
     yield made
     made.cpu.close()
 

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 NATIVE: Final = ("interpreter", "baseline", "optimizer")
 LIMIT: Final = 3000  # instructions that a program may run; one that wants more is left out
-BITS: Final = 44  # of addresses: only one address space of full size fits into the host's
-FULL_BITS: Final = 46
+BITS: Final = 42  # of addresses: only one address space of full size fits into the host's
 CODE_SIZE: Final = 2 * SLOT * SLOTS  # the second half holds nothing but nops
 NOP: Final = b"\x1f\x20\x03\xd5"
 ALIAS: Final = "alias"  # a fault only because a bit of the address is set that translated code masks
@@ -99,7 +98,7 @@ def _note(_promoter: Promoter, _kind: str, text: str) -> None:
 class Machine:
     """One of our engines over a code area, in which batches of programs are put, and scratch memory."""
 
-    def __init__(self, engine: str, address_bits: int = BITS) -> None:
+    def __init__(self, engine: str, address_bits: int | None = BITS) -> None:
         self.name: Final = engine
         self.cpu: Final = Cpu("aarch64", engine, open_store(quiet=True), address_bits=address_bits)
         self.native: Final[Any] = self.cpu.baseline

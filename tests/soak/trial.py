@@ -13,7 +13,7 @@ from dbt.frontends.a64.guest import GUEST
 from tests.differential.text import show
 
 from .compare import NOT_JUDGED, between_ours, outcome, with_outside
-from .machines import ALIAS, BITS, FULL_BITS, LIMIT, NATIVE, TROUBLE, Machine, Mode, Result, pack
+from .machines import ALIAS, BITS, LIMIT, NATIVE, TROUBLE, Machine, Mode, Result, pack
 from .outside import Outside
 from .programs import foreign
 
@@ -83,7 +83,7 @@ class Trial:
     def machine(self, name: str) -> Machine:
         """One of our engines."""
         if name not in self._machines:
-            self._machines[name] = Machine(name, FULL_BITS if name == self._large else BITS)
+            self._machines[name] = Machine(name, None if name == self._large else BITS)
         return self._machines[name]
 
     @property
