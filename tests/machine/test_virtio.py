@@ -1,4 +1,4 @@
-"""Rings, negotiation and the MMIO transport, by a device that gives back what it gets, and a driver beside them."""
+"""Rings of both kinds, native and in Python, by a device that gives back what it gets, and a driver beside them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,25 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from dbt.machine.errors import MapError, SnapshotError
+from dbt.machine.errors import SnapshotError
 from dbt.machine.log import GUEST_ERROR
-from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM, DirtyTracker
-from dbt.machine.registers import RO, RW, Register, Window
-from dbt.machine.virtio import CONFIG_SIZES, VirtioDevice
-from dbt.machine.virtio.device import RINGS
-from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import (
     DEVICE_NEEDS_RESET,
     EVENT_IDX,
     IN_ORDER,
     INDIRECT_DESC,
     RING_PACKED,
-    RING_RESET,
     VERSION_1,
 )
-from dbt.machine.virtio.transport import QueueSetup
 
-from tests.machine.fuzzing import fuzz
 from tests.machine.qtest import Ours
-from tests.machine.virtio import Guest, Mmio, Pool, Split
+from tests.machine.virtio import Split
+from tests.machine.virtio_echo import BASE, MEMORY, SIZE, build, drive
 
 if TYPE_CHECKING:
-    from dbt.machine.device import Device
-    from dbt.machine.virtio import Chain, VirtQueue
+    from dbt.machine.machine import Machine
 
-BASE, MEMORY, SIZE = 0x0A00_0000, 0x4000_0000, 0x40_0000
-ALL = RINGS | RING_PACKED | IN_ORDER
 KINDS = [
     pytest.param(packed | event | indirect | VERSION_1, id=f"{kind}{'-event' if event else ''}{more}")
     for packed, kind in ((0, "split"), (RING_PACKED, "packed"))
@@ -49,52 +39,6 @@ def rings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Both makes of rings."""
     if not request.param:
         monkeypatch.setattr("dbt.machine.virtio.device.functions", lambda: None)
-
-
-class Echo(VirtioDevice):
-    """Gives back what it gets, backwards; or holds chains until `finish`."""
-
-    DEVICE_ID = 42
-    FEATURES = 1 << 3
-    CONFIG = Window(16, CONFIG_SIZES, partial=True, placed=False)
-    length = Register(0, RO, "a number", size=8, reset=0x1122_3344_5566_7788)
-    mode = Register(8, RW, "another")
-
-    def __init__(self, name: str, machine: Machine, *, rings: int = ALL) -> None:
-        super().__init__(name, machine, (64, 16), rings=rings)
-        self.hold = False
-        self.held: list[tuple[VirtQueue, Chain]] = []
-
-    def refuses(self, features: int) -> str:
-        return "" if not features & 1 << 3 else "of no reason"
-
-    def on_notify(self, queue: VirtQueue) -> None:
-        for chain in self.chains(queue, 20):
-            if self.hold:
-                self.held.append((queue, chain))
-            else:
-                self.answer(queue, chain)
-        queue.notify()
-
-    @staticmethod
-    def answer(queue: VirtQueue, chain: Chain) -> None:
-        queue.push(chain, chain.write(0, chain.read(0, 1 << 20)[::-1]))
-
-
-def build(**options: int) -> tuple[Machine, Echo, VirtioMmio]:
-    machine = Machine()
-    machine.place(RAM("ram", SIZE), MEMORY)
-    device = Echo("echo", machine, **options)
-    mmio = VirtioMmio("echo.mmio", machine, device=device)
-    machine.place(mmio, BASE)
-    machine.reset()
-    return machine, device, mmio
-
-
-def drive(machine: Machine, wanted: int, *, legacy: bool = False) -> Guest:
-    guest = Guest(Mmio(Ours(machine), BASE, legacy=legacy), Pool(MEMORY, SIZE), lambda: machine.advance(0))
-    guest.begin(wanted & ~(1 << 3))
-    return guest
 
 
 @pytest.mark.usefixtures("rings")
@@ -304,109 +248,6 @@ def test_chains_below_others_are_bounded() -> None:
     assert device.broken
 
 
-def test_negotiation() -> None:
-    machine, device, _ = build()
-    bus = Mmio(Ours(machine), BASE)
-    assert bus.identity() == (0x7472_6976, 2, 42, 0x554D_4551)
-    assert bus.features() == VERSION_1 | ALL | 1 << 3
-    for features, good in ((0, False), (VERSION_1, True), (VERSION_1 | 1 << 3, False), (VERSION_1 | 1 << 50, False)):
-        bus.set_status(0)
-        bus.set_status(3)
-        bus.accept(features)
-        bus.set_status(11)
-        assert (bus.status() == 11) == good
-        bus.set_status(15)
-        assert (bus.status() == 15) == good
-    bus.set_status(0)
-    bus.set_status(3)
-    bus.accept(VERSION_1)
-    bus.set_status(11)
-    bus.accept(VERSION_1 | EVENT_IDX)  # too late
-    assert device.driver_features == VERSION_1
-    bus.set_status(9)  # bits are not taken back
-    assert bus.status() == 11
-    before = machine.log.counts[GUEST_ERROR]
-    bus.notify(0)
-    bus.notify(5)
-    bus.write(0x30, 7)
-    assert bus.read(0x34) == 0
-    bus.write(0x44, 1)
-    bus.write(0x30, 0)
-    bus.write(0x38, 24)
-    bus.write(0x44, 1)
-    assert bus.read(0x44) == 0
-    assert machine.log.counts[GUEST_ERROR] == before + 4
-
-
-def test_configuration_space() -> None:
-    machine, device, mmio = build()
-    bus = Mmio(Ours(machine), BASE)
-    assert bus.config(0, 8) == 0x1122_3344_5566_7788
-    assert bus.config(4, 4) == 0x1122_3344
-    assert bus.config(1, 1) == 0x77
-    bus.set_config(8, 5, 4)
-    assert device.mode == 5
-    assert bus.config(16, 4) == 0xFFFF_FFFF
-    bus.set_config(0x20, 1, 4)
-    assert bus.read(0xFC) == 0
-    guest = drive(machine, 0)
-    guest.go()
-    device.config_changed()
-    assert bus.read(0xFC) == 1
-    assert mmio.irq.level
-    assert bus.interrupt() == 2
-    assert not mmio.irq.level
-
-
-def test_resets_while_requests_are_in_flight() -> None:
-    for packed in (0, RING_PACKED):
-        machine, device, _ = build()
-        guest = drive(machine, packed | RING_RESET)
-        queue = guest.queue(0, 8)
-        guest.go()
-        device.hold = True
-        places = guest.buffers([b"xyz"], [3])
-        for _ in range(3):
-            queue.add(places)
-        queue.kick()
-        # One queue (section 2.6.1).
-        bus = guest.transport
-        assert isinstance(bus, Mmio)
-        bus.write(0x30, 0)
-        bus.write(0xC0, 1)
-        assert (bus.read(0xC0), bus.read(0x44)) == (1, 0)
-        for held in device.held:
-            device.answer(*held)
-        device.held.clear()
-        assert bus.read(0xC0) == 0
-        assert machine.memory.peek(queue.places[2], 4)[2:] == b"\0\0" or packed
-        queue = guest.queue(0, 8)
-        for _ in range(2):
-            queue.add(places)
-        queue.kick()
-        # All of it (section 2.4): the status is not 0 before nothing of the guest's is used any more.
-        guest.transport.set_status(0)
-        assert guest.transport.status() == 15
-        device.answer(*device.held.pop())
-        assert guest.transport.status() == 15
-        device.answer(*device.held.pop())
-        assert guest.transport.status() == 0
-        device.hold = False
-        guest.begin(packed)
-        queue = guest.queue(0, 8)
-        guest.go()
-        assert guest.request(queue, [b"abc"], [3]) == (3, b"cba")
-        # A driver that does not wait is served, too.
-        device.hold = True
-        queue.add(places)
-        queue.kick()
-        guest.transport.set_status(0)
-        guest.transport.set_status(1)
-        assert guest.transport.status() == 1
-        device.answer(*device.held.pop())
-        assert guest.transport.status() == 1
-
-
 @pytest.mark.usefixtures("rings")
 @pytest.mark.parametrize("kind", KINDS)
 def test_save_and_restore_in_the_middle_of_work(kind: int) -> None:
@@ -476,83 +317,3 @@ def test_writes_are_told_to_observers_of_memory() -> None:
         assert 0x10_0000 not in dirty
         place = queue.places[0 if packed else 2] - MEMORY
         assert any(at <= place < at + length for at, length in dirty.items())
-
-
-def test_legacy_registers() -> None:
-    machine = Machine()
-    machine.place(RAM("ram", SIZE), MEMORY)
-    mmio = VirtioMmio("mmio", machine, device=Echo("echo", machine), legacy=True)
-    machine.place(mmio, BASE)
-    machine.reset()
-    guest = drive(machine, EVENT_IDX | INDIRECT_DESC, legacy=True)
-    bus = guest.transport
-    assert isinstance(bus, Mmio)
-    assert bus.identity()[1] == 1
-    assert guest.accepted == EVENT_IDX | INDIRECT_DESC
-    bus.write(0x28, 4096)
-    queue = guest.queue(0, 16)
-    assert bus.read(0x40) == queue.places[0] >> 12
-    guest.go()
-    for _ in range(40):
-        assert guest.request(queue, [b"abc", b"d"], [9])[0] == 4
-    assert bus.interrupt() == 1
-    bus.write(0x40, 0)
-    assert bus.read(0x40) == 0
-    bus.write(0x28, 100)
-    assert machine.log.counts[GUEST_ERROR] == 1
-
-
-def test_an_empty_slot() -> None:
-    machine = Machine()
-    mmio = VirtioMmio("mmio", machine)
-    machine.place(mmio, BASE)
-    machine.reset()
-    bus = Mmio(Ours(machine), BASE)
-    assert bus.identity() == (0x7472_6976, 2, 0, 0x554D_4551)
-    bus.set_status(1)
-    assert (bus.status(), bus.features(), bus.most(0), bus.config(0, 4)) == (0, 0, 0, 0)
-    device = Echo("echo", machine)
-    mmio.plug(device)
-    with pytest.raises(MapError, match="transport"):
-        VirtioMmio("other", machine, device=device)
-    with pytest.raises(MapError, match="queues"):
-        VirtioDevice("none", machine, ())
-
-
-def test_random_traffic() -> None:
-    def make(machine: Machine) -> Device:
-        machine.place(RAM("ram", 0x1_0000), MEMORY)
-        return VirtioMmio("mmio", machine, device=Echo("echo", machine))
-
-    def also(device: Device, random: Random) -> None:
-        scribble(device, random, random.choice((0, RING_PACKED)))
-
-    fuzz(make, 1200, also=also)
-
-
-def scribble(transport: Device, random: Random, packed: int) -> None:
-    """Random rings in memory, and now and then a driver that begins well."""
-    assert isinstance(transport, QueueSetup)
-    memory, device = transport.machine.memory, transport.device
-    assert device is not None
-    for _ in range(random.randrange(8)):
-        at = MEMORY + random.randrange(0x100) * 8
-        memory.write(at, 8, random.choice((
-            MEMORY + random.randrange(0x2000), random.getrandbits(64), random.getrandbits(16),
-            random.randrange(16) | random.choice((0, 1 << 47, 1 << 55)) | random.randrange(8) << 48,
-        )))  # fmt: skip
-    if random.random() < 0.2:
-        device.set_status(0)
-        device.set_status(3)
-        device.accept_word(0, random.choice((0, INDIRECT_DESC, INDIRECT_DESC | EVENT_IDX)))
-        device.accept_word(1, (VERSION_1 | packed) >> 32)
-        device.set_status(11)
-        for queue in device.queues:
-            queue.size = random.choice((1, 2, 8, 16))
-            queue.descriptors, queue.driver, queue.device = (
-                MEMORY + 16 * random.randrange(0x20) for _ in range(3)
-            )  # fmt: skip
-            queue.enable()
-        device.set_status(15)
-    elif random.random() < 0.5:
-        device.notified(random.randrange(len(device.queues)))

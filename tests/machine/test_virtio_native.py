@@ -15,7 +15,7 @@ from dbt.machine.virtio.packed import PackedRing
 from dbt.machine.virtio.spec import AVAIL, EVENT_IDX, INDIRECT, INDIRECT_DESC, NEXT, RING_PACKED, USED, VERSION_1, WRITE
 from dbt.machine.virtio.split import SplitRing
 
-from tests.machine.test_virtio import ALL, BASE, Echo
+from tests.machine.virtio_echo import ALL, BASE, Echo
 
 if TYPE_CHECKING:
     from dbt.machine.virtio import Chain

@@ -15,8 +15,9 @@ from dbt.machine.virtio.spec import EVENT_IDX, INDIRECT_DESC, RING_PACKED, RING_
 from tests.machine.fuzzing import fuzz
 from tests.machine.pci import COMMAND, ECAM, RAM_AT, Config, Function, Messages, machine, poke
 from tests.machine.qtest import Ours
-from tests.machine.test_virtio import ALL, Echo, scribble
 from tests.machine.virtio import Guest, PciLegacy, PciModern, Pool
+from tests.machine.virtio_echo import ALL, Echo
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from random import Random
@@ -199,6 +200,6 @@ def test_random_traffic() -> None:
     def also(device: Device, random: Random) -> None:
         assert isinstance(device, VirtioPci)
         poke(device, random)
-        scribble(device, random, random.choice((0, RING_PACKED)))
+        drive(device, random, lambda _: random.randbytes(random.randrange(20)))
 
     fuzz(make, 1210, also=also)

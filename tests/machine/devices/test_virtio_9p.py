@@ -15,7 +15,7 @@ import pytest
 from dbt.machine.devices.virtio_9p import Virtio9p
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.machine import Machine
-from dbt.machine.memory import RAM, DmaPort
+from dbt.machine.memory import RAM
 from dbt.machine.ninep import Share
 from dbt.machine.ninep.wire import HEADER, MESSAGES, NUMBERS_OF, encode, message
 from dbt.machine.virtio.device import RINGS
@@ -25,9 +25,9 @@ from dbt.machine.virtio.spec import DEVICE_NEEDS_RESET, RING_PACKED
 from tests.machine.fuzzing import fuzz
 from tests.machine.ninep.client import Client, Refused
 from tests.machine.qtest import ARM, Bus, agree, qemu
-from tests.machine.test_virtio import scribble
 from tests.machine.test_virtio_qemu import arm, by_mmio, note
 from tests.machine.virtio import KINDS, Guest, Ring, connect
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from random import Random
@@ -242,9 +242,7 @@ def test_random_traffic(tmp_path: Path) -> None:
         return VirtioMmio("mmio", machine, device=made[-1])
 
     def also(device: Device, random: Random) -> None:
-        scribble(device, random, random.choice((0, RING_PACKED)))
-        request = random.choice(requests)
-        DmaPort("driver", device.machine.memory).dma_write(0x4000_0000 + random.randrange(0x80) * 16, request)
+        drive(device, random, lambda _: random.choice(requests))
         if not random.randrange(50):
             made[0].settle()
 

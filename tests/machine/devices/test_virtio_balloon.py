@@ -16,8 +16,8 @@ from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import RING_PACKED
 
 from tests.machine.fuzzing import fuzz
-from tests.machine.test_virtio import scribble
 from tests.machine.virtio import KINDS, Guest, Ring, connect
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from random import Random
@@ -150,6 +150,11 @@ def test_reports_of_free_pages() -> None:
     assert guest.accepted & PAGE_POISON
 
 
+def pages(random: Random) -> bytes:
+    some = [RAM_AT // PAGE + 8 + random.randrange(8) for _ in range(random.randrange(90))]
+    return numbers(*some, *(random.getrandbits(32) for _ in range(random.randrange(2))))
+
+
 def test_random_traffic() -> None:
     def build(machine: Machine) -> Device:
         machine.place(RAM("ram", 0x1_0000), RAM_AT)
@@ -157,11 +162,10 @@ def test_random_traffic() -> None:
 
     def also(device: Device, random: Random) -> None:
         assert isinstance(device, VirtioMmio)
-        scribble(device, random, random.choice((0, RING_PACKED)))
+        drive(device, random, lambda _: pages(random))
         balloon = device.device
         assert isinstance(balloon, VirtioBalloon)
         if random.random() < 0.2:
             balloon.ask_statistics()
-        device.machine.memory.write(RAM_AT + random.randrange(0x800) * 4, 4, RAM_AT // PAGE + random.randrange(18))
 
     fuzz(build, 1240, also=also)

@@ -19,8 +19,8 @@ from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import DEVICE_NEEDS_RESET, IN_ORDER, RING_PACKED
 
 from tests.machine.fuzzing import fuzz
-from tests.machine.test_virtio import scribble
 from tests.machine.virtio import KINDS, Guest, Ring, connect
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
@@ -290,6 +290,16 @@ def test_another_size() -> None:
     memory.close()
 
 
+def request(random: Random) -> bytes:
+    kind = random.choice((IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, random.getrandbits(32)))
+    data = header(kind, random.choice((0, 1, 127, 128, random.randrange(130), random.getrandbits(64))))
+    if kind == OUT:
+        data += random.randbytes(512 * random.randrange(3))
+    elif kind in {DISCARD, WRITE_ZEROES}:
+        data += segment(random.randrange(130), random.randrange(130), random.choice((0, 0, 1, random.getrandbits(32))))
+    return data
+
+
 def test_random_traffic() -> None:
     memory = scratch(65536, workers=1)
 
@@ -299,10 +309,7 @@ def test_random_traffic() -> None:
         return VirtioMmio("mmio", machine, device=device)
 
     def also(device: Device, random: Random) -> None:
-        scribble(device, random, random.choice((0, RING_PACKED)))
-        at = 0x4000_0000 + random.randrange(0x80) * 16
-        device.machine.memory.write(at, 8, random.choice((0, 1, 4, 8, 11, 13)))
-        device.machine.memory.write(at + 8, 8, random.randrange(140))
+        drive(device, random, lambda _: request(random))
 
     fuzz(make, 1220, also=also)
     memory.close()

@@ -17,8 +17,8 @@ from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import RING_PACKED
 
 from tests.machine.fuzzing import fuzz
-from tests.machine.test_virtio import scribble
 from tests.machine.virtio import KINDS, Guest, Ring, connect
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from random import Random
@@ -163,6 +163,10 @@ def test_long_buffers_go_in_parts() -> None:
     assert chars.take() == text
 
 
+def message(random: Random) -> bytes:
+    return struct.pack("<IHH", random.randrange(3), random.randrange(9), random.randrange(2))
+
+
 def test_random_traffic() -> None:
     chars: list[Any] = []
 
@@ -175,13 +179,11 @@ def test_random_traffic() -> None:
         return VirtioMmio("mmio", machine, device=device)
 
     def also(device: Device, random: Random) -> None:
-        scribble(device, random, random.choice((0, RING_PACKED)))
+        drive(device, random, lambda queue: message(random) if queue.index == 3 else random.randbytes(40))
         port = random.choice(chars)
         if random.random() < 0.2:
             port.take()
         elif len(port._typed) < 1000:
             port.type(random.randbytes(random.randrange(50)))
-        at = 0x4000_0000 + random.randrange(0x80) * 16
-        device.machine.memory.write(at, 8, random.randrange(3) | random.randrange(8) << 32 | random.randrange(2) << 48)
 
     fuzz(make, 1230, also=also)

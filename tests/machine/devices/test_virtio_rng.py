@@ -13,8 +13,8 @@ from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import RING_PACKED
 
 from tests.machine.fuzzing import fuzz
-from tests.machine.test_virtio import scribble
 from tests.machine.virtio import KINDS, connect
+from tests.machine.virtio_hostile import drive
 
 if TYPE_CHECKING:
     from random import Random
@@ -62,6 +62,6 @@ def test_random_traffic() -> None:
         return VirtioMmio("mmio", machine, device=device)
 
     def also(device: Device, random: Random) -> None:
-        scribble(device, random, random.choice((0, RING_PACKED)))
+        drive(device, random)
 
     fuzz(make, 1250, also=also)
