@@ -41,9 +41,9 @@ from tests.machine.net.guest6 import (
     wait6,
 )
 from tests.machine.net.test_backends import FRAMES, until
-from tests.machine.qtest import ARM, Bus, Ours, agree, qemu
-from tests.machine.test_virtio_qemu import ARM_RAM, LEFT_OUT, SLOT, note
-from tests.machine.virtio import Guest, Mmio, Pool
+from tests.machine.qtest import ARM, X86, Bus, Ours, agree, qemu
+from tests.machine.test_virtio_qemu import ARM_RAM, LEFT_OUT, SLOT, by_pci, note, pc
+from tests.machine.virtio import Guest, Mmio, PciLegacy, PciModern, Pool
 
 FORCE = ("-nodefaults", "-global", "virtio-mmio.force-legacy=false")
 OTHER, MULTICAST, EVERYBODY = bytes.fromhex("525400000099"), bytes.fromhex("01005e000001"), b"\xff" * 6
@@ -198,6 +198,32 @@ def test_frames_to_and_from_qemu(kind: str, tmp_path: Path) -> None:
                 assert net.send(data)
             assert theirs.stack(lock).wait(lambda _: True)[: len(data)] == data, number
     net.close()
+
+
+def probe_script(guest: Guest) -> None:
+    """What a driver looks at before its first frame."""
+    guest.begin()
+    for offset, size in ((0, 4), (4, 2), (6, 2)):
+        guest.transport.config(offset, size)
+    for index, size in ((0, 256), (1, 256), (2, 64)):
+        guest.queue(index, size)
+    guest.go()
+    guest.transport.status()
+    guest.transport.interrupt()
+    guest.reset()
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+@pytest.mark.parametrize("kind", [PciModern, PciLegacy])
+@pytest.mark.parametrize("transitional", [True, False], ids=["transitional", "modern"])
+def test_the_function_agrees(kind: type[PciModern | PciLegacy], transitional: bool) -> None:
+    if kind is PciLegacy and not transitional:
+        return
+    machine = pc(lambda machine: VirtioNet("net", machine, offloads=False), 5, transitional=transitional)
+    model = "virtio-net-pci,netdev=n,addr=5,mac=52:54:00:12:34:56,ctrl_guest_offloads=off,gso=off,romfile="
+    model += "" if transitional else ",disable-legacy=on"
+    with qemu(*X86, "-netdev", "hubport,id=n,hubid=0", "-device", model) as other:
+        assert agree(by_pci(probe_script, 5, kind), machine, other) > 70
 
 
 def echo_servers() -> tuple[int, int]:
