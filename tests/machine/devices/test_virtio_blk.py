@@ -311,5 +311,5 @@ def test_random_traffic() -> None:
     def also(device: Device, random: Random) -> None:
         drive(device, random, lambda _: request(random))
 
-    fuzz(make, 1220, also=also)
+    fuzz(make, 1220, also=also, settle=lambda machine: machine.devices["disk"].settle())
     memory.close()
