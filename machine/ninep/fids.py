@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 MOST_FIDS = 1 << 16
 REOPEN = os.O_ACCMODE | os.O_APPEND | os.O_DSYNC | os.O_SYNC | os.O_DIRECTORY
 MOST_NAMES = 1 << 12
+MOST_LOCKS = 1 << 16  # of a session: each is memory of the host's kernel
 
 
 class Fid:
     """`flags`: how it is opened, or None; `file`: the open file, -1 while it is not, as after a restore."""
 
-    __slots__ = ("file", "flags", "order", "place", "users")
+    __slots__ = ("file", "flags", "locks", "order", "place", "users")
 
     def __init__(self, place: Place, flags: int | None = None) -> None:
         self.place = place
         self.flags = flags
         self.file = -1
         self.users = 0
+        self.locks = 0
         self.order = threading.Lock()  # of readers of a directory, whose position is the file's
 
 
@@ -41,6 +43,7 @@ class Fids:
         self.lock = places.lock
         self._fids: dict[int, Fid] = {}
         self._files = 0
+        self._locks = 0
 
     def __len__(self) -> int:
         return len(self._fids)
@@ -93,6 +96,7 @@ class Fids:
             os.close(fid.file)
             fid.file = -1
             self._files -= 1
+            self._locks -= fid.locks
         self.places.leave(fid.place)
 
     def open(self, fid: Fid, file: int, flags: int) -> None:
@@ -103,6 +107,14 @@ class Fids:
                 raise OSError(errno.EMFILE if fid.file < 0 else errno.EBADF, "too many files")
             fid.file, fid.flags = file, flags & REOPEN
             self._files += 1
+
+    def locking(self, fid: Fid, *, none: bool) -> None:
+        """A lock is set, or parted by an unlock; `none`: there is none any more. ENOLCK if there are too many."""
+        with self.lock:
+            if not none and self._locks >= MOST_LOCKS:
+                raise OSError(errno.ENOLCK, "too many locks")
+            self._locks += -fid.locks if none else 1
+            fid.locks = 0 if none else fid.locks + 1
 
     def file(self, fid: Fid) -> int:
         """What it has opened. EBADF if it is not open."""

@@ -233,6 +233,7 @@ class Files:
             raise OSError(errno.EINVAL, "no such lock")
         fid = self.fids.get(number)
         try:
+            self.fids.locking(fid, none=kind == fcntl.F_UNLCK and not start and not length)
             lock(self.fids.file(fid), kind, start, length)
         except (BlockingIOError, PermissionError):
             return LOCK_BLOCKED

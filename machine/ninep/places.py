@@ -140,10 +140,12 @@ class Places:
 
     def walk(self, place: Place, name: bytes) -> tuple[Place, os.stat_result]:
         """One step; up, only as far as the folder. The place has a descriptor until `hold` or `spare`."""
-        if name == b"..":
-            above = place.parent or place
-            with self.using(above) as handle:
-                return above, os.stat(handle)
+        if name in {b".", b".."}:
+            if place.kind not in {0, stat.S_IFDIR}:
+                raise OSError(errno.ENOTDIR, "not a directory")
+            there = place.parent or place if name == b".." else place
+            with self.using(there) as handle:
+                return there, os.stat(handle)
         if place.depth >= DEEPEST:
             raise OSError(errno.ENAMETOOLONG, "too deep")
         with self.using(place) as directory:

@@ -205,9 +205,9 @@ class Session(Operations):
         return self.msize, VERSION
 
     def t_auth(self, afid: int, uname: bytes, aname: bytes, n_uname: int) -> None:
-        """Nobody has to say who they are."""
+        """Nobody has to say who they are, for which ENOENT is what diod's clients look for."""
         del afid, uname, aname, n_uname
-        raise OSError(errno.EOPNOTSUPP, "no authentication")
+        raise OSError(errno.ENOENT, "no authentication")
 
     def t_attach(self, fid: int, afid: int, uname: bytes, aname: bytes, n_uname: int) -> Qid:
         """The folder; `aname` names trees of servers that have several."""
@@ -225,13 +225,13 @@ class Session(Operations):
             raise OSError(errno.EINVAL, "too many names")
         fid = self.fids.get(number)
         try:
-            if fid.flags is not None and names:
+            if fid.flags is not None and names and new == number:
                 raise OSError(errno.EINVAL, "the fid is open")
             place = fid.place
             qids: list[Qid] = []
             for name in names:
                 try:
-                    if name != b"..":
+                    if name not in {b".", b".."}:
                         checked(name)
                     below, info = self.places.walk(place, name)
                 except OSError:

@@ -95,7 +95,7 @@ class Client:
     def read(self, path: str) -> bytes:
         fid = self.open(path)
         data = b""
-        while piece := self.ask("read", fid, len(data), 65536):
+        while piece := self.ask("read", fid, len(data), 32768):
             data += piece
         self.ask("clunk", fid)
         return data

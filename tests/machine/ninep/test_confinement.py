@@ -48,8 +48,8 @@ def test_links_lead_nowhere(shared: Shared) -> None:
         fid = client.walk(link)
         for name in (b"secret", b"outside"):
             assert client.fails("walk", fid, client.fid(), [name]) == errno.ENOTDIR
-        found = client.ask("walk", fid, client.fid(), [b".."])
-        assert found[0][2] == client.attributes(0)["qid"][2]
+        for name in (b".", b".."):
+            assert client.fails("walk", fid, client.fid(), [name]) == errno.ENOTDIR
         assert client.fails("lopen", fid, 0) == errno.ELOOP
         assert client.fails("lcreate", fid, b"new", 2, 0o600, 0) == errno.ENOTDIR
         assert client.fails("mkdir", fid, b"new", 0o700, 0) == errno.ENOTDIR
@@ -82,7 +82,8 @@ def test_hard_names(shared: Shared, name: bytes) -> None:
     client, folder, _ = shared
     (folder / "a").mkdir()
     wanted = {errno.ENOENT, errno.EINVAL}
-    assert client.fails("walk", 0, 5, [name]) in wanted
+    if name != b".":
+        assert client.fails("walk", 0, 5, [name]) in wanted
     for request in (
         ("lcreate", 0, name, 2, 0o600, 0), ("mkdir", 0, name, 0o700, 0), ("symlink", 0, name, b"x", 0),
         ("mknod", 0, name, 0o600, 0, 0, 0), ("link", 0, 0, name), ("unlinkat", 0, name, 0),

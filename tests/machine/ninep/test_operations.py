@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from dbt.machine.errors import SnapshotError
-from dbt.machine.ninep import Session, Share
+from dbt.machine.ninep import Session, Share, fids
 
 from dbt.errors import UsageError
 from tests.machine.ninep.client import NOFID, Client, Refused
@@ -45,7 +45,7 @@ def test_version(shared: Shared) -> None:
     assert client.ask("version", 1 << 30, b"9P2000.L") == (512 * 1024, b"9P2000.L")
     assert client.ask("version", 8192, b"9P2000.u")[1] == b"unknown"
     assert client.fails("version", 100, b"9P2000.L") == errno.EMSGSIZE
-    assert client.fails("auth", 1, b"root", b"", 0) == errno.EOPNOTSUPP
+    assert client.fails("auth", 1, b"root", b"", 0) == errno.ENOENT
     client.start()
     assert client.fails("attach", 0, NOFID, b"root", b"", 0) == errno.EINVAL
     assert client.fails("attach", 1, 5, b"root", b"", 0) == errno.EINVAL
@@ -63,7 +63,7 @@ def test_files(shared: Shared) -> None:
     client.ask("fsync", fid, 0)
     client.ask("fsync", fid, 1)
     assert client.fails("lopen", fid, 0) == errno.EINVAL
-    assert client.fails("walk", fid, 999, [b"x"]) == errno.EINVAL
+    assert client.fails("walk", fid, fid, [b"x"]) == errno.EINVAL
     client.ask("clunk", fid)
     assert client.fails("clunk", fid) == errno.EBADF
     assert client.fails("read", fid, 0, 1) == errno.EBADF
@@ -130,7 +130,7 @@ def test_walks(shared: Shared) -> None:
     assert client.fails("walk", 0, 0, [b"a"] * 17) == errno.EINVAL
     fid = client.walk("a/b/c")
     assert client.ask("walk", fid, fid, []) == []
-    assert len(client.ask("walk", fid, fid, [b"..", b"..", b"b"])) == 3
+    assert len(client.ask("walk", fid, fid, [b"..", b".", b"..", b"b"])) == 4
     assert client.attributes(fid)["qid"][2] == client.attributes(client.walk("a/b"))["qid"][2]
     assert client.fails("walk", 0, fid, []) == errno.EINVAL
     assert client.fails("walk", 0, NOFID, []) == errno.EINVAL
@@ -238,7 +238,7 @@ def test_few_descriptors_serve_many_fids(shared: Shared) -> None:
     assert client.fails("lcreate", client.walk(""), b"one more", 2, 0o600, 0) == errno.EMFILE
 
 
-def test_locks(shared: Shared) -> None:
+def test_locks(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     client, folder, _ = shared
     (folder / "file").touch()
     one, two = client.open("file", 2), client.open("file", 2)
@@ -253,6 +253,12 @@ def test_locks(shared: Shared) -> None:
     assert client.fails("lock", two, 3, *lock[1:]) == errno.EINVAL
     assert client.fails("getlock", two, 1, 1 << 63, 1, 1, b"") == errno.EINVAL
     assert client.fails("lock", client.open("file"), *lock) == errno.EBADF
+    monkeypatch.setattr(fids, "MOST_LOCKS", 50)
+    with pytest.raises(Refused, match=str(errno.ENOLCK)):
+        for start in range(100, 160):
+            client.ask("lock", one, 1, 0, 2 * start, 1, 1, b"")
+    assert client.ask("lock", one, 2, 0, 0, 0, 1, b"") == 0
+    assert client.ask("lock", one, 1, 0, 100, 1, 1, b"") == 0
 
 
 def test_readonly(tmp_path: Path) -> None:
