@@ -255,8 +255,7 @@ def test_locks(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.fails("lock", client.open("file"), *lock) == errno.EBADF
     monkeypatch.setattr(fids, "MOST_LOCKS", 50)
     with pytest.raises(Refused, match=str(errno.ENOLCK)):
-        for start in range(100, 160):
-            client.ask("lock", one, 1, 0, 2 * start, 1, 1, b"")
+        any(client.ask("lock", one, 1, 0, 2 * start, 1, 1, b"") for start in range(100, 160))
     assert client.ask("lock", one, 2, 0, 0, 0, 1, b"") == 0
     assert client.ask("lock", one, 1, 0, 100, 1, 1, b"") == 0
 
