@@ -32,27 +32,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def setting(options: argparse.Namespace) -> Setting:
-    """Find what is needed, or say how to get it."""
-    qemu = shutil.which(options.qemu)
-    if qemu is None:
-        raise BenchError(f"{options.qemu} is missing: apt-get install qemu-user-static")
-    busybox = options.busybox
-    if busybox is None:
-        folder = ROOT / "build" / "debian-arm64"
-        busybox = folder / "bin" / "busybox"
-        if not busybox.exists():
-            subprocess.run([ROOT / "bin" / "debian-package", "busybox-static:arm64", folder], check=True)
+    """What the command line says."""
     cache = options.output / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    return Setting(options.dragoman.absolute(), Path(qemu), busybox.absolute(), options.rounds, cache.absolute())
+    return Setting(options.dragoman.absolute(), options.qemu, options.busybox, options.rounds, cache.absolute())
+
+
+def version(qemu: str) -> str | None:
+    """The other translator's version, if it is there."""
+    if shutil.which(qemu) is None:
+        return None
+    return subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 def main(arguments: list[str]) -> int:
     """Run the suites; 1 if a figure is not what is wanted, 2 if nothing could be measured."""
     options = parse(arguments)
     figures: list[Figure] = []
+    where = setting(options)
     try:
-        where = setting(options)
         print(report.HEADER)
         for suite in options.suites or SUITES:
             for figure in SUITES[suite](where):
@@ -63,8 +61,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for line in report.summary(figures):
         print(line)
-    version = subprocess.run([where.qemu, "--version"], capture_output=True, text=True, check=True).stdout
-    report.save_json(figures, options.output / "figures.json", version.splitlines()[0])
+    report.save_json(figures, options.output / "figures.json", version(options.qemu))
     saved = ["figures.json"]
     if report.plot(figures, options.output / "figures.svg"):
         saved.append("figures.svg")

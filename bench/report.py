@@ -82,7 +82,7 @@ def summary(figures: Sequence[Figure]) -> list[str]:
     return [*lines, *devices.table(figures)]
 
 
-def save_json(figures: Sequence[Figure], path: Path, qemu: str) -> None:
+def save_json(figures: Sequence[Figure], path: Path, qemu: str | None) -> None:
     """All single measurements, and what they were made on."""
     data = {
         "machine": platform.machine(),

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .devices import ACCESSES, COPIED, DEVICES, REGIONS, TIME
 from .guests import FOLDER, GUESTS, PLAIN, Guest
@@ -23,17 +23,21 @@ from .snapshots import snapshots
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ROOT = Path(__file__).parents[1]
 LOOP = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; echo $i"
 SPAWN = "i=0; while [ $i -lt 200 ]; do {command} true; i=$((i+1)); done; echo $i"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where the two translators and the guest programs are, and how often each pair runs."""
+    """Where the two translators and the guest programs are, and how often each pair runs.
+
+    Suites need different things, so what is missing is missed when it is asked for.
+    """
 
     dragoman: Path
-    qemu: Path
-    busybox: Path
+    qemu_command: str
+    busybox_file: Path | None
     rounds: int
     cache: Path
     environ: dict[str, str] = field(init=False)
@@ -42,6 +46,28 @@ class Setting:
         """A plain environment, with a cache that is the benchmark's own."""
         keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         object.__setattr__(self, "environ", {**keep, "XDG_CACHE_HOME": str(self.cache)})
+
+    @property
+    def qemu(self) -> Path:
+        """The other translator."""
+        found = shutil.which(self.qemu_command)
+        if found is None:
+            raise BenchError(f"{self.qemu_command} is missing: apt-get install qemu-user-static")
+        return Path(found)
+
+    @property
+    def busybox(self) -> Path:
+        """An arm64 busybox: Debian's, which is downloaded once, if none was given."""
+        if self.busybox_file is not None:
+            return self.busybox_file.absolute()
+        folder = ROOT / "build" / "debian-arm64"
+        file = folder / "bin" / "busybox"
+        if not file.exists():
+            command: Command = [ROOT / "bin" / "debian-package", "busybox-static:arm64", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BenchError(f"no busybox, which --busybox would name: {done.stderr.strip()}")
+        return file
 
     def ours(self, program: Path, *arguments: str, engine: str = "baseline") -> Command:
         """The command that runs a guest program with Dragoman."""
@@ -184,25 +210,20 @@ def machine(setting: Setting) -> Iterator[Figure]:
         yield Figure(f"virtio-blk: {name}", "us", seconds, limit=at_most, kind="machine")
 
 
-def facts_of(setting: Setting, script: str) -> dict[str, list[float]]:
+def facts_of(setting: Setting, script: str) -> dict[str, Any]:
     """What a script of this folder prints in its last line."""
     python = setting.dragoman.with_name("python3")
     command: Command = [python, "-I", Path(__file__).with_name(script), str(setting.rounds)]
     done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(done.stderr)
-    facts: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
 
 def devices(setting: Setting) -> Iterator[Figure]:
     """What moving a MiB through each device costs in accesses, copies and time, and what these grow with."""
-    python = setting.dragoman.with_name("python3")
-    command: Command = [python, "-I", Path(__file__).with_name("moving.py"), str(setting.rounds)]
-    done = subprocess.run(command, env=setting.environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchError(done.stderr)
-    facts = json.loads(done.stdout.splitlines()[-1])
+    facts = facts_of(setting, "moving.py")
     for way in facts["ways"]:
         name = way["name"]
         yield Figure(f"{name}: accesses", "", [way["accesses"]], kind=f"{DEVICES}{ACCESSES}")
