@@ -14,6 +14,7 @@ import os
 import resource
 import stat
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 from dbt.errors import UsageError
@@ -143,6 +144,7 @@ class Share:
         self.most_files = max(min(soft // 2, 4096), 16)
         self.most_handles = max(min(soft // 4, 1024), 16)
         self._devices: dict[int, int] = {}
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -169,8 +171,11 @@ class Share:
 
     def qid_path(self, device: int, inode: int) -> int:
         """One number for an inode, on whichever file system below the folder it is."""
-        number = self._devices.setdefault(device, len(self._devices)) & 0x7FFF
-        return inode ^ number << 48
+        number = self._devices.get(device)
+        if number is None:
+            with self._lock:
+                number = self._devices.setdefault(device, len(self._devices))
+        return inode ^ (number & 0x7FFF) << 48
 
     def qid(self, info: os.stat_result) -> tuple[int, int, int]:
         """What says which file this is, and whether it has changed."""

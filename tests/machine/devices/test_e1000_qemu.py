@@ -293,6 +293,46 @@ def thresholds(driver: Driver) -> None:
         driver.get("RDH")
 
 
+def anything(driver: Driver) -> None:
+    """Frames in both directions, tags, interrupts and looks at registers, in any order."""
+    random = Random(4)
+    driver.start(tx=16, rx=16)
+    driver.set("CTRL", driver.get("CTRL") | 1 << 30)
+    driver.set("IMS", 0x84)
+    for _ in range(120):
+        payload = random.randbytes(random.choice((46, 47, 100, 300, 1000, 1400)))
+        target = random.choice((MAC, b"\xff" * 6, b"\1\0\x5e\0\0\1"))
+        match random.randrange(6):
+            case 0:
+                tagged = VLE if random.randrange(2) else 0
+                driver.send(ethernet(0x1234, payload, target), EOP | IFCS | RS | tagged, special=random.getrandbits(16))
+                driver.sent()
+            case 1:
+                packet = random.choice((ip4(tcp(payload), 6, summed=False), ip4(udp(payload), 17, summed=False)))
+                field = 50 if packet[9] == 6 else 40
+                driver.context((14, 24, 33), (34, field, 0))
+                frame = ethernet(0x0800, half_summed(packet, whole=True), target)
+                cut = random.randrange(1, len(frame))
+                driver.data([frame[:cut], frame[cut:]], IFCS | RS, random.randrange(1, 4))
+                driver.kick()
+                driver.sent()
+            case 2:
+                tag = random.choice((None, random.getrandbits(16)))
+                driver.wire.give(ethernet(0x1234, payload, random.choice((MAC, b"\xff" * 6)), tag=tag))
+                driver.received(mask=BACK)
+            case 3:
+                driver.set(random.choice(("ICS", "IMC", "IMS")), random.choice((1, 4, 0x80, 0x10)))
+                driver.step(200_000)
+                driver.pin()
+            case 4:
+                for name in ("TDH", "RDH", "TPT", "TPR", "GPTC", "BPTC", "MPTC", "PTC64", "PTC1522", "IMS"):
+                    driver.get(name, noted=name not in {"PTC64", "PTC1522"})
+            case 5:
+                driver.get("ICR")
+                driver.step(200_000)
+                driver.pin()
+
+
 SCRIPTS = (
     identity,
     registers,
@@ -305,6 +345,7 @@ SCRIPTS = (
     receiving,
     tags,
     thresholds,
+    anything,
 )
 
 

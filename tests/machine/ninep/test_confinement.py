@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -62,6 +63,23 @@ def test_links_lead_nowhere(shared: Shared) -> None:
     assert client.fails("lcreate", client.walk(""), b"file", 0o1002, 0o600, 0) == errno.ELOOP
     (folder / "dangling").symlink_to("../outside/made")
     assert client.fails("lcreate", client.walk(""), b"dangling", 2, 0o600, 0) == errno.ELOOP
+
+
+def test_names_that_are_found_again(shared: Shared) -> None:
+    """What a snapshot names is walked to anew, by several names at once where the kernel does that."""
+    client, folder, session = shared
+    (folder / "out").symlink_to("../outside")
+    (folder / "real").mkdir()
+    (folder / "real" / "file").write_bytes(b"inside")
+    (folder / "real" / "out").symlink_to("../../outside")
+    session.close()
+    fids = [["out", "secret"], ["out"], ["real", "file"], ["real", "out", "secret"]]
+    session.load({"msize": 8192, "fids": [[number, None, False, names] for number, names in enumerate(fids)]})
+    for number in (0, 3):
+        for request in (("getattr", number, 0x7FF), ("lopen", number, 0), ("walk", number, 9, [b"secret"])):
+            assert client.fails(*request) in {errno.ELOOP, errno.ENOTDIR}
+    assert client.ask("readlink", 1) == b"../outside"
+    assert client.attributes(2)["size"] == 6
 
 
 def test_up_ends_at_the_folder(shared: Shared) -> None:
@@ -223,4 +241,51 @@ def test_hostile_messages(tmp_path: Path) -> None:
     assert sorted(path.name for path in outside.iterdir()) == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
     session.close()
+    share.close()
+
+
+def test_several_at_once(tmp_path: Path) -> None:
+    """Threads work with the same fids and names: each gets an answer, and every descriptor comes back."""
+    share = Share(str(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    share.most_files, share.most_handles = 30, 8
+    session = Session(share)
+    Client(session.call).start()
+    failures: list[BaseException] = []
+    names = [b"a", b"b", b"c"]
+
+    def work(seed: int) -> None:
+        random = Random(seed)
+        client = Client(session.call)
+
+        def fid() -> int:
+            return random.randrange(1, 12)
+
+        requests: list[Callable[[], tuple[object, ...]]] = [
+            lambda: ("walk", random.choice((0, fid())), fid(), random.choices(names, k=random.randrange(3))),
+            lambda: ("mkdir", random.choice((0, fid())), random.choice(names), 0o755, 0),
+            lambda: ("lcreate", fid(), random.choice(names), 2, 0o644, 0),
+            lambda: ("lopen", fid(), random.choice((0, 2))),
+            lambda: ("renameat", 0, random.choice(names), random.choice((0, fid())), random.choice(names)),
+            lambda: ("unlinkat", random.choice((0, fid())), random.choice(names), random.choice((0, 0x200))),
+            lambda: ("getattr", fid(), 0x7FF), lambda: ("clunk", fid()), lambda: ("clunk", fid()),
+            lambda: ("remove", fid()), lambda: ("read", fid(), 0, 100), lambda: ("readdir", fid(), 0, 500),
+        ]  # fmt: skip
+        try:
+            for _ in range(1200):
+                name, *values = random.choice(requests)()
+                with contextlib.suppress(Refused):
+                    client.ask(str(name), *values)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    session.close()
+    assert not session.places._handles
+    assert len(os.listdir("/proc/self/fd")) == before
     share.close()

@@ -280,16 +280,19 @@ def test_readonly(tmp_path: Path) -> None:
     session.share.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="others may not give files away")
 def test_owners(tmp_path: Path) -> None:
     client, session = served(tmp_path, owners=True, fifos=False)
     client.start()
+    root = os.geteuid() == 0  # others own what they make
+    uid, gid = (1234, 4321) if root else (os.geteuid(), os.getegid())
     fid = client.walk("")
-    client.ask("lcreate", fid, b"file", 2, 0o4711, 4321)
-    client.set(fid, 2, uid=1234)
+    client.ask("lcreate", fid, b"file", 2, 0o4711, gid)
+    client.set(fid, 2, uid=uid)
     client.set(fid, 1, mode=0o6751)
     info = (tmp_path / "file").stat()
-    assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (1234, 4321, 0o6751)
+    assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (uid, gid, 0o6751)
+    if not root:
+        assert client.fails("setattr", fid, 2, 0, 0, 0, 0, 0, 0, 0, 0) == errno.EPERM
     assert client.fails("mknod", 0, b"fifo", stat.S_IFIFO | 0o600, 0, 0, 0) == errno.EPERM
     session.close()
     session.share.close()
