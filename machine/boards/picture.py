@@ -98,13 +98,18 @@ def _bus(machine: BoardMachine) -> Box | None:
     return root
 
 
+def _short(text: str, most: int) -> str:
+    """What fits a box; the whole is its title."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _draw(box: Box, x: int, y: int) -> Iterator[str]:
     fill, ink = FILLS[box.fill]
     yield (
         f"<g><title>{escape(f'{box.name}: {box.about}')}</title>"
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5" fill="{fill}" stroke="#8899aa"/>'
-        f'<text x="{x + 9}" y="{y + 15}" fill="{ink}" font-weight="600">{escape(box.name[:46])}</text>'
-        f'<text x="{x + 9}" y="{y + 29}" fill="{ink}" class="a">{escape(box.about[:50])}</text></g>'
+        f'<text x="{x + 9}" y="{y + 15}" fill="{ink}" font-weight="600">{escape(_short(box.name, 46))}</text>'
+        f'<text x="{x + 9}" y="{y + 29}" fill="{ink}" class="a">{escape(_short(box.about, 50))}</text></g>'
     )
     below = y + HEIGHT + GAP
     stem = x + INDENT // 2
