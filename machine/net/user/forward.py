@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,15 @@ class TcpForward:
             self.net.tcp.accept(sock, (self.net.hosts.of_host(host), port), self.guest)
 
 
-def bind(forward: Forward) -> socket.socket:
-    """The host's side of a forward. NetError if the host refuses."""
+def bind_all(forwards: tuple[Forward, ...]) -> list[tuple[Forward, socket.socket]]:
+    """The host's sides. NetError if the host refuses one: then there is none."""
+    with contextlib.ExitStack() as stack:
+        sockets = [(forward, stack.enter_context(_bind(forward))) for forward in forwards]
+        stack.pop_all()
+    return sockets
+
+
+def _bind(forward: Forward) -> socket.socket:
     kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
     sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:

@@ -11,7 +11,7 @@ from dbt.machine.net.loop import Loop
 from dbt.machine.net.offload import CSUM, ECN, GSO_UDP, IPV4, IPV6, TSO4, TSO6, UFO, Buffer, Offload, segment
 from dbt.machine.net.user.arp import Arp, our_mac
 from dbt.machine.net.user.dhcp import SERVER, DhcpServer
-from dbt.machine.net.user.forward import TcpForward, bind
+from dbt.machine.net.user.forward import TcpForward, bind_all
 from dbt.machine.net.user.fragments import Reassembly
 from dbt.machine.net.user.hosts import Hosts
 from dbt.machine.net.user.icmp import Icmp
@@ -68,7 +68,7 @@ class UserNet(NetBackend):
     ) -> None:
         super().__init__()
         self.options = options or UserOptions()
-        sockets = [(forward, bind(forward)) for forward in self.options.forwards]
+        sockets = bind_all(self.options.forwards)
         self.ports = [sock.getsockname()[1] for _, sock in sockets]
         self.counts: Counter[str] = Counter()
         self.hosts = Hosts(self.options)

@@ -118,8 +118,13 @@ def make_options(
         raise NetError("user", str(wrong)) from None
     if prefix.prefixlen != 64:
         raise NetError("user", f"ipv6net: {ipv6net} has another length than 64 bits")
+    forwards = tuple(parse_forward(text) for text in hostfwd)
+    udp = [forward for forward in forwards if forward.protocol == "udp"]
+    ends = [(forward.guest or addresses["dhcpstart"], forward.guest_port) for forward in udp]
+    if len(set(ends)) < len(ends):
+        raise NetError("user", "hostfwd: two UDP forwards lead to the same port of the guest")
     return UserOptions(
         int(whole.network_address), int(whole.netmask), addresses["host"], addresses["dns"], addresses["dhcpstart"],
-        restrict, loopback, resolver, tuple(parse_forward(text) for text in hostfwd),
+        restrict, loopback, resolver, forwards,
         ipv6, prefix.network_address.packed[:8],
     )  # fmt: skip

@@ -260,15 +260,17 @@ def test_options_as_users_write_them() -> None:
     assert make_options(net="10.1.0.0/28").first == bytes((10, 1, 0, 4))
     for wrong in (
         {"net": "10.0.2.0/30"}, {"net": "ten"}, {"host": "10.0.3.1"}, {"dns": "10.0.2.2"}, {"host": "10.0.2.255"},
-        {"resolver": "name"},
+        {"resolver": "name"}, {"hostfwd": ("udp::1-:5", "udp::2-10.0.2.15:5")},
     ):  # fmt: skip
         with pytest.raises(NetError):
-            make_options(**wrong)  # type: ignore[arg-type]
+            make_options(**wrong)
     for text in ("", "tcp", "tcp::1", "tcp:1:2", "sctp::1-:2", "tcp::1-:0", "tcp::x-:2", "tcp::1-:65536", "tcp:a:1-:2"):
         with pytest.raises(NetError):
             parse_forward(text)
-    with socket.create_server(("127.0.0.1", 0)) as busy, pytest.raises(NetError, match="already in use"):
-        UserNet(threading.RLock(), make_options(hostfwd=(f"tcp:127.0.0.1:{busy.getsockname()[1]}-:22",)))
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        options = make_options(hostfwd=("tcp:127.0.0.1:0-:21", f"tcp:127.0.0.1:{busy.getsockname()[1]}-:22"))
+        with pytest.raises(NetError, match="already in use"):
+            UserNet(threading.RLock(), options)
 
 
 def samples() -> list[bytes]:
