@@ -85,11 +85,11 @@ class Machine:
 
     def trace(self, pattern: str) -> int:
         """Trace what matches `device`, `device.REGISTER` or such with * and ?; the result is how many registers do."""
-        wanted = pattern if "." in pattern else f"{pattern}.*"
         found = 0
         for device in self.devices.values():
             for traced, known in device.traceable():
-                names = {name for name in known if fnmatchcase(f"{device.name}.{name}", wanted)}
+                every = fnmatchcase(device.name, pattern)
+                names = {name for name in known if every or fnmatchcase(f"{device.name}.{name}", pattern)}
                 traced.update(names)
                 found += len(names)
         if not found:

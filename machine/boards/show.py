@@ -81,13 +81,14 @@ def functions(bus: PciBus, above: str = "") -> Iterator[dict[str, Any]]:
 def map_text(machine: BoardMachine) -> str:
     """Both spaces as a table, and what is on PCI."""
     lines = []
-    for space, digits in ((machine.memory, 9), (machine.ports, 4)):
+    for space, least in ((machine.memory, 9), (machine.ports, 4)):
         found = rows(machine, space)
         if not found:
             continue
         lines.append(f"{space.name}, unassigned: {space.unassigned.value}")
         names = [row["name"] + (f" + {row['offset']:#x}" if row["offset"] else "") for row in found]
         width = max(map(len, names))
+        digits = max(least, *(len(f"{row['end'] - 1:x}") for row in found))
         for row, name in zip(found, names, strict=True):
             irq = "" if row["interrupt"] is None else f"interrupt {row['interrupt']}"
             span = f"{row['start']:0{digits}x}-{row['end'] - 1:0{digits}x}"

@@ -294,8 +294,8 @@ def test_the_command_shows_boards_maps_and_registers(dragoman: Command) -> None:
     shown = dragoman("machine", "virt", "--map", "-m", "2G").stdout.decode().splitlines()
     assert shown[0] == "memory, unassigned: error"
     lines = [line.split() for line in shown]
-    assert ["009000000-009000fff", "4", "KiB", "mmio", "uart", "PL011", "interrupt", "1"] in lines
-    assert ["040000000-0bfffffff", "2", "GiB", "ram", "ram"] in lines
+    assert ["0009000000-0009000fff", "4", "KiB", "mmio", "uart", "PL011", "interrupt", "1"] in lines
+    assert ["0040000000-00bfffffff", "2", "GiB", "ram", "ram"] in lines
     found = json.loads(dragoman("machine", "isapc", "--json").stdout)
     assert [row["interrupt"] for row in found["ports"] if row["name"] == "com1"] == [4]
     assert "    fffe0000-ffffffff rom bios" in dragoman("machine", "isapc", "--tree").stdout.decode().replace(

@@ -175,6 +175,8 @@ def test_traces_say_who_what_and_the_fields() -> None:
         "toy: dma LIST2 <- 0x00000005",
     ]
     assert machine.trace("toy") == 13
+    Toy("toy.1", machine)  # names have dots, too
+    assert [machine.trace(pattern) for pattern in ("toy.1", "toy.1.CTRL", "toy", "toy*")] == [13, 1, 13, 26]
     with pytest.raises(UsageError, match="devices: toy"):
         machine.trace("nobody.*")
 
