@@ -84,8 +84,9 @@ def test_frames_over_a_stream(where: str, made: Made, lock: Any, tmp_path: Path)
     server = StreamNet(lock, parse_address(text, socket.SOCK_STREAM), listen=True)
     made(server)
     text = text if where == "unix" else text[:-1] + str(server.port)
-    client = made(StreamNet(lock, parse_address(text, socket.SOCK_STREAM), listen=False))
-    until(lambda: server.connected)
+    client = StreamNet(lock, parse_address(text, socket.SOCK_STREAM), listen=False)
+    made(client)
+    until(lambda: server.connected and client.connected)  # frames are lost before
     exchange(server, client, lock, FRAMES)
 
 
