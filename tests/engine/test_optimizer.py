@@ -74,6 +74,46 @@ def test_registers_and_pc_at_a_fault_in_a_loop(cpu: dbt.CPU) -> None:
     assert cpu.run() == dbt.MemoryFault(CODE, DATA + 0x5000, "read")
 
 
+# str x2, [x1]; add x3, x3, x2; ldr x4, [x5]; add x3, x3, x4; add x6, x6, #1; str x3, [x7]; subs x8, x8, x3;
+# str x6, [x9]; csel x10, x8, x3, ne; str x10, [x11]; svc
+ACCESSES = (
+    0xF9000022, 0x8B020063, 0xF94000A4, 0x8B040063, 0x910004C6, 0xF90000E3, 0xEB030108, 0xF9000126, 0x9A83110A,
+    0xF900016A, SVC,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["x1", "x5", "x7", "x9", "x11", ""])
+def test_each_access_of_a_block_lands_with_its_own_state(cpu: dbt.CPU, wrong: str) -> None:
+    """The landings of a block share code; which registers that writes is another matter at each of them."""
+    engine(cpu).ctx.threshold = 0
+    found = []
+    with dbt.open_cpu(engine="reference", address_bits=40) as plain:
+        plain.memory.map(CODE, 0x2000, "rwx")
+        plain.memory.map(DATA, 0x4000)
+        for one in (cpu, plain):
+            load(one, *ACCESSES)
+            one.registers.update({f"x{number}": 1000 * number for number in range(31)})
+            one.registers.update({f"x{number}": DATA + 8 * number for number in (1, 5, 7, 9, 11)})
+            if wrong:
+                one.registers[wrong] = 0x90000
+            found.append((one.run(CODE), dict(one.registers), one.memory.read(DATA, 0x4000)))
+    assert found[0] == found[1]
+    assert isinstance(found[0][0], dbt.MemoryFault if wrong else dbt.SystemCall)
+    assert engine(cpu).compiled == 1
+
+
+def test_regions_of_several_blocks_at_once(cpu: dbt.CPU) -> None:
+    load(cpu, *LOOP, *ACCESSES)
+    cpu.memory.write(DATA, struct.pack("<Q", 3))
+    engine(cpu).foresee([CODE, CODE + 4 * len(LOOP), CODE + 0x8000])
+    assert engine(cpu).compiled == 2
+    assert isinstance(start(cpu, 5000), dbt.SystemCall)
+    assert cpu.registers["x3"] == 15000
+    assert engine(cpu).compiled == 2
+    engine(cpu).foresee([CODE])
+    assert engine(cpu).compiled == 2
+
+
 def test_new_code_takes_the_place_of_a_region(cpu: dbt.CPU) -> None:
     load(cpu, *LOOP)
     cpu.memory.write(DATA, struct.pack("<Q", 3))

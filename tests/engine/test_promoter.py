@@ -72,6 +72,14 @@ def test_a_region_is_asked_for_again_and_again(promoter: Promoter) -> None:
     assert sum(worker.busy for worker in workers()) == 0
 
 
+def test_several_at_once_are_the_same_regions(promoter: Promoter) -> None:
+    blocks = (CODE, CODE + 12, CODE + 20)  # the second one leads into the loop, the third one is straight
+    alone = [promoter.region(block, KEY, page) for block in blocks]
+    found = promoter.several([*blocks, 0x90000], KEY, page)
+    assert [(code, ranges) for _, code, ranges in found] == alone
+    assert [block for block, _, _ in found] == list(blocks)
+
+
 def test_one_that_nobody_waits_for(promoter: Promoter) -> None:
     promotion = promoter.begin(CODE, KEY, page)
     promotion.abandon()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tests.differential.case import Case
 
 NATIVE: Final = ("interpreter", "baseline", "optimizer")
+TOGETHER: Final = 16  # regions that are compiled at once
 LIMIT: Final = 3000  # instructions that a program may run; one that wants more is left out
 BITS: Final = 42  # of addresses: only one address space of full size fits into the host's
 CODE_SIZE: Final = 2 * SLOT * SLOTS  # the second half holds nothing but nops
@@ -143,7 +144,9 @@ class Machine:
         cpu.memory.write(CODE, bytes(code))
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC | (PROT_WRITE if mode.writable else 0))
         if self.name == "optimizer" and not (mode.counted or mode.writable or mode.threshold):
-            native.foresee([case.address for case in cases])
+            addresses = [case.address for case in cases]
+            for first in range(0, len(addresses), TOGETHER):
+                native.foresee(addresses[first : first + TOGETHER])
 
     def run(self, case: Case, file: bytes, budget: int | None = None) -> Result:
         """Run a program that was loaded from its start. `file`: its registers, packed."""
