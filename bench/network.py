@@ -31,8 +31,8 @@ GUEST, GATEWAY = bytes((10, 0, 2, 15)), bytes((10, 0, 2, 2))
 MAC, ROUTER = b"\x52\x54\0\x12\x34\x56", b"\x52\x55" + GATEWAY
 
 
-def card(size: int) -> tuple[Machine, Sink]:
-    """A machine whose driver has filled the ring with frames of this size, each with its header in front."""
+def card(size: int, queue: int, flags: int) -> tuple[Machine, Sink]:
+    """A machine whose driver has filled a ring with buffers of this size, each with a header in front."""
     machine, sink = Machine(), Sink()
     machine.place(RAM("ram", 1 << 20), RAM_AT)
     machine.place(VirtioMmio("mmio", machine, device=VirtioNet("net", machine, sink)), MMIO_AT)
@@ -40,10 +40,10 @@ def card(size: int) -> tuple[Machine, Sink]:
     write = machine.memory.write
     for slot in range(ENTRIES):
         write(TABLE + 16 * slot, 8, FRAMES + 2048 * (slot % 64))
-        write(TABLE + 16 * slot + 8, 8, 12 + size)
+        write(TABLE + 16 * slot + 8, 8, 12 + size | flags << 32)
         write(AVAILABLE + 4 + 2 * slot, 2, slot)
     for offset, value in (
-        (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x30, 1), (0x38, ENTRIES), (0x80, TABLE), (0x90, AVAILABLE),
+        (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x30, queue), (0x38, ENTRIES), (0x80, TABLE), (0x90, AVAILABLE),
         (0xA0, USED), (0x44, 1), (0x70, 15),
     ):  # fmt: skip
         write(MMIO_AT + offset, 4, value)
@@ -51,8 +51,8 @@ def card(size: int) -> tuple[Machine, Sink]:
 
 
 def packets(size: int, count: int) -> float:
-    """Nanoseconds for each of `count` packets."""
-    machine, sink = card(size)
+    """Nanoseconds for each of `count` packets that are sent."""
+    machine, sink = card(size, 1, 0)
     start = time.process_time_ns()
     for number in range(1, count // ENTRIES + 1):
         machine.memory.write(AVAILABLE + 2, 2, number * ENTRIES & 0xFFFF)
@@ -60,6 +60,21 @@ def packets(size: int, count: int) -> float:
         while sink.frames < number * ENTRIES:
             machine.advance(0)
     return (time.process_time_ns() - start) / sink.frames
+
+
+def received(size: int, count: int) -> float:
+    """The same for packets that come."""
+    machine, sink = card(size, 0, 2)
+    frame = MAC + bytes(size - 6)
+    start = time.process_time_ns()
+    for number in range(1, count // ENTRIES + 1):
+        machine.memory.write(AVAILABLE + 2, 2, number * ENTRIES & 0xFFFF)
+        machine.memory.write(MMIO_AT + 0x50, 4, 0)
+        with machine.lock:
+            for _ in range(ENTRIES):
+                if not sink.offer(frame):
+                    raise AssertionError
+    return (time.process_time_ns() - start) / count
 
 
 class Reader:
@@ -136,6 +151,7 @@ def main(rounds: int) -> None:
     figures: dict[str, list[float]] = {}
     for size in (64, 512, 1500):
         figures[f"packet of {size} bytes sent"] = [packets(size, 25_600) for _ in range(rounds)]
+    figures["packet of 1500 bytes received"] = [received(1500, 25_600) for _ in range(rounds)]
     for count in (1024, 10_240, 102_400):
         figures[f"packet sent, of {count}"] = [packets(64, count)]
     figures["MiB downloaded in large segments"] = [1e9 / download(CSUM | TSO4) for _ in range(rounds)]
