@@ -3,6 +3,11 @@
 Without a source, time stands still but for `advance`, which runs what is due in order, each at its own time: exact and
 repeatable. With a source (`time.monotonic_ns`) time follows the host while the clock runs, and `run_due` runs what is
 late once; timers that have to keep up count what they have missed by `now`.
+
+Devices do long work in parts, the next by a timer that is set to now. Such timers run in rounds: a round has what was
+set before it began, each once. `run_due` is one round; `advance` has up to ROUNDS of them at one time, and what is not
+done then goes on when time has gone on, or in the next call. So a guest that makes work from work (descriptors that a
+device itself writes) holds up nobody. Between rounds others get the machine's lock.
 """
 
 from __future__ import annotations
@@ -11,9 +16,10 @@ import heapq
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SECOND = 1_000_000_000
+ROUNDS = 1000
 
 
 class Timer:
@@ -90,28 +96,52 @@ class Clock:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def _expire(self) -> None:
-        timer = heapq.heappop(self._heap)[2]
-        timer.deadline = None
-        timer.callback()
+    def _due(self) -> bool:
+        deadline = self.next_deadline()
+        return deadline is not None and deadline <= self.now
+
+    def _round(self) -> None:
+        """Run what is due now and was set before this call."""
+        last = self._number
+        aside: list[tuple[int, int, Timer]] = []
+        try:
+            while self._due():
+                entry = heapq.heappop(self._heap)
+                if entry[1] > last:
+                    aside.append(entry)
+                else:
+                    entry[2].deadline = None
+                    entry[2].callback()
+        finally:
+            for entry in aside:
+                heapq.heappush(self._heap, entry)
 
     def run_due(self) -> None:
         """Run the timers that are due now, each once: one that sets itself to the past waits for the next call."""
-        now = self.now
-        due = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            timer = heapq.heappop(self._heap)[2]
-            timer.deadline = None
-            due.append(timer)
-        for timer in due:
-            timer.callback()
+        self._round()
 
-    def advance(self, nanoseconds: int) -> None:
-        """Let time pass, if the clock has no source."""
+    def turns(self, nanoseconds: int) -> Iterator[bool]:
+        """`advance` in parts, for those who let go of the lock in between."""
         if self._source:
             raise ValueError("a clock that follows the host is not advanced by hand")
         end = self._base + nanoseconds
+        left: list[tuple[int, int, Timer]] = []  # what the rounds of one time were not enough for
         while (deadline := self.next_deadline()) is not None and deadline <= end:
             self._base = max(self._base, deadline)
-            self._expire()
+            while left:
+                heapq.heappush(self._heap, left.pop())
+            for _ in range(ROUNDS):
+                self._round()
+                yield True
+                if not self._due():
+                    break
+            while self._due():
+                left.append(heapq.heappop(self._heap))
         self._base = end
+        while left:
+            heapq.heappush(self._heap, left.pop())
+
+    def advance(self, nanoseconds: int) -> None:
+        """Let time pass, if the clock has no source."""
+        for _ in self.turns(nanoseconds):
+            pass

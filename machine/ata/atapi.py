@@ -222,7 +222,7 @@ class AtapiDrive(Drive):
     def _perform(self) -> None:
         """Do what the packet says."""
         try:
-            mmc.perform(self, bytes(self.packet))
+            mmc.perform(self, bytes(self.packet).ljust(PACKET_SIZE, b"\0"))
         except CheckCondition as condition:
             self._check(condition.key, condition.code)
 
@@ -359,6 +359,13 @@ class AtapiDrive(Drive):
         else:
             self.sent += len(self.buffer)
             self._next()
+
+    def on_restore(self) -> None:
+        """A reply is what it can be."""
+        super().on_restore()
+        self.sent = min(self.sent, self.length)
+        if self.kind == RAW and not mmc.part_size(self.parts):
+            self.kind = NONE
 
     def resume(self) -> None:
         """Go on with a reply, or start anew what goes to memory."""

@@ -125,7 +125,7 @@ class AtaDisk(Drive):
     @property
     def translation(self) -> tuple[int, int]:
         """Heads and sectors of a track, as a driver has set them or after power-on."""
-        return (self.heads, self.sectors) if self.heads else (16, 63)
+        return (self.heads, self.sectors) if self.heads and self.sectors else (16, 63)
 
     def sign(self) -> None:
         """A reset also wakes the drive, and ends the state after a queued command's error."""
@@ -161,7 +161,7 @@ class AtaDisk(Drive):
     def progress(self, io: Io, sectors: int) -> None:
         """So many sectors are done."""
         self.show(io, self.place(io) + sectors)
-        self.left -= sectors
+        self.left = max(self.left - sectors, 0)
         self.count = self.left & 0xFFFF if io.ext else self.count & 0xFF00 | self.left & 255
 
     # Commands

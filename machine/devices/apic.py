@@ -89,6 +89,7 @@ class LocalApic(ApicTimer):
 
     def on_restore(self) -> None:
         """The page, the timer and the line follow from the state."""
+        self.counted = min(self.counted, self.clock.now)
         self._follow()
 
     def _follow(self) -> None:

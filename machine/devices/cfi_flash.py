@@ -146,11 +146,14 @@ class CfiFlash(Device):
         self._show()
 
     def on_restore(self) -> None:
-        """Answer with what was chosen."""
-        if len(self.buffer) != len(self.touched):
+        """Answer with what was chosen, if it can be."""
+        whole = 1 << BUFFER_BITS
+        fits = len(self.buffer) == len(self.touched) and len(self.buffer) in {0, whole}
+        fits = fits and self.block in range(0, self.size, self.block_size) and self.start in range(0, self.size, whole)
+        if not fits or self.expects > NEXT_CONFIRM or (self.expects == NEXT_WORDS and not self.words_left):
             self.buffer.clear()
             self.touched.clear()
-            self.expects = 0
+            self.expects = self.block = self.start = 0
         self._show()
 
     def _show(self) -> None:

@@ -21,7 +21,6 @@ FILES, NAME_BYTES = 256, 56
 TRADITIONAL, DMA = 1, 2
 ERROR, READ, SKIP, SELECT, WRITE = 1, 2, 4, 8, 16
 DMA_SIGNATURE = b"QEMU CFG"
-CHUNK = 1 << 20
 
 
 def _swapped(value: int, size: int) -> int:
@@ -80,11 +79,11 @@ class FwCfg(Device):
         self.items[DIRECTORY_KEY] = len(entries).to_bytes(4, "big") + b"".join(entries)
 
     def _take(self, count: int) -> bytes:
-        """The next bytes; zeroes behind the item's end."""
+        """The next bytes, fewer at the item's end, behind which are zeroes."""
         item = self.items.get(self.key, b"")
         data = item[self.position : self.position + count]
         self.position = min(self.position + count, (1 << 64) - 1)
-        return data.ljust(count, b"\0")
+        return data
 
     def _select(self, key: int) -> None:
         self.key, self.position = key, 0
@@ -94,11 +93,11 @@ class FwCfg(Device):
     @DATA.on_read
     def _data(self, index: int) -> int:
         del index  # wide reads are this, byte by byte, in the order of addresses
-        return self._take(1)[0]
+        return int.from_bytes(self._take(1), "little")
 
     @IO_DATA.on_read
     def _io_data(self) -> int:
-        return self._take(1)[0]
+        return int.from_bytes(self._take(1), "little")
 
     @SELECTOR.on_write
     def _select_swapped(self, value: int) -> None:
@@ -149,13 +148,12 @@ class FwCfg(Device):
         if control & SELECT:
             self._select(control >> 16)
         if control & READ:
-            mapping = self.dma.map(target, length, writable=True)
-            for view in mapping.views:
-                for at in range(0, len(view), CHUNK):
-                    part = view[at : at + CHUNK]
-                    part[:] = self._take(len(part))
-                    part.release()
-            self.dma.unmap(mapping)
+            for memory, at, count in self.dma.pieces(target, length, writable=True):
+                data = self._take(count)
+                memory.view[at : at + len(data)] = data
+                memory.written(at, len(data))
+                if len(data) < count:  # what is behind the item's end costs no time
+                    memory.clear(at + len(data), count - len(data))
         elif control & WRITE:
             self.unimplemented("an item is written")
             raise DmaError(self.name, target, "items are not written")

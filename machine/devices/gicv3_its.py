@@ -90,6 +90,8 @@ class GICv3Its(Device):
 
     def on_restore(self) -> None:
         """What is in the queue is taken up again."""
+        self.GITS_CREADR &= OFFSET | STALLED
+        self.GITS_CWRITER &= OFFSET
         self._place_tables()
         self._rest.cancel()
         self._go_on()

@@ -71,6 +71,9 @@ class I8254(Device):
 
     def on_restore(self) -> None:
         """Set the timer."""
+        now = self.clock.now
+        self.started = [min(started, now) for started in self.started]
+        self.held = [min(held, ticks(now)) for held in self.held]
         self._follow()
 
     # Counting

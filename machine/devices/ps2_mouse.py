@@ -59,6 +59,7 @@ class Ps2Mouse(Ps2Device):
 
     def on_restore(self) -> None:
         """Go on sampling."""
+        self.rate = self.rate or 100
         if self.next_at:
             self.timer.at(self.next_at)
         else:

@@ -285,7 +285,7 @@ class VirtioDevice(Device):
         if values["waiting"] >> len(self.queues):
             raise SnapshotError(f"{self.name}.waiting: there are {len(self.queues)} queues")
         for queue, state in zip(self.queues, queues, strict=True):
-            queue.check(state, values["driver_features"])
+            queue.check(state)
         return values
 
     def restore(self, saved: Any) -> None:  # noqa: ANN401 - from outside

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbt.machine.errors import BusError
 from dbt.machine.memory import CPU0, MMIO, AccessSizes
 from dbt.machine.pci import Bar, Identity, PciBus
 from dbt.machine.registers import RO, RW, Register, State, View, Window
@@ -186,7 +187,11 @@ class VirtioPci(CommonStructures):
         if offset + size <= CFG_DATA or (found := self._window()) is None:
             return
         region, at, length = found
-        value = region.read(at, length, CPU0)
+        try:
+            value = region.read(at, length, CPU0)
+        except BusError as error:  # the table of MSI-X has words only
+            self.guest_error("VIRTIO_PCI_CAP_PCI_CFG", f": {error.reason}")
+            return
         start = PCI_CFG_AT + CFG_DATA
         self.config.data[start : start + length] = value.to_bytes(length, "little")
 
@@ -194,7 +199,10 @@ class VirtioPci(CommonStructures):
         if offset + size <= CFG_DATA or (found := self._window()) is None:
             return
         region, at, length = found
-        region.write(at, length, self.config.read(PCI_CFG_AT + CFG_DATA, length), CPU0)
+        try:
+            region.write(at, length, self.config.read(PCI_CFG_AT + CFG_DATA, length), CPU0)
+        except BusError as error:
+            self.guest_error("VIRTIO_PCI_CAP_PCI_CFG", f": {error.reason}")
 
     # Legacy registers, section 4.1.4.10
 

@@ -59,10 +59,13 @@ class VirtQueue:
         """Whether the driver has enabled it."""
         return self.ring is not None
 
-    def enable(self) -> bool:
-        """Begin with the addresses that are set; False, and it is logged, if the driver set what cannot be."""
+    def enable(self, *, packed: bool | None = None) -> bool:
+        """Begin with the addresses that are set; False, and it is logged, if the driver set what cannot be.
+
+        `packed`: what the ring was before, of a driver that has changed the feature since.
+        """
         owner, size = self.owner, self.size
-        packed = bool(owner.driver_features & RING_PACKED)
+        packed = bool(owner.driver_features & RING_PACKED) if packed is None else packed
         if not 0 < size <= self.maximum or (size & size - 1 and not packed):
             owner.guest_error(f"queue {self.index} is enabled with {size} entries")
             return False
@@ -190,7 +193,7 @@ class VirtQueue:
         state["ring"] = None if self.ring is None else self.ring.save()
         return state
 
-    def check(self, saved: object, features: int) -> None:
+    def check(self, saved: object) -> None:
         """SnapshotError if this is no saved queue."""
         name = f"{self.owner.name}, queue {self.index}"
         if not isinstance(saved, dict) or saved.keys() != {*NUMBERS, "ring"}:
@@ -198,9 +201,8 @@ class VirtQueue:
         ring = saved["ring"]
         numbers = [saved[key] for key in NUMBERS]
         if ring is not None:
-            kind = PackedRing if features & RING_PACKED else SplitRing
-            if not isinstance(ring, dict) or ring.keys() != set(kind.STATE):
-                raise SnapshotError(f"{name}: this is no saved {kind.__name__}")
+            if not isinstance(ring, dict) or ring.keys() not in ({*SplitRing.STATE}, {*PackedRing.STATE}):
+                raise SnapshotError(f"{name}: this is no saved ring")
             numbers += ring.values()
         if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
             raise SnapshotError(f"{name}: not numbers of 64 bits")
@@ -213,7 +215,7 @@ class VirtQueue:
         self.loose = 0  # of the life before
         for name in NUMBERS:
             setattr(self, name, saved[name])
-        if saved["ring"] is not None and self.enable():
+        if saved["ring"] is not None and self.enable(packed=saved["ring"].keys() == {*PackedRing.STATE}):
             assert self.ring is not None
             try:
                 self.ring.load(saved["ring"])

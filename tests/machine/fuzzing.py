@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.errors import BusError
+from dbt.machine.errors import BusError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, Log
 from dbt.machine.machine import Machine
 from dbt.machine.memory import Alias, Attributes
+from dbt.machine.pci import PciFunction
+from dbt.machine.registers import Fifo
+from dbt.machine.virtio import VirtioDevice
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
 
 OPERATIONS = 100_000
+INVENTED = 20  # saved states that are made up
 
 
 def value(random: Random, size: int) -> int:
@@ -95,9 +100,75 @@ def fuzz(
     again = Machine(epoch=machine.epoch)
     again.clock.advance(machine.clock.now)
     other = build(again)
+    regions_of = list(other.regions.values())
     other.restore(saved)
     assert other.save() == device.save()
+    for _ in range(INVENTED):
+        again.restore(invented(again, random))
+        for _ in range(operations // 400):
+            number = random.randrange(len(registers))
+            address, size = registers[number]
+            region = regions_of[address >> 32]
+            with suppress(BusError):
+                if random.random() < 0.5:
+                    region.read(address & 0xFFFF_FFFF, size, requesters[0])
+                else:
+                    region.write(address & 0xFFFF_FFFF, size, value(random, size), requesters[0])
+            if not random.randrange(20):
+                again.advance(random.choice((1, 1000, 1_000_000)))
+        if settle:
+            settle(again)
+        again.check(json.loads(json.dumps(again.save())))
     return machine
+
+
+def number_of(random: Random, bits: int) -> int:
+    """A number of so many bits, often a small or a large one."""
+    return random.choice((0, 1, (1 << bits) - 1, random.getrandbits(bits), random.getrandbits(min(bits, 5))))
+
+
+def invented(machine: Machine, random: Random) -> dict[str, Any]:
+    """A saved state of a machine that its devices take, with numbers that they never had."""
+    saved: dict[str, Any] = json.loads(json.dumps(machine.save()))
+    for name, device in machine.devices.items():
+        good = saved["devices"][name]
+        for _ in range(5):
+            state = json.loads(json.dumps(good))
+            _invent(device, state, random)
+            try:
+                device.check(state)
+            except SnapshotError:
+                continue
+            saved["devices"][name] = state
+            break
+    return saved
+
+
+def _invent(device: Device, saved: dict[str, Any], random: Random) -> None:
+    often = random.choice((0.05, 0.5, 1))
+    for name, declared in device.VALUES.items():
+        if random.random() > often:
+            continue
+        if isinstance(declared, Fifo):
+            saved["state"][name] = random.randbytes(random.choice((0, 1, declared.depth))).hex()
+        elif declared.many:
+            saved["state"][name] = [number_of(random, declared.bits) for _ in range(declared.count)]
+        else:
+            saved["state"][name] = number_of(random, declared.bits)
+    if isinstance(device, PciFunction):
+        data = bytearray.fromhex(saved["config"])
+        for at, fixed in enumerate(device.config.fixed):
+            if not fixed and random.random() < often / 4:
+                data[at] = random.randrange(256)
+        saved["config"] = data.hex()
+        if device.msix is not None and random.random() < often:
+            saved["msix"] = random.randbytes(len(saved["msix"]) // 2).hex()
+    if isinstance(device, VirtioDevice):
+        for queue in saved["queues"]:
+            for where in (queue, queue["ring"] or {}):
+                for name, old in where.items():
+                    if type(old) is int and random.random() < often:
+                        where[name] = number_of(random, 16 if name in {"size", "vector"} or where is not queue else 40)
 
 
 def mutated(saved: dict[str, Any], random: Random) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from dbt.machine.chardev import CharBackend, MemoryChar
-from dbt.machine.clock import Clock
+from dbt.machine.clock import ROUNDS, Clock
 from dbt.machine.lines import Line, OrGate
 
 
@@ -132,3 +132,44 @@ def test_what_a_device_does_not_take_waits() -> None:
     assert CharBackend().write(b"abc") == 3
     with pytest.raises(ValueError, match="one device"):
         chars.attach(device)
+
+
+def test_work_that_makes_work_holds_up_nobody() -> None:
+    clock = Clock()
+    count = [0, 0]
+
+    def work() -> None:
+        count[0] += 1
+        endless.at(clock.now)
+
+    def tick() -> None:
+        count[1] += 1
+        ticking.at(clock.now + 100)
+
+    endless, ticking = clock.timer(work), clock.timer(tick)
+    endless.at(0)
+    ticking.at(100)
+    clock.advance(250)
+    assert (clock.now, count) == (250, [3 * ROUNDS, 2])
+    clock.advance(0)
+    assert (clock.now, count) == (250, [4 * ROUNDS, 2])
+    endless.cancel()
+    clock.advance(50)
+    assert count == [4 * ROUNDS, 3]
+
+
+def test_a_timer_that_is_cancelled_by_another_of_its_round_does_not_run() -> None:
+    clock = Clock()
+    ran: list[str] = []
+    second = clock.timer(lambda: ran.append("second"))
+    first = clock.timer(second.cancel)
+    for timer in (first, second):
+        timer.at(10)
+    clock.advance(10)
+    host = Clock(lambda: 100)
+    host.start()
+    third = host.timer(lambda: ran.append("third"))
+    for timer in (host.timer(third.cancel), third):
+        timer.at(10)
+    host.run_due()
+    assert not ran
