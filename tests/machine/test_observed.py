@@ -21,7 +21,7 @@ from tests.machine import ata_machines, e1000, pci
 from tests.machine.ahci_driver import Ahci
 from tests.machine.ata_driver import Ata
 from tests.machine.qtest import Ours
-from tests.machine.virtio import KINDS, Guest, connect
+from tests.machine.virtio import KINDS, Guest, Ring, connect
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -73,16 +73,26 @@ def disk() -> Disk:
     return made
 
 
+def kicked(guest: Guest, queue: Ring) -> Watch:
+    """What comes after the driver has everything in memory."""
+
+    def go() -> None:
+        queue.kick()
+        guest.wait(queue, 1)
+
+    return go
+
+
 def blk(guest: Guest) -> Watch:
     queue = guest.queue(0, 256)
     queue.add(guest.buffers([struct.pack("<IIQ", 0, 0, 0)], [9000, 512 * 64 - 9000, 1]))
-    return lambda: (queue.kick(), guest.wait(queue, 1))
+    return kicked(guest, queue)
 
 
 def rng(guest: Guest) -> Watch:
     queue = guest.queue(0, 256)
     queue.add(guest.buffers([], [3000, 1000]))
-    return lambda: (queue.kick(), guest.wait(queue, 1))
+    return kicked(guest, queue)
 
 
 def receive(guest: Guest, net: MemoryNet) -> Watch:
