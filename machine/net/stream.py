@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LENGTH = struct.Struct(">I")
 LIMIT = 1 << 20
 READ = 1 << 16
+HELD = MAX_FRAME + LENGTH.size  # what is more than a frame has not been taken by the card: read no more
 
 
 class StreamNet(NetBackend):
@@ -170,7 +171,7 @@ class StreamNet(NetBackend):
     def _watch(self) -> None:
         if self._sock is None or not self.connected:
             return
-        wanted = (OUT if self._out else 0) | (0 if len(self._in) > READ else IN)
+        wanted = (OUT if self._out else 0) | (0 if len(self._in) > HELD else IN)
         if wanted != self._watched:
             fd = self._sock.fileno()
             if not wanted:

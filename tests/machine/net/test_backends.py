@@ -112,9 +112,15 @@ def test_a_peer_that_does_not_read_stops_the_card(made: Made, lock: Any) -> None
         until(lambda: not server.connected)
     with socket.create_connection(("127.0.0.1", server.port)) as peer:
         until(lambda: server.connected)
-        peer.sendall(b"\0\0\0\x0eabcdefghijklmn\0\0")
+        peer.sendall(b"\0\0\0\x0eabcdefghijklmn\0\1")
         until(lambda: card.frames)
         assert card.poll() == [b"abcdefghijklmn"]
+        large = b"\0\1\0\x15" + bytes(65557)  # the largest, and what is read first is almost all of it
+        peer.sendall(large[2:65545])
+        until(lambda: len(server._in) == 65545)
+        peer.sendall(large[65545:])
+        until(lambda: card.frames)
+        assert card.poll() == [bytes(65557)]
         peer.sendall(b"\0")
     until(lambda: not server.connected)
     assert server.counts == {"the peer sends no frames": 1, "the peer has gone": 1}
