@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dbt.machine.block.disk import Disk
     from dbt.machine.chardev import CharBackend
     from dbt.machine.clock import Clock
+    from dbt.machine.input import Input
     from dbt.machine.log import Log
     from dbt.machine.memory import AddressSpace
     from dbt.machine.net.backend import NetBackend
@@ -107,6 +108,7 @@ class Options:
     nets: tuple[NetBackend, ...] = ()
     devices: tuple[Plugged, ...] = ()
     firmware: bytes = b""
+    user: Input | None = None  # whose keys and movements keyboard and mouse get
     gic: int = 2  # version of an Arm board's interrupt controller
     highmem: bool = True  # whether an Arm board has something above 4 GiB
     epoch: int = 0
@@ -152,6 +154,7 @@ class BoardMachine(Machine):
         self.placed: list[Placed] = []
         self.pci: PciBus | None = None
         self.spaces: list[AddressSpace] = []  # of CPUs that see more than `memory`
+        self.a20 = Line("a20")  # of a PC: whether CPUs see address line 20
         self.consoles = list(options.consoles)  # that no device has yet
         self.inputs: Inputs = lambda number: Line(f"irq{number}")
 

@@ -7,6 +7,8 @@ APIC, the timer's to its input 2. Not there yet: display, DMA controller, floppy
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
+from typing import Any
 
 from dbt.machine.boards.acpi.loader import files
 from dbt.machine.boards.acpi.pc import APM, GPE0, HPET, IOAPIC, MOUSE_IRQ, PM_BASE, SCI, TIMER_INPUT, build
@@ -81,6 +83,17 @@ class Pc(Board):
         Placed("com2", "ns16550", {"": 0x2F8}, irq=3, space=PORTS, console=True, acpi=("PNP0501", 2)),
         Placed("fw_cfg", "fw_cfg", {"IO": 0x510, "IO_DMA": 0x514}, space=PORTS, acpi=("QEMU0002", 0)),
     )
+
+    def devices(self, machine: BoardMachine) -> tuple[Placed, ...]:
+        """Either of two lets address line 20 through; the keyboard is somebody's."""
+        gate = OrGate(machine.a20)
+        more: dict[str, dict[str, Any]] = {
+            "keyboard": {"a20": gate.input("keyboard"), "user": machine.options.user},
+            "port92": {"a20": gate.input("port92")},
+        }
+        return tuple(
+            replace(placed, arguments={**placed.arguments, **more.get(placed.name, {})}) for placed in self.DEVICES
+        )
 
     def memory(self, machine: BoardMachine) -> None:
         """RAM below PCI and above 4 GiB; what is below 1 MiB besides it is the host bridge's."""

@@ -1,100 +1,46 @@
-"""Local APIC: drivers from the SDM, and random machines of several CPUs against a model that is nothing but sets."""
+"""Local APIC: drivers from the SDM; random machines are in test_apic_model.py."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-import pytest
 from dbt.machine.devices.apic import ALL, IA32_APIC_BASE, IA32_TSC_DEADLINE, OTHERS, SELF, LocalApic
-from dbt.machine.devices.apic_bus import EXTINT, FIXED, INIT, LOWEST, MSI_BASE, NMI, SMI, STARTUP, ApicBus, Processor
-from dbt.machine.devices.ioapic import IoApic
+from dbt.machine.devices.apic_bus import EXTINT, INIT, MSI_BASE, NMI, SMI, STARTUP, ApicBus
 from dbt.machine.log import GUEST_ERROR
-from dbt.machine.machine import Machine
-from dbt.machine.memory import AddressSpace, Unassigned
 
+from tests.machine.apic import (
+    APR,
+    CURRENT,
+    DFR,
+    DIVIDE,
+    ENABLE,
+    EOI,
+    ERROR,
+    ESR,
+    ID,
+    INITIAL,
+    IOAPIC,
+    IRR,
+    ISR,
+    LDR,
+    LEVEL,
+    LINT0,
+    LINT1,
+    MASKED,
+    PAGE,
+    PPR,
+    SVR,
+    TIMER,
+    TPR,
+    VER,
+    Cpus,
+)
 from tests.machine.fuzzing import fuzz
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
-
-PAGE, IOAPIC = 0xFEE0_0000, 0xFEC0_0000
-ID, VER, TPR, APR, PPR, EOI, LDR, DFR, SVR, ISR, TMR, IRR, ESR, ICR, ICR2 = (
-    0x20, 0x30, 0x80, 0x90, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0, 0x100, 0x180, 0x200, 0x280, 0x300, 0x310,
-)  # fmt: skip
-TIMER, LINT0, LINT1, ERROR, INITIAL, CURRENT, DIVIDE = 0x320, 0x350, 0x360, 0x370, 0x380, 0x390, 0x3E0
-MASKED, LEVEL = 1 << 16, 1 << 15
-ENABLE = 0x1FF
-
-
-class Events(Processor):
-    """A CPU that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def nmi(self) -> None:
-        self.seen.append("nmi")
-
-    def smi(self) -> None:
-        self.seen.append("smi")
-
-    def init(self) -> None:
-        self.seen.append("init")
-
-    def start(self, page: int) -> None:
-        self.seen.append(f"start {page:#x}")
-
-
-class Cpus:
-    """A machine with local APICs, one I/O APIC, and each CPU's view of memory."""
-
-    def __init__(self, count: int) -> None:
-        self.machine = Machine("pc", unassigned=Unassigned.ONES)
-        self.bus = ApicBus()
-        self.events = [Events() for _ in range(count)]
-        self.vectors = [0x77]
-        self.apics = [
-            LocalApic(f"apic{n}", self.machine, number=n, bus=self.bus, processor=self.events[n],
-                      acknowledge_pic=self.vectors.pop)
-            for n in range(count)
-        ]  # fmt: skip
-        self.ioapic = IoApic("ioapic", self.machine, bus=self.bus)
-        self.machine.place(self.ioapic, IOAPIC)
-        self.spaces: list[AddressSpace] = [apic.own_space() for apic in self.apics]
-        self.machine.reset()
-
-    def get(self, cpu: int, offset: int) -> int:
-        return self.spaces[cpu].read(PAGE + offset, 4)
-
-    def put(self, cpu: int, offset: int, value: int) -> None:
-        self.spaces[cpu].write(PAGE + offset, 4, value)
-
-    def bits(self, cpu: int, offset: int) -> set[int]:
-        words = sum(self.get(cpu, offset + 16 * n) << 32 * n for n in range(8))
-        return {vector for vector in range(256) if words >> vector & 1}
-
-    def send(self, cpu: int, command: int, destination: int = 0) -> None:
-        self.put(cpu, ICR2, destination << 24)
-        self.put(cpu, ICR, command)
-
-    def redirect(self, pin: int, entry: int) -> None:
-        for index, value in ((0x11, entry >> 32), (0x10, entry & 0xFFFF_FFFF)):
-            self.machine.memory.write(IOAPIC, 4, index + 2 * pin)
-            self.machine.memory.write(IOAPIC + 0x10, 4, value)
-
-    def redirection(self, pin: int) -> int:
-        self.machine.memory.write(IOAPIC, 4, 0x10 + 2 * pin)
-        return self.machine.memory.read(IOAPIC + 0x10, 4)
-
-    def enable(self) -> None:
-        for cpu in range(len(self.apics)):
-            self.put(cpu, SVR, ENABLE)
-
-    @property
-    def asked(self) -> list[bool]:
-        return [apic.intr.level for apic in self.apics]
+    from dbt.machine.machine import Machine
 
 
 def test_registers_after_reset_and_each_cpu_sees_its_own() -> None:
@@ -146,142 +92,6 @@ def test_nesting_by_priority_classes() -> None:
     assert (other.bits(0, ISR), other.bits(0, IRR), other.asked) == ({0x45}, {0x41}, [False])
     other.put(0, EOI, 0)
     assert other.apics[0].acknowledge() == 0x41
-
-
-@dataclass
-class Model:
-    """A CPU's interrupts, as sets."""
-
-    number: int
-    tpr: int = 0
-    logical: int = 0
-    cluster: bool = False
-    requested: set[int] = field(default_factory=set)
-    serving: set[int] = field(default_factory=set)
-    by_level: set[int] = field(default_factory=set)
-
-    def ppr(self) -> int:
-        most = max(self.serving, default=0)
-        return self.tpr if self.tpr // 16 >= most // 16 else most // 16 * 16
-
-    def next(self) -> int | None:
-        first = max(self.requested, default=0)
-        return first if first // 16 > self.ppr() // 16 else None
-
-    def named(self, destination: int, logical: bool) -> bool:
-        if not logical:
-            return destination in {0xFF, self.number}
-        if not self.cluster:
-            return bool(self.logical & destination)
-        return destination == 0xFF or (
-            self.logical // 16 == destination // 16 and bool(self.logical % 16 & destination % 16)
-        )
-
-
-def chosen(models: list[Model], destination: int, logical: bool, lowest: bool) -> list[Model]:
-    named = [model for model in models if model.named(destination, logical)]
-    if not lowest or not named:
-        return named
-    return [min(named, key=lambda model: (model.ppr() // 16, model.number))]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_machines_are_what_the_sets_say(seed: int) -> None:
-    random = Random(seed)
-    count = random.choice((1, 2, 4, 6))
-    cpus = Cpus(count)
-    cpus.enable()
-    models = [Model(n) for n in range(count)]
-    pins = {pin: cpus.ioapic.input(pin) for pin in (3, 5, 9, 16)}
-    entries = dict.fromkeys(pins, MASKED)
-    waiting = dict.fromkeys(pins, False)  # remote IRR
-
-    def take(model: Model, vector: int, level: bool) -> None:
-        model.requested.add(vector)
-        (model.by_level.add if level else model.by_level.discard)(vector)
-
-    def sent(destination: int, command: int, level: bool = False) -> None:
-        for model in chosen(models, destination, bool(command & 0x800), command >> 8 & 7 == LOWEST):
-            take(model, command & 0xFF, level)
-
-    def looks(pin: int) -> None:
-        entry = entries[pin]
-        if entry & LEVEL and not entry & MASKED and pins[pin].level and not waiting[pin]:
-            waiting[pin] = True
-            sent(entry >> 56, entry, level=True)
-
-    cluster = random.random() < 0.5
-    for n, model in enumerate(models):
-        model.cluster = cluster
-        model.logical = (n // 4 << 4 | 1 << n % 4) if cluster else 1 << n
-        cpus.put(n, DFR, 0 if cluster else 0xFFFF_FFFF)
-        cpus.put(n, LDR, model.logical << 24)
-    for _ in range(1000):
-        n = random.randrange(count)
-        model, apic = models[n], cpus.apics[n]
-        vector = random.choice((random.randrange(16, 256), random.randrange(0x40, 0x60)))
-        match random.randrange(9):
-            case 0 | 1:
-                command = vector | random.choice((FIXED, FIXED, LOWEST)) << 8 | random.choice((0, 0x800))
-                shorthand = random.choice((0, 0, 0, SELF, ALL, OTHERS))
-                destination = random.choice((random.randrange(count), random.getrandbits(8), 0xFF))
-                if shorthand:
-                    command &= 0xFF
-                    for other in models:
-                        if shorthand == ALL or (other is model) == (shorthand == SELF):
-                            take(other, vector, False)
-                else:
-                    sent(destination, command)
-                cpus.send(n, command | shorthand << 18, destination)
-            case 2:
-                pin = random.choice(list(pins))
-                level = random.random() < 0.5
-                if pins[pin].level != level:
-                    entry = entries[pin]
-                    if level and not entry & (MASKED | LEVEL):
-                        sent(entry >> 56, entry)
-                    pins[pin].set(level)
-                    looks(pin)
-            case 3:
-                pin = random.choice(list(pins))
-                entry = vector | random.choice((FIXED, LOWEST)) << 8 | random.choice((0, 0x800))
-                entry |= random.choice((0, LEVEL, LEVEL)) | random.choice((0, 0, MASKED))
-                entry |= random.choice((random.randrange(count), random.getrandbits(8))) << 56
-                if pins[pin].level or waiting[pin]:  # two writes: what is half changed is another test's
-                    continue
-                entries[pin] = entry
-                cpus.redirect(pin, entry)
-            case 4:
-                model.tpr = random.choice((0, 0, vector & 0xF0, vector))
-                cpus.put(n, TPR, model.tpr)
-            case 5 | 6:
-                wanted = model.next()
-                assert apic.acknowledge() == (0xFF if wanted is None else wanted)
-                if wanted is not None:
-                    model.requested.discard(wanted)
-                    model.serving.add(wanted)
-            case 7 | 8:
-                cpus.put(n, EOI, 0)
-                if model.serving:
-                    ended = max(model.serving)
-                    model.serving.discard(ended)
-                    if ended in model.by_level:
-                        again = [pin for pin in pins if waiting[pin] and entries[pin] & 0xFF == ended]
-                        for pin in again:
-                            waiting[pin] = False
-                        for pin in again:
-                            looks(pin)
-        for other in models:
-            number = other.number
-            assert cpus.bits(number, IRR) == other.requested
-            assert cpus.bits(number, ISR) == other.serving
-            assert cpus.bits(number, TMR) & (other.requested | other.serving) == other.by_level & (
-                other.requested | other.serving
-            )
-            assert cpus.get(number, PPR) == other.ppr()
-            assert cpus.asked[number] == (other.next() is not None)
-        for pin, entry in entries.items():
-            assert cpus.redirection(pin) == entry & 0x1AFFF | waiting[pin] << 14
 
 
 def test_levels_ask_again_and_move_to_another_cpu() -> None:

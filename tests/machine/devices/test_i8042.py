@@ -13,70 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from dbt.machine.devices.i8042 import I8042
 from dbt.machine.devices.port92 import Port92
-from dbt.machine.devices.ps2_codes import EXTENDED, PLAIN, SET3, TRANSLATED, sequence
-from dbt.machine.input import LEFT, RIGHT, SIDE, Input
-from dbt.machine.lines import OrGate
+from dbt.machine.devices.ps2_codes import EXTENDED, PLAIN, SET3
+from dbt.machine.input import Input
 from dbt.machine.log import GUEST_ERROR, UNIMPLEMENTED
-from dbt.machine.machine import PORTS, Machine
 
 from tests.machine.fuzzing import fuzz
+from tests.machine.i8042 import DATA, KEY_A, KEY_PAUSE, KEY_SHIFT, KEY_UP, STATUS, Pc
 from tests.machine.qtest import X86, Bus, Ours, agree, qemu
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
-
-DATA, STATUS = 0x60, 0x64
-KEY_A, KEY_SHIFT, KEY_UP, KEY_PAUSE, KEY_F7 = 30, 42, 103, 119, 65
-
-
-class Pc:
-    """A machine with the controller and port 0x92, and what goes in and out."""
-
-    def __init__(self) -> None:
-        self.machine = Machine()
-        self.user = Input()
-        self.i8042 = I8042("i8042", self.machine, user=self.user)
-        gate = OrGate(self.i8042.a20)
-        self.i8042.a20 = gate.input()
-        self.a20 = gate.output
-        self.port92 = Port92("port92", self.machine, gate.input())
-        self.machine.place(self.i8042, DATA, PORTS, "DATA_PORT")
-        self.machine.place(self.i8042, STATUS, PORTS, "COMMAND_PORT")
-        self.machine.place(self.port92, 0x92, PORTS)
-        self.machine.reset()
-        self.bus = Ours(self.machine)
-
-    def got(self) -> bytes:
-        """All that waits; the mouse's and the keyboard's."""
-        taken = bytearray()
-        while self.bus.inp(STATUS) & 1:
-            taken.append(self.bus.inp(DATA))
-        return bytes(taken)
-
-    def keyboard(self, *values: int) -> bytes:
-        answers = b""
-        for value in values:
-            self.bus.out(DATA, value)
-            answers += self.got()
-        return answers
-
-    def mouse(self, *values: int) -> bytes:
-        answers = b""
-        for value in values:
-            self.bus.out(STATUS, 0xD4)
-            self.bus.out(DATA, value)
-            answers += self.got()
-        return answers
-
-    def mode(self, value: int) -> None:
-        self.bus.out(STATUS, 0x60)
-        self.bus.out(DATA, value)
-
-    def press(self, *codes: int) -> bytes:
-        for code in codes:
-            self.user.key(code, True)
-            self.user.key(code, False)
-        return self.got()
 
 
 def drain(bus: Bus) -> None:
@@ -281,114 +227,6 @@ def test_bytes_come_one_at_a_time_with_their_interrupts() -> None:
     pc.mode(0x44)  # no interrupts
     pc.press(KEY_A)
     assert "key" not in edges[-2:]
-
-
-def test_the_keyboard_repeats_what_is_held() -> None:
-    pc = Pc()
-    pc.mode(0x43)
-    pc.user.key(KEY_A, True)
-    assert pc.got() == b"\x1e"
-    pc.user.key(KEY_A, True)  # the host's repetition
-    pc.machine.advance(499_000_000)
-    assert pc.got() == b""
-    pc.machine.advance(1_000_000)
-    assert pc.got() == b"\x1e"
-    pc.machine.advance(1_000_000_000)
-    assert len(pc.got()) == 10  # 10.9 a second
-    pc.user.key(KEY_SHIFT, True)  # the last key is it
-    pc.user.key(KEY_A, False)
-    assert pc.got() == b"\x2a\x9e"
-    pc.machine.advance(600_000_000)
-    assert set(pc.got()) == {0x2A}
-    other = Pc()
-    other.machine.restore(pc.machine.save())
-    other.machine.advance(100_000_000)
-    assert other.got() == b"\x2a"
-    pc.user.key(KEY_SHIFT, False)
-    pc.got()
-    assert pc.keyboard(0xF3, 0x00) == b"\xfa\xfa"  # 250 ms, 30 a second
-    pc.user.key(KEY_A, True)
-    pc.machine.advance(250_000_000)
-    assert pc.got() == b"\x1e\x1e"
-    pc.machine.advance(1_000_000_000)
-    assert pc.got() == b"\x1e" * 16 + b"\xff"  # what is not taken fills the buffer, and is lost then
-    pc.user.key(KEY_A, False)
-    pc.got()
-    pc.user.key(KEY_PAUSE, True)
-    assert pc.got() == bytes.fromhex("e11d45e19dc5")
-    pc.machine.advance(5_000_000_000)
-    assert pc.got() == b""
-
-
-def test_commands_of_the_keyboard() -> None:
-    pc = Pc()
-    pc.mode(0x03)
-    assert pc.keyboard(0xF2) == b"\xfa\xab\x83"
-    assert pc.keyboard(0xFE) == b"\x83"
-    assert pc.keyboard(0xED, 0x05) == b"\xfa\xfa"
-    assert pc.user.leds == 5
-    assert pc.keyboard(0xED, 0xF4) == b"\xfa\xfa"  # a command instead of the LEDs
-    assert pc.user.leds == 5
-    assert pc.keyboard(0xF0, 3, 0xF0, 0) == b"\xfa\xfa\xfa\xfa\x03"
-    assert pc.press(KEY_A, KEY_SHIFT, 59) == b"\x1c\x12\xf0\x12\x07"  # repeats, make and break, make only
-    assert pc.keyboard(0xFC, 0x1C, 0x07, 0xF4) == b"\xfa\xfa\xfa\xfa"
-    assert pc.press(KEY_A, 59) == b"\x1c\xf0\x1c\x07\xf0\x07"
-    for command, sent in ((0xF9, b"\x1c"), (0xF8, b"\x1c\xf0\x1c"), (0xF7, b"\x1c"), (0xFA, b"\x1c\xf0\x1c")):
-        assert pc.keyboard(command) == b"\xfa"
-        assert pc.press(KEY_A) == sent
-    assert pc.keyboard(0xF5) == b"\xfa"
-    assert pc.press(KEY_A) == b""
-    assert pc.keyboard(0xF0, 4) == b"\xfa\xfe"
-    assert pc.keyboard(0x01) == b"\xfe"
-    assert pc.keyboard(0xFF) == b"\xfa\xaa"
-    assert (pc.user.leds, pc.press(KEY_F7)) == (0, b"\x83\xf0\x83")
-    for _ in range(10):
-        pc.user.key(KEY_PAUSE, True)
-        pc.user.key(KEY_PAUSE, False)
-    assert pc.got()[-1] == 0  # an overrun
-
-
-def test_translation_is_the_tables() -> None:
-    assert len(TRANSLATED) == 256
-    for code in range(256):
-        for down in (True, False):
-            made, up = bytearray(), 0
-            for value in sequence(2, code, down):
-                if value == 0xF0:
-                    up = 0x80
-                else:
-                    made.append(TRANSLATED[value] | up)
-                    up = 0
-            assert made == sequence(1, code, down)
-    assert len(set(SET3.values())) == len(SET3)
-
-
-def test_the_mouse_samples_and_scales() -> None:
-    pc = Pc()
-    pc.mode(0x03)
-    assert pc.mouse(0xF3, 20, 0xF4) == b"\xfa" * 3
-    pc.user.move(3, -300, 0, LEFT | RIGHT)
-    assert pc.got() == bytes((0x0B, 3, 255))
-    pc.user.move(1, 0, 0, LEFT | RIGHT)
-    assert pc.got() == b""
-    pc.machine.advance(50_000_000)
-    assert pc.got() == bytes((0x0B, 1, 45))
-    pc.machine.advance(50_000_000)
-    assert pc.mouse(0xE7) == b"\xfa"
-    pc.user.move(-4, 9)
-    assert pc.got() == bytes((0x38, 0x100 - 6, 0x100 - 18))
-    pc.machine.advance(50_000_000)
-    pc.user.move(0, 0, 0, SIDE)  # a button that this mouse does not have
-    assert pc.got() == b""
-    assert pc.mouse(0xF0) == b"\xfa"
-    pc.user.move(5, 5)
-    assert pc.got() == b""
-    assert pc.mouse(0xEB) == bytes((0xFA, 0x28, 5, 0xFB))
-    pc.user.move(10**9, 0, 10**9)  # bounded
-    assert pc.mouse(0xEB)[1:] == bytes((0x08, 255, 0))
-    assert pc.mouse(0xE9) == bytes((0xFA, 0x70, 2, 20))
-    assert pc.mouse(0xF3, 77, 0x01) == b"\xfa\xfa\xfe"
-    assert pc.machine.log.counts[GUEST_ERROR] == 2
 
 
 def test_outputs_and_what_there_is_no_more() -> None:

@@ -47,16 +47,16 @@ def look(bus: Bus) -> None:
     bus.read(BASE)
 
 
-def play(seed: int, steps: int, bus: Bus) -> None:
+def play(seed: int, steps: int, bus: Bus, serial: dict[int, int] = SERIAL) -> None:
     random = Random(seed)
-    levels = dict.fromkeys(SERIAL, False)
+    levels = dict.fromkeys(serial, False)
     look(bus)
-    for port, pin in SERIAL.items():
+    for port, pin in serial.items():
         bus.out(port + 1, 0)
         put(bus, 0x10 + 2 * pin, MASKED)
     for _ in range(steps):
-        port = random.choice(list(SERIAL))
-        pin = SERIAL[port]
+        port = random.choice(list(serial))
+        pin = serial[port]
         match random.randrange(6):
             case 0 | 1:
                 levels[port] = random.random() < 0.6
