@@ -122,9 +122,12 @@ def made(machine: Machine, kind: type[T], name: str, plugged: Plugged, **place: 
     given = plugged.arguments(machine) if callable(plugged.arguments) else plugged.arguments
     arguments = {**place, **given}
     try:
-        signature(kind).bind(name, machine, **arguments)
+        taken = signature(kind).bind(name, machine, **arguments).signature.parameters
     except TypeError as error:
         raise UsageError(f"{name}: {error}") from error
+    for key, value in given.items():  # the command gives numbers only
+        if isinstance(value, int) and key in taken and not {"int", "bool"} & {*str(taken[key].annotation).split()}:
+            raise UsageError(f"{name}: {key} is not a number, but {taken[key].annotation}")
     return kind(name, machine, **arguments)
 
 

@@ -124,6 +124,8 @@ class Virt(Board):
         kind = load(plugged.kind)
         if not issubclass(kind, VirtioDevice):
             raise UsageError(f"{plugged.kind} is no virtio device")
+        if plugged.slot is not None:
+            raise UsageError(f"{MMIO_BUS} has no slots: the next free transport is taken")
         name = plugged.name or self.free_name(machine, plugged.kind)
         self._transport(machine, made(machine, kind, name, plugged))
 

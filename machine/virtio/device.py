@@ -60,8 +60,11 @@ class VirtioDevice(Device):
 
     def __init__(self, name: str, machine: Machine, sizes: Sequence[int], *, rings: int = RINGS) -> None:
         """`sizes`: of the queues, at most; `rings`: the features of rings that are offered (spec.py)."""
-        if not 0 < len(sizes) <= MAX_QUEUES or not all(0 < size <= MAX_QUEUE_SIZE for size in sizes):
-            raise MapError(f"{name}: queues of {list(sizes)} entries cannot be")
+        if not 0 < len(sizes) <= MAX_QUEUES:
+            raise MapError(f"{name}: {len(sizes)} queues cannot be: 1 to {MAX_QUEUES} can")
+        for size in sizes:
+            if not 0 < size <= MAX_QUEUE_SIZE or size & size - 1:
+                raise MapError(f"{name}: a queue of {size} entries cannot be: powers of two to {MAX_QUEUE_SIZE:,} can")
         self.transport: Transport | None = None
         self.dma = DmaPort(name, machine.memory, enabled=False)
         self.rings = rings

@@ -12,6 +12,7 @@ from dbt.machine.boards import BoardMachine, Options, Plugged, load
 from dbt.machine.command import plugged
 from dbt.machine.devices.apic import LocalApic
 from dbt.machine.devices.ich9_ahci import Ich9Ahci
+from dbt.machine.errors import MapError
 from dbt.machine.net.backend import MemoryNet
 from dbt.machine.pci import PciFunction
 from dbt.machine.power import PowerKind
@@ -261,6 +262,15 @@ def test_what_the_command_refuses() -> None:
         (Options(gic=4), "no GIC of version 4"),
         (Options(devices=(Plugged("pl011", bus="mmio"),)), "no virtio device"),
         (Options(cds=(None,)), "no CD-ROM"),
+        (Options(devices=(Plugged("virtio_rng", bus="mmio", slot=3),)), "no slots"),
+        (Options(devices=(Plugged("virtio_console", arguments={"ports": 40}),)), "ports is not a number, but"),
+        (Options(devices=(Plugged("e1000", arguments={"net": 1}),)), "net is not a number, but"),
     ):
         with pytest.raises(UsageError, match=says):
             load("virt").build(options)
+    for arguments, says in (
+        ({"queues": 0}, "0 queues"), ({"queues": 5000}, "5000 queues"), ({"queue_size": 7}, "queue of 7 entries"),
+        ({"queue_size": 1 << 16}, "queue of 65536 entries"),
+    ):  # fmt: skip
+        with pytest.raises(MapError, match=says):
+            load("virt").build(Options(devices=(Plugged("virtio_blk", arguments=arguments),)))
