@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dbt.machine.pci import PciBus
 
 
+ABORT = ".abort"  # how a window's region that answers with ones is called
+
+
 def size_text(size: int) -> str:
     """A size in the unit that fits."""
     for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
@@ -78,6 +81,14 @@ def functions(bus: PciBus, above: str = "") -> Iterator[dict[str, Any]]:
             yield from functions(bridge.secondary, function.name)
 
 
+def _shown(row: dict[str, Any]) -> str:
+    """What is in a row, and from where on."""
+    name: str = row["name"]
+    if name.endswith(ABORT):  # a window where no function answers
+        return f"{name.removesuffix(ABORT)}, nobody"
+    return f"{name} + {row['offset']:#x}" if row["offset"] else name
+
+
 def map_text(machine: BoardMachine) -> str:
     """Both spaces as a table, and what is on PCI."""
     lines = []
@@ -86,15 +97,17 @@ def map_text(machine: BoardMachine) -> str:
         if not found:
             continue
         lines.append(f"{space.name}, unassigned: {space.unassigned.value}")
-        names = [row["name"] + (f" + {row['offset']:#x}" if row["offset"] else "") for row in found]
+        names = [_shown(row) for row in found]
         width = max(map(len, names))
+        kinds = max(len(row["device"] or "") for row in found)
+        sizes = max(len(size_text(row["end"] - row["start"])) for row in found)
         digits = max(least, *(len(f"{row['end'] - 1:x}") for row in found))
         for row, name in zip(found, names, strict=True):
             irq = "" if row["interrupt"] is None else f"interrupt {row['interrupt']}"
             span = f"{row['start']:0{digits}x}-{row['end'] - 1:0{digits}x}"
             size = size_text(row["end"] - row["start"])
             lines.append(
-                f"  {span}  {size:>9}  {row['kind']:10}  {name:{width}}  {row['device'] or '':9} {irq}".rstrip()
+                f"  {span}  {size:>{sizes}}  {row['kind']:10}  {name:{width}}  {row['device'] or '':{kinds}}  {irq}".rstrip()
             )
     if machine.pci is not None:
         lines.append("pci, as firmware would assign it")
