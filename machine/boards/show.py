@@ -30,7 +30,12 @@ def size_text(size: int) -> str:
 def rows(machine: BoardMachine, space: AddressSpace) -> list[dict[str, Any]]:
     """The sections of a space, with the device and the interrupt of each."""
     placed = {entry.name: entry for entry in machine.placed}
-    owner = {id(region): device for device in machine.devices.values() for region in device.regions.values()}
+    owner = {
+        id(part): device
+        for device in machine.devices.values()
+        for region in device.all_regions()
+        for part in (region, *region.below())
+    }
     found = []
     for section in space.view.sections:
         device = owner.get(id(section.region))
@@ -106,9 +111,8 @@ def map_text(machine: BoardMachine) -> str:
             irq = "" if row["interrupt"] is None else f"interrupt {row['interrupt']}"
             span = f"{row['start']:0{digits}x}-{row['end'] - 1:0{digits}x}"
             size = size_text(row["end"] - row["start"])
-            lines.append(
-                f"  {span}  {size:>{sizes}}  {row['kind']:10}  {name:{width}}  {row['device'] or '':{kinds}}  {irq}".rstrip()
-            )
+            who = f"{name:{width}}  {row['device'] or '':{kinds}}"
+            lines.append(f"  {span}  {size:>{sizes}}  {row['kind']:10}  {who}  {irq}".rstrip())
     if machine.pci is not None:
         lines.append("pci, as firmware would assign it")
         lines += pci_lines(machine.pci)

@@ -14,7 +14,7 @@ from dbt.machine.net.backend import NetBackend
 from dbt.machine.net.offload import CSUM, ECN, HEADER, MAX_FRAME, TSO4, TSO6, UFO, USO, unpack
 from dbt.machine.registers import RO, RW, Fifo, Register, Registers, State, Window
 from dbt.machine.virtio import CONFIG_SIZES, VirtioDevice
-from dbt.machine.virtio.device import RINGS
+from dbt.machine.virtio.device import LONG, RINGS
 from dbt.machine.virtio.net_control import TABLE, Control
 from dbt.machine.virtio.spec import VERSION_1
 
@@ -206,7 +206,7 @@ class VirtioNet(VirtioDevice):
                     self._full |= 1 << queue.index
                     break
                 budget -= len(data) // PIECE
-            budget -= 1
+            budget -= 1 + (len(chain.readable) >> LONG)
             queue.push(chain)
         else:
             self.later(queue)

@@ -44,6 +44,7 @@ LEGACY_BITS = (1 << 32) - 1
 WRITABLE = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED
 MAX_QUEUES = 1024
 BUDGET = 64  # chains in one go
+LONG = 5  # 32 buffers of a chain are as one more
 
 
 class VirtioDevice(Device):
@@ -248,11 +249,15 @@ class VirtioDevice(Device):
                 self.on_notify(queue)
 
     def chains(self, queue: VirtQueue, budget: int = BUDGET) -> Iterator[Chain]:
-        """What is in `queue`; after `budget` chains the rest comes in a later call of `on_notify`."""
-        for _ in range(budget):
+        """What is in `queue`; after `budget` chains the rest comes in a later call of `on_notify`.
+
+        Long chains count for more: a driver may have a thousand buffers in each.
+        """
+        while budget > 0:
             chain = queue.pop()
             if chain is None:
                 return
+            budget -= 1 + (len(chain.readable) + len(chain.writable) >> LONG)
             yield chain
         self.later(queue)
 

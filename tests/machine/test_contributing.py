@@ -44,7 +44,7 @@ def test_the_device_of_contributing_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     machine.board.assign(machine)
     function = machine.devices["card"]
     assert isinstance(function, PciFunction)
-    at = function.base_address(0).at
+    at = function.base_address(0).address
     machine.memory.write(at + 8, 4, 1)
     machine.memory.write(at, 4, 1)
     machine.advance(1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.ata import AtaDisk, AtapiDrive
@@ -19,11 +20,24 @@ from dbt.machine.devices.gicv3_its import GICv3Its
 from dbt.machine.devices.i8042 import I8042
 from dbt.machine.devices.i8254 import I8254
 from dbt.machine.devices.ide import IdeChannel
+from dbt.machine.devices.virtio_blk import VirtioBlk
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM, Unassigned
+from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.pci import VirtioPci
-from dbt.machine.virtio.spec import ACKNOWLEDGE, DRIVER, RING_PACKED
+from dbt.machine.virtio.spec import (
+    ACKNOWLEDGE,
+    DRIVER,
+    DRIVER_OK,
+    FEATURES_OK,
+    INDIRECT,
+    INDIRECT_DESC,
+    NEXT,
+    RING_PACKED,
+    VERSION_1,
+    WRITE,
+)  # fmt: skip
 
 from tests.machine.ata_machines import memory_disk
 from tests.machine.pci import ECAM, Config, Function, machine
@@ -139,6 +153,33 @@ def test_configuration_access_to_bytes_of_the_msix_table() -> None:
     card.function.read(at + 16, 1)
     card.function.write(at + 16, 5, 1)
     assert card.machine.log.counts[GUEST_ERROR] == 2
+
+
+def test_long_chains_count_for_more() -> None:
+    host = Machine()
+    ram = RAM("ram", 16 << 20)
+    host.place(ram, 0)
+    device = VirtioBlk("disk", host)
+    VirtioMmio("transport", host, device=device)
+    host.reset()
+    view, table = ram.memory.view, 1 << 20
+    for number in range(1024):
+        descriptor = struct.pack("<QIHH", 0, 1, WRITE if number == 1023 else NEXT, number + 1)
+        view[table + 16 * number : table + 16 * number + 16] = descriptor
+    for number in range(256):
+        view[16 * number : 16 * number + 16] = struct.pack("<QIHH", table, 16 << 10, INDIRECT, 0)
+    view[0x4000 : 0x4000 + 516] = struct.pack("<258H", 0, 256, *range(256))
+    device.set_status(ACKNOWLEDGE | DRIVER)
+    device.accept_word(0, INDIRECT_DESC)
+    device.accept_word(1, VERSION_1 >> 32)
+    device.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK)
+    queue = device.queues[0]
+    queue.driver, queue.device = 0x4000, 0x8000
+    assert queue.enable()
+    device.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)
+    assert queue.save()["ring"]["next_avail"] == 2
+    host.advance(0)
+    assert queue.save()["ring"]["next_avail"] == 256
 
 
 def test_firmware_may_ask_for_more_than_there_is() -> None:
