@@ -22,7 +22,7 @@ def settle(bus: Bus, busy: Callable[[], bool]) -> None:
     """Wait until `busy()` is false; what it reads leaves no trace."""
     machine = getattr(bus, "machine", None)
     noted = len(bus.log)
-    for attempt in range(4000):
+    for attempt in range(60_000):
         state = busy()
         del bus.log[noted:]
         if not state:

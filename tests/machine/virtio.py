@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 UNUSED = 1 << 30  # section 6.3: QEMU finds out with it who accepts everything
-PATIENCE = 10  # seconds
+PATIENCE = 60  # seconds
 KINDS = ("mmio", "mmio-legacy", "pci", "pci-legacy")
 MMIO_AT = 0x0A00_0000
 
