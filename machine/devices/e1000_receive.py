@@ -33,6 +33,7 @@ SHORTEST, LONGEST, LONG_LONGEST = 60, 1518, 16384 - 4  # without the check seque
 WRITE_BACK = struct.Struct("<HHBBH")  # length, packet checksum, status, errors, special
 DESCRIPTOR = struct.Struct("<Q8x")
 BATCH, BURST = 32, 64  # descriptors fetched at once; frames taken at one write of RDT
+NULLS = 64  # descriptors without a buffer that one frame may use up
 BROADCAST = b"\xff" * 6
 PAUSE_ADDRESS, MAC_CONTROL = b"\x01\x80\xc2\x00\x00\x01", b"\x88\x08"
 PAUSE_QUANTUM = 512  # nanoseconds at 1 Gb/s
@@ -201,12 +202,15 @@ class E1000Receive(E1000Phy):
         """Into buffers; descriptors of no buffer are used up. False: there were too many of those."""
         checksum, status, good, errors, special = report
         ring = self.RDBAH << 32 | self.RDBAL
-        view, done = memoryview(data), 0
+        view, done, unused = memoryview(data), 0, 0
         while done < len(data):
             if not self._fetch(1, count):
                 return False
             address, at = self.fetched.popleft(), ring + 16 * self.RDH + 8
             self.RDH = (self.RDH + 1) % count
+            unused += not address
+            if unused > NULLS:
+                return False
             piece = view[done : done + size] if address else view[:0]
             done += len(piece)
             end = done == len(data)

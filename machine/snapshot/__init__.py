@@ -36,12 +36,21 @@ READ_ONLY, WITHIN, HERE = "read-only", "snapshot", "content"  # how a disk's sta
 
 @contextmanager
 def _still(machine: Machine) -> Iterator[dict[str, Disk]]:
-    """The machine stands still, and nothing is under way on its disks: by label."""
-    with machine.settled(), ExitStack() as stack:
-        found = dict(disks(machine))
-        for disk in {id(disk): disk for disk in found.values()}.values():
-            stack.enter_context(disk.drained())
-        yield found
+    """The machine stands still, and nothing is under way on its disks: by label.
+
+    Disks are waited for without the machine's lock, since who has done a request takes it to say so.
+    """
+    while True:
+        for device in machine.devices.values():
+            device.settle()
+        with ExitStack() as stack:
+            found = dict(disks(machine))
+            for disk in {id(disk): disk for disk in found.values()}.values():
+                stack.enter_context(disk.drained())
+            with machine.lock:
+                if found == dict(disks(machine)) and not any(device.busy for device in machine.devices.values()):
+                    yield found
+                    return
 
 
 def save(machine: Machine, path: str, *, include_disks: bool = False, threads: int = 0) -> int:

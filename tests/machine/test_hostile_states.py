@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import struct
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.ata import AtaDisk, AtapiDrive
 from dbt.machine.ata.atapi import RAW
 from dbt.machine.ata.codes import Op
 from dbt.machine.ata.drive import BUSY
+from dbt.machine.block import FLUSH, Request
 from dbt.machine.clock import SECOND
+from dbt.machine.device import Device
 from dbt.machine.devices.apic import LocalApic
 from dbt.machine.devices.apic_bus import ApicBus
 from dbt.machine.devices.cfi_flash import BUFFER_BITS, NEXT_CONFIRM, NEXT_WORDS, CfiFlash
+from dbt.machine.devices.e1000 import E1000
+from dbt.machine.devices.e1000_receive import NULLS
 from dbt.machine.devices.fw_cfg import READ, SELECT, FwCfg
 from dbt.machine.devices.gicv3 import GICv3
 from dbt.machine.devices.gicv3_its import GICv3Its
@@ -23,7 +29,7 @@ from dbt.machine.devices.ide import IdeChannel
 from dbt.machine.devices.virtio_blk import VirtioBlk
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
-from dbt.machine.memory import RAM, Unassigned
+from dbt.machine.memory import CPU0, RAM, Unassigned
 from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.pci import VirtioPci
 from dbt.machine.virtio.spec import (
@@ -40,12 +46,12 @@ from dbt.machine.virtio.spec import (
 )  # fmt: skip
 
 from tests.machine.ata_machines import memory_disk
-from tests.machine.pci import ECAM, Config, Function, machine
+from tests.machine.pci import ECAM, RAM_AT, Config, Function, machine
 from tests.machine.qtest import Ours
 from tests.machine.virtio_echo import ALL, Echo
 
 if TYPE_CHECKING:
-    from dbt.machine.device import Device
+    from pathlib import Path
 
 
 def changed(device: Device, **values: Any) -> None:
@@ -180,6 +186,45 @@ def test_long_chains_count_for_more() -> None:
     assert queue.save()["ring"]["next_avail"] == 2
     host.advance(0)
     assert queue.save()["ring"]["next_avail"] == 256
+
+
+def test_a_ring_without_buffers() -> None:
+    made, bus = machine()
+    card = E1000("card", made, bus=bus, slot=3)
+    made.reset()
+    card.dma.enabled = True
+    bank = card.banks["REGS"]
+    for offset, number in ((0x2800, RAM_AT), (0x2808, 0x8_0000), (0x2818, 0x7FFF), (0x100, 0x8002)):
+        bank.write(offset, 4, number, CPU0)
+    assert card.receive(b"\xff" * 60)
+    assert (card.RDH, card.MPC) == (NULLS + 1, 1)
+
+
+class Hasty(Device):
+    """A device whose disk gets a request when everybody believes that there is none."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
+        self.disk = memory_disk()
+
+    def settle(self) -> None:
+        def completed(request: Request) -> None:
+            del request
+            sleep(0.2)  # until who saves has got further
+            with self.machine.lock:
+                pass
+
+        assert self.disk is not None
+        self.disk.submit(Request(FLUSH, completion=completed))
+
+
+def test_saving_waits_for_those_that_wait_for_the_lock(tmp_path: Path) -> None:
+    host = Machine()
+    Hasty("hasty", host)
+    saving = Thread(target=lambda: host.save_file(str(tmp_path / "saved"), include_disks=True), daemon=True)
+    saving.start()
+    saving.join(20)
+    assert not saving.is_alive()
 
 
 def test_firmware_may_ask_for_more_than_there_is() -> None:
