@@ -50,6 +50,7 @@ def top(bits: int) -> int:
 class ApicCore(Device):
     """The registers that every part of it uses; see LocalApic for the whole."""
 
+    KEPT = frozenset({"lint"})  # what others drive
     WINDOW = Window(0x1000, WORD)
     ID = Register(0x020, RW, "physical ID", mask=0xFF << 24)
     VER = Register(0x030, RO, "version", reset=VERSION, fields={"VERSION": (7, 0), "MAXLVT": (23, 16), "SUPPRESS": 24})

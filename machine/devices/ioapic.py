@@ -28,6 +28,7 @@ ENTRY: Fields = {"VECTOR": (7, 0), "MODE": (10, 8), "LOGICAL": 11, "POLARITY": 1
 class IoApic(Device):
     """Intel 82093AA I/O APIC with 24 inputs; version 0x20 has an EOI register."""
 
+    KEPT = frozenset({"wires"})  # what others drive
     WINDOW = Window(0x1000, AccessSizes((1, 4), (4, 4)))
     INDIRECT = Window(0x400, AccessSizes((4, 4), (4, 4)), partial=True, placed=False)  # a register at 4 * its index
     IOREGSEL = Register(0x00, RW, "which register IOWIN is", mask=0xFF)
@@ -51,11 +52,6 @@ class IoApic(Device):
         if low:
             self.wires |= 1 << number
         return Line(f"{self.name}.intin{number}", lambda level: self._wire(number, level != low))
-
-    def _initial(self) -> None:
-        kept = self.__dict__.get("wires", 0)  # a reset does not change what others drive
-        super()._initial()
-        self.wires = kept
 
     def _asserted(self, number: int) -> bool:
         return bool(self.wires >> number & 1) != bool(self.REDIRECTION[number] & LOW_ACTIVE)

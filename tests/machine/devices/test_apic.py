@@ -227,6 +227,13 @@ def test_local_inputs() -> None:
     cpus.put(0, 0x330, 0x44)
     apic.thermal()
     assert apic.acknowledge() == 0x44
+    apic.lint0.set(True)
+    apic.reset()  # the wire stays as it is
+    apic.write_msr(IA32_APIC_BASE, PAGE | 0x100)
+    assert cpus.asked == [True]
+    apic.lint0.set(False)
+    apic.write_msr(IA32_APIC_BASE, PAGE | 0x900)
+    cpus.enable()
     cpus.vectors.append(0x79)
     cpus.redirect(0, EXTINT << 8)
     cpus.ioapic.input(0).pulse()
