@@ -87,8 +87,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--gic", type=int, default=2, metavar="N", help="version of virt's interrupt controller (2, 3)")
     parser.add_argument("--no-highmem", action="store_true", help="virt has nothing above 4 GiB")
     parser.add_argument(
-        "--device", action="append", default=[], metavar="KIND[,slot=N][,bus=BUS][,name=NAME]",
-        help="plug a device into PCI, or bus=mmio on virt; may be repeated",
+        "--device", action="append", default=[], metavar="KIND[,slot=N][,bus=BUS][,name=NAME][,ARGUMENT=N]",
+        help="plug a device into PCI, or bus=mmio on virt, with numbers as further arguments; may be repeated",
     )  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
         out.writelines(f"{name:8} {load(name).ABOUT}\n" for name in BOARDS)
         return 0
     board = load(options.board)
+    if options.board != "virt" and (options.gic != 2 or options.no_highmem):
+        raise UsageError(f"--gic and --no-highmem are for virt, not for {options.board}")
     added = tuple(plugged(text) for text in options.device)
     log = Log(lambda _kind, line: print(line, file=out), (TRACE,))
     chosen = Options(

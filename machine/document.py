@@ -32,7 +32,8 @@ def _table(registers: list[AnyRegister], where: Callable[[int], str]) -> list[st
         many = register.count > 1
         label = f"{register.name}[{register.count}]" if many else register.name
         offset = where(register.offset) + (f" + {register.stride:#x} n" if many else "")
-        cells = (offset, label, str(register.size), register.access, f"{register.reset:#x}", register.doc)
+        reset = f"{register.reset:#x}" if register.stored else ""  # a view shows what is elsewhere
+        cells = (offset, label, str(register.size), register.access, reset, register.doc)
         lines.append(f"| {' | '.join((*cells, _bits(register)))} |")
     return lines
 
@@ -58,7 +59,9 @@ def document(kind: type[Device]) -> str:
         window = layout.window
         sizes, where = window.sizes, "" if window.placed else ", not in the map"
         lines.append(f"## {name}: {window.size:#x} bytes{where}")
-        lines += ["", f"Accesses of {sizes.valid[0]} to {sizes.valid[1]} bytes, {sizes.order}-endian.", ""]
+        least, most = sizes.valid
+        span = f"{least} to {most}" if least != most else f"{most}"
+        lines += ["", f"Accesses of {span} byte{'s' if most > 1 else ''}, {sizes.order}-endian.", ""]
         lines += _table(layout.registers, window.where)
         lines.append("")
     if issubclass(kind, PciFunction):

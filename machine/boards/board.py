@@ -263,9 +263,8 @@ class Board:
             raise UsageError(f"{self.NAME} has 1 to {self.CPUS} CPUs, not {options.cpus}")
         least, most = self.RAM
         if not least <= options.ram <= most or options.ram % MIB:
-            raise UsageError(
-                f"{self.NAME} has {least // MIB} to {most // MIB:,} MiB of memory, not {options.ram:,} bytes"
-            )
+            wrong = f"{options.ram:,} bytes" if options.ram % MIB else f"{options.ram // MIB:,}"
+            raise UsageError(f"{self.NAME} has {least // MIB} to {most // MIB:,} MiB of memory, not {wrong}")
 
     def put(self, machine: BoardMachine, placed: Placed) -> Device:
         """Make one device and place it."""
@@ -307,10 +306,10 @@ class Board:
     @staticmethod
     def free_name(machine: BoardMachine, kind: str) -> str:
         """The kind with the first number that is not taken."""
-        number = 0
-        while f"{kind}{number}" in machine.devices:
+        stem, number = f"{kind}-" if kind[-1:].isdigit() else kind, 0
+        while f"{stem}{number}" in machine.devices:
             number += 1
-        return f"{kind}{number}"
+        return f"{stem}{number}"
 
     def assign(self, machine: BoardMachine) -> None:
         """What firmware does with PCI: bus numbers, BARs, windows, interrupt lines."""
