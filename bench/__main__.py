@@ -6,6 +6,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import devices, report
@@ -70,6 +71,8 @@ def main(arguments: list[str]) -> int:
     if devices.plot(figures, options.output / "devices.svg"):
         saved.append("devices.svg")
     print(f"saved in {options.output}: {', '.join(saved)}")
+    if find_spec("matplotlib") is None:
+        print("no plots: matplotlib is missing (the extra `bench` has it)")
     return int(any(figure.met is False for figure in figures))
 
 

@@ -49,6 +49,7 @@ def test_figures_over_something(tmp_path: Path) -> None:
     words = ("--rounds", "1", "--busybox", nowhere, "--qemu", nowhere, "--output", tmp_path)
     done = bench("snapshots", *words)
     assert "restore, 256 MiB by 1 MiB" in done.stdout, done.stderr
+    assert (tmp_path / "lines.svg").exists() or "no plots: matplotlib is missing" in done.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     lines = {figure["kind"] for figure in figures if figure["at"] is not None}
     assert len(lines) == 3
