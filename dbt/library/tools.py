@@ -6,6 +6,7 @@ instructions, also in code that is translated already and runs (dbt/engine/bound
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
@@ -97,7 +98,7 @@ class Stop:
             self._tools.clear_breakpoint(self.address)
 
 
-class Tooled:
+class Tooled(ABC):
     """The interface to a guest's tools."""
 
     _tools: Tools
@@ -108,9 +109,9 @@ class Tooled:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Give back all memory. Closing twice does no harm."""
-        raise NotImplementedError
 
     def instrument(self, plugin: Plugin) -> None:
         """Have `plugin` see all code and insert its own, from the next boundary on: see dbt.instrument.
