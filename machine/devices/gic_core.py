@@ -27,7 +27,11 @@ NOTHING: Offer = (IDLE, SPURIOUS)
 
 
 def bits(word: int) -> list[int]:
-    """The numbers of the bits that are set."""
+    """The numbers of the bits that are set; of long words piece by piece, as each step on them costs their length."""
+    if word >> 64:
+        size = -(-word.bit_length() // 64) * 8
+        pieces = memoryview(word.to_bytes(size, "little")).cast("Q")
+        return [64 * at + bit for at, piece in enumerate(pieces) if piece for bit in bits(piece)]
     found = []
     while word:
         low = word & -word

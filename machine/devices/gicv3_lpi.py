@@ -23,6 +23,7 @@ ID_BITS = 16
 MOST = (1 << ID_BITS) - LPIS  # LPIs that there can be
 STEP = 16  # configurations that are read at once
 ENABLED, UNREAD = 1, 2  # bits of a saved configuration; the priority is in bits 7 to 2
+PENDING, UNREAD_ONES = -1, -2  # besides priorities
 SAVED = 3  # bytes of a saved LPI: its number above 8192, and its configuration
 
 
@@ -172,9 +173,19 @@ class Lpis:
 
     def restore(self, saved: bytes | bytearray) -> None:
         """Be as `save` was called, after `enable`."""
+        sets: dict[int, bytearray] = {}  # by priority, or these two; integers would be copied for each bit
         for at in range(0, len(saved) - SAVED + 1, SAVED):
             index, configuration = saved[at] | saved[at + 1] << 8, saved[at + 2]
-            if index < self.count and not self.pending >> index & 1:
-                self._add(index, configuration)
-                self.unread |= (configuration & UNREAD and 1) << index
+            byte, bit = index >> 3, 1 << (index & 7)
+            pending = sets.setdefault(PENDING, bytearray(MOST // 8))
+            if index < self.count and not pending[byte] & bit:
+                pending[byte] |= bit
+                if configuration & ENABLED:
+                    sets.setdefault(configuration & 0xFC, bytearray(MOST // 8))[byte] |= bit
+                if configuration & UNREAD:
+                    sets.setdefault(UNREAD_ONES, bytearray(MOST // 8))[byte] |= bit
+        numbers = {which: int.from_bytes(ones, "little") for which, ones in sets.items()}
+        self.pending = numbers.pop(PENDING, 0)
+        self.unread = numbers.pop(UNREAD_ONES, 0)
+        self._ready = numbers
         self._choose()
