@@ -11,8 +11,8 @@ It is told first which cache and build it is for: `("hello", root, build)`. Then
   with its answer, `("done", *build.Answer)`; and who has asked may be gone, while they are of use for the next one.
 
 Before an answer come `("progress", done, total, text)` and `("alive",)`. Instead of it may come `("failed", text)`, a
-bug of ours, or `("refused", what, hint)`, which the user can mend. When nobody has asked for something for a while
-the worker says `("bye",)` and ends.
+bug of ours, or `("refused", what, hint)`, which the user can mend. When nobody has asked for something for a while,
+or after very many regions, the worker says `("bye",)` and ends.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 BATCH: Final = 64  # stencils of a child process at most
 PATIENCE: Final = 5.0  # seconds to wait for another request
 REGION_PATIENCE: Final = 60.0  # the same after a region: hot code is met again and again, and starting costs a second
+MOST_REGIONS: Final = 4000  # requests for them until the worker ends: some 10 KB of each stay with LLVM and Python
 SPECIALS: Final = [-1]  # the batch of the special stencils
 RUNTIME: Final = "runtime.image"
 SUPERINSTRUCTIONS: Final = "superinstructions"
@@ -69,11 +70,13 @@ class Server:
         self.space = Workspace(root, build)
         self._patience = PATIENCE
         self._next: list[Any] = []  # a request that has been received already
+        self._regions = 0  # requests for them
 
     def serve(self) -> None:
         """The loop."""
-        while self._next or self.channel.wait(self._patience):
+        while self._next or (self._regions < MOST_REGIONS and self.channel.wait(self._patience)):
             kind, *arguments = self._next.pop() if self._next else self.channel.receive()
+            self._regions += kind in {"region", "regions"}
             if kind == SUPERINSTRUCTIONS:
                 self._superinstructions(*arguments)
                 continue

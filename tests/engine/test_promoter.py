@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from dbt.engine.build import WorkerEnded
 from dbt.engine.cache import Store, open_store
 from dbt.engine.layout import PAGE_SIZE
 from dbt.engine.promoter import NoRegion, Promoter
+from dbt.engine.transport import Channel
+from dbt.engine.worker import Server
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -78,6 +81,24 @@ def test_several_at_once_are_the_same_regions(promoter: Promoter) -> None:
     found = promoter.several([*blocks, 0x90000], KEY, page)
     assert [(code, ranges) for _, code, ranges in found] == alone
     assert [block for block, _, _ in found] == list(blocks)
+
+
+def test_a_worker_ends_after_very_many_regions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The next request finds its good-bye, and starts another one."""
+
+    class Refusing(Server):
+        def _answer(self, kind: str, *arguments: Any) -> tuple[object, ...]:
+            return "none", kind, *arguments
+
+    monkeypatch.setattr("dbt.engine.worker.MOST_REGIONS", 3)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        channel.send(("hello", str(tmp_path), "build"))
+        for number in range(4):
+            channel.send(("region", number))
+        Refusing(Channel(theirs)).serve()
+        assert [channel.receive() for _ in range(4)] == [*(("none", "region", n) for n in range(3)), ("bye",)]
 
 
 def test_one_that_nobody_waits_for(promoter: Promoter) -> None:
