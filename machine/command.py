@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dbt.machine import devices
@@ -117,7 +118,8 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
     if options.board != "virt" and (options.gic != 2 or options.no_highmem):
         raise UsageError(f"--gic and --no-highmem are for virt, not for {options.board}")
     added = tuple(plugged(text) for text in options.device)
-    log = Log(lambda _kind, line: print(line, file=out), (TRACE,))
+    said = sys.stderr if options.json else out  # standard output has the JSON and nothing else
+    log = Log(lambda _kind, line: print(line, file=said), (TRACE,))
     chosen = Options(
         ram=size(options.ram),
         cpus=options.cpus,
@@ -137,7 +139,7 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
         machine.restore_file(options.restore)
     else:
         board.assign(machine)
-    out.writelines(f"{load_into(machine, image)}\n" for image in options.load)
+    said.writelines(f"{load_into(machine, image)}\n" for image in options.load)
     if options.save:
         machine.save_file(options.save)
     if options.svg:

@@ -59,13 +59,13 @@ class Machine:
         self.devices: dict[str, Device] = {}
         self.cpus: list[PoweredCpu] = []  # by their numbers
         self.power = Power(name)
-        self.msi = MsiRouter(self.log)
         self.system = Container("system", 1 << 64)
         self.io = Container("io", 1 << 16)
         self.memory = AddressSpace(MEMORY, self.system, unassigned=unassigned, lock=self.lock, log=self.log)
         self.ports = AddressSpace(
             PORTS, self.io, bits=16, unassigned=Unassigned.ONES, lock=self.lock, log=self.log
         )  # fmt: skip
+        self.msi = MsiRouter(self.memory)
 
     @property
     def wall(self) -> int:

@@ -297,6 +297,9 @@ def test_the_command_shows_boards_maps_and_registers(dragoman: Command) -> None:
     assert ["0009000000-0009000fff", "4", "KiB", "mmio", "uart", "PL011", "interrupt", "1"] in lines
     assert ["0040000000-00bfffffff", "2", "GiB", "ram", "ram"] in lines
     found = json.loads(dragoman("machine", "isapc", "--json").stdout)
+    traced = dragoman("machine", "pc", "--json", "--trace", "*")
+    assert json.loads(traced.stdout)["pci"]
+    assert b"COMMAND <-" in traced.stderr
     assert [row["interrupt"] for row in found["ports"] if row["name"] == "com1"] == [4]
     assert "    fffe0000-ffffffff rom bios" in dragoman("machine", "isapc", "--tree").stdout.decode().replace(
         "  f", "    f"

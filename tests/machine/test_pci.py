@@ -9,7 +9,7 @@ import pytest
 from dbt.machine.errors import DmaError, MapError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, TRACE, Log
 from dbt.machine.machine import PORTS, Machine
-from dbt.machine.memory import AccessSizes
+from dbt.machine.memory import RAM, AccessSizes, AddressSpace, Container
 from dbt.machine.msi import MsiRouter
 from dbt.machine.pci import ROM, Bar, Identity, PciBus, PciFunction
 from dbt.machine.registers import RW, Register, Registers, Window
@@ -248,13 +248,17 @@ def test_what_a_device_cannot_declare() -> None:
         card.add_capability(9, bytes(180))
     with pytest.raises(MapError, match="fits at"):
         card.add_capability(9, bytes(6), at=0x40)
-    router = MsiRouter(made.log)
+    router = MsiRouter(AddressSpace("memory", memory := Container("all", 1 << 64), log=made.log))
     router.add(0x1000, 0x100, Messages())
     with pytest.raises(MapError):
         router.add(0x10FF, 1, Messages())
     assert router.send(0x10FC, 0, 0)
     assert not router.send(0x1100, 0, 0)
     assert not router.send(0xFFF, 0, 0)
+    memory.place(RAM("ram", 0x1000), 0x2000)  # a message to memory is a write of 32 bits
+    assert router.send(0x2010, 0x1_2345_6789, 0)
+    assert router._memory.dma_read(0x200C, 12) == bytes(4) + bytes.fromhex("89674523") + bytes(4)
+    assert not router.send(0x2FFE, 0, 0)
 
 
 def test_configuration_space_is_traced_by_name() -> None:
