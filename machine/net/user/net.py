@@ -158,16 +158,18 @@ class UserNet(NetBackend):
         elif kind == ARP:
             self.arp.receive(data[14:])
 
-    def _packet(self, packet: Packet, mac: bytes) -> None:
-        if self.is_guest(packet.source):
-            self.arp.learn(packet.source, mac)
-        elif packet.source != NOBODY:
+    def _whole(self, fragment: Packet, mac: bytes, nobody: bytes) -> Packet | None:
+        """The packet that this is, or the last fragment of; None while there are more to come."""
+        if self.is_guest(fragment.source):
+            self.arp.learn(fragment.source, mac)
+        elif fragment.source != nobody:
             raise Malformed("a packet from an address of another network")
-        if packet.fragment & (MORE | OFFSET):
-            whole = self._fragments.add(packet)
-            if whole is None:
-                return
-            packet = whole
+        return self._fragments.add(fragment) if fragment.fragment & (MORE | OFFSET) else fragment
+
+    def _packet(self, fragment: Packet, mac: bytes) -> None:
+        packet = self._whole(fragment, mac, NOBODY)
+        if packet is None:
+            return
         if packet.protocol == UDP and packet.target in {EVERYBODY, self.options.gateway}:
             _, port, data = self.udp.read(packet)
             if port == SERVER:
@@ -176,16 +178,10 @@ class UserNet(NetBackend):
         if packet.source != NOBODY:
             self._dispatch(packet)
 
-    def _packet6(self, packet: Packet, mac: bytes) -> None:
-        if self.is_guest(packet.source):
-            self.arp.learn(packet.source, mac)
-        elif packet.source != NOBODY6:
-            raise Malformed("a packet from an address of another network")
-        if packet.fragment & (MORE | OFFSET):
-            whole = self._fragments.add(packet)
-            if whole is None:
-                return
-            packet = whole
+    def _packet6(self, fragment: Packet, mac: bytes) -> None:
+        packet = self._whole(fragment, mac, NOBODY6)
+        if packet is None:
+            return
         if packet.protocol == ICMP6 and (self.ndp.receive(packet, mac) or packet.source == NOBODY6):
             return
         if packet.source != NOBODY6 and packet.target[0] != 0xFF:
