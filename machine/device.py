@@ -113,7 +113,7 @@ class Device:
             if isinstance(value, bytearray):
                 state[name] = value.hex()
             else:  # numbers may be of a subclass, as enumerations are
-                state[name] = list(map(int, value)) if isinstance(value, list) else int(value)
+                state[name] = list(map(int, value)) if isinstance(value, list | memoryview) else int(value)
         return {"device": type(self).__name__, "version": self.VERSION, "state": state}
 
     def check(self, saved: object) -> Saved:

@@ -221,9 +221,9 @@ def machine_bytes(stamp: str) -> bytes:
     from dbt.backends.llvm.compile import compile_text
     from dbt.backends.llvm.image import link
     from dbt.backends.llvm.native import module_text
-    from dbt.machine.native.virtqueue import ROOTS
+    from dbt.machine.native import gic, virtqueue
 
-    return link(stamp, compile_text(module_text(ROOTS)))
+    return link(stamp, compile_text(module_text([*virtqueue.ROOTS, *gic.ROOTS])))
 
 
 def modules_bytes(stamp: str) -> bytes:

@@ -16,6 +16,7 @@ from dbt.machine.lines import Line
 from dbt.machine.registers import RW, View
 
 if TYPE_CHECKING:
+    from dbt.machine.devices.gic_native import Shared
     from dbt.machine.machine import Machine
     from dbt.machine.registers import States
 
@@ -141,6 +142,8 @@ class InterruptBank(Device):
 
     def __init__(self, name: str, machine: Machine) -> None:
         super().__init__(name, machine)
+        self.shared: Shared | None = None  # with native code, which then knows what is offered
+        self._first_shared = 0  # the slot there that the first one here is
         self._wires: list[tuple[int, int, Line]] = []
         self._offers: dict[int, dict[int, Offer]] = {}  # of slots that have some: 2 * CPU + group, what
         self._best_of: dict[int, Offer] = {}  # of all slots
@@ -155,6 +158,10 @@ class InterruptBank(Device):
 
     def _look(self, cpus: int) -> None:
         """What these CPUs are offered may have changed."""
+        raise NotImplementedError
+
+    def resolve(self) -> None:
+        """Have native code look, and set the lines that are different."""
         raise NotImplementedError
 
     def slot_of(self, word: int) -> int | None:
@@ -194,7 +201,9 @@ class InterruptBank(Device):
         return self.latched[slot] | self.level[slot] & ~self.edge[slot]
 
     def _refresh(self, slot: int) -> int:
-        """Look at a slot again; the CPUs that this may be of interest to."""
+        """Look at a slot again; the CPUs that this may be of interest to. Native code finds them itself."""
+        if self.shared:
+            return 0
         wanted = self.pending(slot) & self.enabled[slot] & ~self.active[slot]
         before = self._offers.get(slot, {})
         if not wanted and not before:
@@ -220,6 +229,9 @@ class InterruptBank(Device):
         return affected
 
     def _refresh_all(self, slots: range) -> None:
+        if self.shared:
+            self.shared.adopt(self.__dict__, self._first_shared)
+            return
         self._offers.clear()
         self._best_of.clear()
         for slot in slots:
@@ -227,7 +239,9 @@ class InterruptBank(Device):
 
     def changed(self, slot: int) -> None:
         """Something about a slot's interrupts is different."""
-        if affected := self._refresh(slot):
+        if self.shared:
+            self.resolve()
+        elif affected := self._refresh(slot):
             self._look(affected)
 
     def _change(self, which: list[int], slot: int, clear: int, put: int) -> None:

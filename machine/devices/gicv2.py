@@ -111,12 +111,12 @@ class GICv2(Distributor):
         else:
             self.active_0[cpu] |= level
         slot = self._slot(number // 32, cpu)
-        affected = 1 << cpu | self.activate(slot, number % 32)
+        affected = self.activate(slot, number % 32)
         if number < 16:
             self.sgi_sources[16 * cpu + number] &= ~(1 << (found >> 10))
             if self.sgi_sources[16 * cpu + number]:
                 self.latched[slot] |= 1 << number
-        self._look(affected)
+        self._ran(cpu, affected)
         return found
 
     @GICC_EOIR.on_write
@@ -131,10 +131,10 @@ class GICv2(Distributor):
         group = self.group[self._slot(number // 32, cpu)] >> number % 32 & 1
         levels = self.active_1 if group else self.active_0
         levels[cpu] = dropped(levels[cpu])
-        affected = 1 << cpu
+        affected = 0
         if not self.control[cpu] & EOIMODE:
-            affected |= self.deactivate(self._slot(number // 32, cpu), number % 32)
-        self._look(affected)
+            affected = self.deactivate(self._slot(number // 32, cpu), number % 32)
+        self._ran(cpu, affected)
 
     @GICC_DIR.on_write
     def _deactivate(self, value: int) -> None:

@@ -5,11 +5,14 @@ The first eight slots are interrupts 0 to 31 of each CPU, then come the shared o
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from dbt.machine.devices.gic_core import NOTHING, InterruptBank, bits, running
+from dbt.machine.devices.gic_native import BEST, RUNNING, SETTINGS, shared, unpacked
 from dbt.machine.errors import MapError
 from dbt.machine.lines import Line
+from dbt.machine.native.gic import FIQ, IRQ, SPLIT
 from dbt.machine.registers import States
 
 if TYPE_CHECKING:
@@ -53,6 +56,11 @@ class GicCore(InterruptBank):
         self.irq = [Line(f"{name}.irq{cpu}") for cpu in range(cpus)]
         self.fiq = [Line(f"{name}.fiq{cpu}") for cpu in range(cpus)]
         self._start()
+        numbers = [self._first(slot) for slot in range(SLOTS)]
+        self.shared = shared(machine, numbers, cpus, masks=True)
+        if self.shared:
+            self._refresh_all(range(SLOTS))
+            self._share_routes()
 
     def _start(self) -> None:
         for cpu in range(CPUS):
@@ -67,6 +75,7 @@ class GicCore(InterruptBank):
     def on_restore(self) -> None:
         """The inputs are those that were saved; whoever drives them is restored as well."""
         self._refresh_all(range(SLOTS))
+        self._share_routes()
         self._look(-1)
 
     def spi(self, number: int) -> Line:
@@ -112,6 +121,9 @@ class GicCore(InterruptBank):
 
     def _best(self, cpu: int) -> tuple[int, int, int]:
         """(priority, number, group) of the most urgent pending interrupt: priority 0x100 if there is none."""
+        if self.shared:
+            best, group = unpacked(self.shared.cpu[cpu][BEST])
+            return (*best, group) if best[0] < self.mask[cpu] else (*NOTHING, 0)
         control = self.GICD_CTLR & self.control[cpu]
         first = self.offer(2 * cpu) if control & GRP0 else NOTHING
         second = self.offer(2 * cpu + 1) if control & GRP1 else NOTHING
@@ -121,6 +133,14 @@ class GicCore(InterruptBank):
     def _running(self, cpu: int) -> int:
         return running(self.active_0[cpu] | self.active_1[cpu])
 
+    def _ran(self, cpu: int, affected: int) -> None:
+        """What a CPU runs is different; `affected`: the CPUs that see more that is."""
+        if self.shared:
+            self.shared.cpu[cpu][RUNNING] = self._running(cpu)
+            self.resolve()
+        else:
+            self._look(affected | 1 << cpu)
+
     def _group_priority(self, cpu: int, priority: int, group: int) -> int:
         point = self.binary_point[cpu]
         if group and not self.control[cpu] & CBPR:
@@ -128,9 +148,43 @@ class GicCore(InterruptBank):
         return priority & ~((2 << point) - 1)
 
     def _look(self, cpus: int) -> None:
+        if self.shared:
+            for cpu in bits(cpus & (1 << self.cpus) - 1):
+                self._share(cpu)
+            self.resolve()
+            return
         for cpu in bits(cpus & (1 << self.cpus) - 1):
             priority, _, group = self._best(cpu)
             up = priority < self._running(cpu)
             fast = up and not group and bool(self.control[cpu] & FIQEN)
             self.fiq[cpu].set(fast)
             self.irq[cpu].set(up and not fast)
+
+    # What native code is told
+
+    def resolve(self) -> None:
+        """Set the lines of the CPUs that see something else."""
+        assert self.shared
+        for cpu in self.shared.settle():
+            best = self.shared.cpu[cpu][BEST]
+            self.fiq[cpu].set(best & FIQ != 0)
+            self.irq[cpu].set(best & IRQ != 0)
+
+    def _share(self, cpu: int) -> None:
+        """A CPU's settings. The priority that runs is compared as a whole."""
+        assert self.shared
+        control = self.control[cpu]
+        self.shared.cpu[cpu][:SETTINGS] = array("Q", (
+            self.GICD_CTLR & control & (GRP0 | GRP1), self.mask[cpu], self._running(cpu), 0xFF, 0xFF,
+            SPLIT if control & FIQEN else 0,
+        ))  # fmt: skip
+
+    def share_route(self, slot: int, bit: int) -> None:
+        """Where an interrupt goes."""
+        if self.shared:
+            self.shared.route[32 * slot + bit] = self._cpus(slot, bit)
+
+    def _share_routes(self) -> None:
+        for slot in range(SLOTS):
+            for bit in range(32):
+                self.share_route(slot, bit)

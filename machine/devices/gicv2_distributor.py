@@ -54,6 +54,7 @@ class Distributor(GicCore):
     def _set_target(self, number: int, value: int) -> None:
         if PRIVATE <= number < 32 * self.words and self.cpus > 1:
             self.targets[self._at(number, 0)] = value & (1 << self.cpus) - 1
+            self.share_route(self._slot(number // 32), number % 32)
             self.changed(self._slot(number // 32))
 
     @GICD_SGIR.on_write

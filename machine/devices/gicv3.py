@@ -7,9 +7,11 @@ are there, the extended ranges of SPIs and PPIs are not. This file has the GICD 
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from dbt.machine.devices.gic_core import CLEAR, IDLE, SET, Bits, Edges, InterruptBank, Offer, Priorities, bits
+from dbt.machine.devices.gic_native import LPI, NOWHERE, packed, shared
 from dbt.machine.devices.gicv3_cpu import LPIS, GICv3CpuInterface
 from dbt.machine.devices.gicv3_redistributor import IIDR, PIDR, GICv3Redistributor
 from dbt.machine.errors import MapError
@@ -96,6 +98,34 @@ class GICv3(InterruptBank):
         self._any = 1 << len(affinities)  # stands for whichever CPU is fit
         self._roamers = 0  # shared interrupts that may go to any CPU
         self._chosen: list[GICv3CpuInterface | None] = [None, None]  # for each group, who gets the most urgent of them
+        self._share()
+
+    def _share(self) -> None:
+        """Have states where native code has them: the redistributors' slots come after the shared ones."""
+        count = len(self.interfaces)
+        numbers = [32 * slot for slot in range(WORDS)] + [0] * count
+        self.shared = shared(self.machine, numbers, count, masks=False)
+        if self.shared is None:
+            return
+        self._refresh_all(range(self.words))
+        self._share_routes()
+        for cpu, (redistributor, interface) in enumerate(zip(self.redistributors, self.interfaces, strict=True)):
+            redistributor.join(self.shared, WORDS + cpu)
+            interface.words = self.shared.cpu[cpu]
+            for number in range(PRIVATE):
+                self.shared.route[32 * (WORDS + cpu) + number] = cpu
+
+    def _share_routes(self) -> None:
+        if self.shared:
+            self.shared.route[: 32 * WORDS] = array("H", [NOWHERE] * (32 * WORDS))
+            for number in range(min(32 * self.words, SPIS_END)):
+                self._share_route(number)
+
+    def _share_route(self, number: int) -> None:
+        assert self.shared
+        route = self.GICD_IROUTER[number]
+        to = self.cpu_of.get(route, NOWHERE)
+        self.shared.route[number] = len(self.interfaces) if route & IRM else to
 
     def on_reset(self) -> None:
         """Inputs stay as they are."""
@@ -107,6 +137,7 @@ class GICv3(InterruptBank):
         self._chosen = [None, None]
         self._roamers = sum(route >> 31 & 1 for route in self.GICD_IROUTER)
         self._refresh_all(range(self.words))
+        self._share_routes()
         self.look(-1)
 
     @property
@@ -154,7 +185,12 @@ class GICv3(InterruptBank):
         return 0 if cpu is None else 1 << cpu
 
     def look(self, cpus: int) -> None:
-        """Have CPUs see what they are offered."""
+        """Have CPUs see what they are offered, with other settings of theirs."""
+        if self.shared:
+            for cpu in bits(cpus & self._any - 1):
+                self.interfaces[cpu].share()
+            self.resolve()
+            return
         if self._roamers:
             cpus |= self._choose()
         for cpu in bits(cpus & self._any - 1):
@@ -162,6 +198,20 @@ class GICv3(InterruptBank):
 
     def _look(self, cpus: int) -> None:
         self.look(cpus)
+
+    def resolve(self) -> None:
+        """Set the lines of the CPUs that see something else."""
+        assert self.shared
+        for cpu in self.shared.settle():
+            self.interfaces[cpu].signal()
+
+    def lpis_changed(self, cpu: int) -> None:
+        """A CPU's most urgent LPI may be different."""
+        if self.shared:
+            self.shared.cpu[cpu][LPI] = packed(self.redistributors[cpu].lpis.best)
+            self.resolve()
+        else:
+            self.look(1 << cpu)
 
     def offer_for(self, interface: GICv3CpuInterface, group: int) -> Offer:
         """The most urgent interrupt of a group for a CPU."""
@@ -258,8 +308,12 @@ class GICv3(InterruptBank):
         if PRIVATE <= number < 32 * self.words:
             self._roamers += (value >> 31 & 1) - (self.GICD_IROUTER[number] >> 31 & 1)
             self.GICD_IROUTER[number] = value & 0xFF_80FF_FFFF
-            affected = self._refresh(number // 32)
-            self.look(affected | self._choose())
+            if self.shared:
+                self._share_route(number)
+                self.resolve()
+            else:
+                affected = self._refresh(number // 32)
+                self.look(affected | self._choose())
 
     @GICD_PIDR.on_read
     def _identity(self, index: int) -> int:

@@ -7,12 +7,15 @@ Group 0 interrupts raise `fiq`, group 1 interrupts `irq`. Priorities have 8 bits
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
 from dbt.machine.devices.gic_core import IDLE, NOTHING, SPURIOUS, dropped, running, with_word, word_of
+from dbt.machine.devices.gic_native import BEST, LIMIT, LPI, RUNNING, SETTINGS, packed, unpacked
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, Attributes
+from dbt.machine.native import gic as native
 from dbt.machine.registers import RO, RW, WO, Register, State, View, Window
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ class GICv3CpuInterface(Device):
         self._bank = self.banks["ICC"]
         self._layout = self.LAYOUTS["ICC"]
         self._me = Attributes(cpu=self.number)
+        self.words: memoryview | None = None  # what native code has of this (machine/native/gic.py: Cpu)
 
     def on_reset(self) -> None:
         """Nothing is active and no group enabled."""
@@ -134,6 +138,8 @@ class GICv3CpuInterface(Device):
 
     def wanted(self) -> tuple[Offer, int]:
         """The most urgent pending interrupt of the groups that are enabled, and its group."""
+        if self.words:
+            return unpacked(self.words[BEST])
         enables = self.enables
         first = self.gic.offer_for(self, 0) if enables & 1 else NOTHING
         second = self.gic.offer_for(self, 1) if enables & 2 else NOTHING
@@ -174,6 +180,36 @@ class GICv3CpuInterface(Device):
     def _changed(self) -> None:
         self.gic.look(1 << self.number)
 
+    def _ran(self, affected: int) -> None:
+        """What runs is different; `affected`: the CPUs that see more that is."""
+        if self.words:
+            self.words[RUNNING] = self.running
+            self.words[LPI] = packed(self.redistributor.lpis.best)
+            self.gic.resolve()
+        else:
+            self.gic.look(affected | 1 << self.number)
+
+    # What native code is told and tells
+
+    def share(self) -> None:
+        """All settings, and the most urgent LPI."""
+        if self.words:
+            flags = native.SPLIT | (native.ASLEEP if self.redistributor.asleep else 0)
+            flags |= native.PMHE if self.ICC_CTLR_EL1 & PMHE else 0
+            flags |= native.TAKES * (self.redistributor.takes(0) | self.redistributor.takes(1) << 1)
+            self.words[: SETTINGS + 1] = array("Q", (
+                self.enables & 3, self.ICC_PMR_EL1, self.running, self._mask(0), self._mask(1), flags,
+                packed(self.redistributor.lpis.best),
+            ))  # fmt: skip
+
+    def signal(self) -> None:
+        """Set the lines as native code says."""
+        if self.words:
+            best = self.words[BEST]
+            self.fiq.set(best & native.FIQ != 0)
+            self.irq.set(best & native.IRQ != 0)
+            self.redistributor.wake_request.set(best & native.WAKE != 0)
+
     # Acknowledge and end
 
     @ICC_IAR0_EL1.on_read
@@ -193,7 +229,7 @@ class GICv3CpuInterface(Device):
             self.active_1 |= level
         else:
             self.active_0 |= level
-        self.gic.look(self.gic.activate_for(self.redistributor, number) | 1 << self.number)
+        self._ran(self.gic.activate_for(self.redistributor, number))
         return number
 
     @ICC_HPPIR0_EL1.on_read
@@ -227,7 +263,7 @@ class GICv3CpuInterface(Device):
         else:
             self.active_0 = dropped(self.active_0)
         affected = 0 if self.ICC_CTLR_EL1 & EOIMODE else self.gic.deactivate_for(self.redistributor, number)
-        self.gic.look(affected | 1 << self.number)
+        self._ran(affected)
 
     @ICC_DIR_EL1.on_write
     def _deactivate(self, value: int) -> None:
@@ -271,6 +307,13 @@ class GICv3CpuInterface(Device):
         self._changed()
 
     @ICC_PMR_EL1.after_write
+    def _limit(self) -> None:
+        if self.words:
+            self.words[LIMIT] = self.ICC_PMR_EL1
+            self.gic.resolve()
+        else:
+            self._changed()
+
     @ICC_BPR0_EL1.after_write
     @ICC_CTLR_EL1.after_write
     @ICC_IGRPEN0_EL1.after_write

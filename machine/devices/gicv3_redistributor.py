@@ -16,6 +16,7 @@ from dbt.machine.registers import RO, RW, Fifo, Register, States, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.device import Saved
+    from dbt.machine.devices.gic_native import Shared
     from dbt.machine.devices.gicv3 import GICv3
     from dbt.machine.machine import Machine
 
@@ -118,8 +119,14 @@ class GICv3Redistributor(InterruptBank):
         finally:
             self.pending_lpis = bytearray()
 
+    def join(self, shared: Shared, slot: int) -> None:
+        """Have states where native code has them."""
+        self.shared, self._first_shared = shared, slot
+        self._refresh_all(range(1))
+
     def _restart(self) -> None:
         self._refresh_all(range(1))
+        self.gic.look(1 << self.number)
         self.lpis_changed()
 
     # What others need
@@ -146,7 +153,7 @@ class GICv3Redistributor(InterruptBank):
         """Have the CPU see what is the most urgent LPI now."""
         if self.lpis.unread:
             self._rest.at(self.clock.now)
-        self.gic.look(1 << self.number)
+        self.gic.lpis_changed(self.number)
 
     def _step(self) -> None:
         self.lpis.step()
@@ -169,6 +176,10 @@ class GICv3Redistributor(InterruptBank):
         del slot, bit
         return 1  # there is only one
 
+    def resolve(self) -> None:
+        """Native code has all of a GIC's in one struct."""
+        self.gic.resolve()
+
     def _look(self, cpus: int) -> None:
         del cpus
         self.gic.look(1 << self.number)
@@ -189,6 +200,7 @@ class GICv3Redistributor(InterruptBank):
             self.lpis.store(pending_table)
             self.lpis.forget()
             self.GICR_PENDBASER &= ~PTZ
+        self.gic.look(1 << self.number)
         self.lpis_changed()
 
     def _properties(self) -> tuple[int, int]:

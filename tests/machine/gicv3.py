@@ -35,9 +35,11 @@ DIR, RPR, SGI1R, ASGI1R, SGI0R = icc(11, 1), icc(11, 3), icc(11, 5), icc(11, 6),
 IAR1, EOIR1, HPPIR1, BPR1, CTLR, SRE, IGRPEN0, IGRPEN1 = (icc(12, n) for n in range(8))
 
 
-def build(cpus: int = 1, *, affinities: Sequence[int] = (), interrupts: int = 288) -> tuple[Machine, GICv3]:
+def build(
+    cpus: int = 1, *, affinities: Sequence[int] = (), interrupts: int = 288, native: bool = True
+) -> tuple[Machine, GICv3]:
     """With the devices that `test_gicv2` has as well."""
-    machine = Machine(epoch=1_577_836_800)
+    machine = Machine(epoch=1_577_836_800, native=native)
     gic = GICv3("gic", machine, affinities=affinities or range(cpus), interrupts=interrupts)
     machine.place(gic, GICD)
     for number, redistributor in enumerate(gic.redistributors):

@@ -28,8 +28,8 @@ DIR = GICC + 0x1000
 SPIS = {"uart": 1, "rtc": 2, "gpio": 7}
 
 
-def build(cpus: int = 1) -> tuple[Machine, GICv2]:
-    machine = Machine(epoch=1_577_836_800)
+def build(cpus: int = 1, *, native: bool = True) -> tuple[Machine, GICv2]:
+    machine = Machine(epoch=1_577_836_800, native=native)
     gic = GICv2("gic", machine, cpus=cpus)
     machine.place(gic, GICD, window="GICD")
     machine.place(gic, GICC, window="GICC")

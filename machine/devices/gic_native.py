@@ -1,0 +1,97 @@
+"""A GIC's states in a struct that native code shares, behind the banks' own names (machine/native/gic.py).
+
+The lists of the banks' states become views of it, so that Python's functions stay as they are. Native code says what
+each CPU is offered and what its lines are: one call after each change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dbt.machine.native import load
+from dbt.machine.native.gic import GROUP_AT, IDLE, NOTHING, NUMBER, PRIORITY, PRIORITY_AT, Cpu, Gic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbt.machine.devices.gic_core import Offer
+    from dbt.machine.machine import Machine
+
+STATES = ("group", "enabled", "latched", "level", "active", "edge")
+NOWHERE = 0xFFFF  # a route
+CPU_WORDS = Cpu.size // 8
+SETTINGS, LIMIT, RUNNING, LPI, BEST = (Cpu.offset(name) // 8 for name in ("lpi", "limit", "running", "lpi", "best"))
+
+
+def packed(offer: Offer) -> int:
+    """An offer as native code has it."""
+    return offer[0] << PRIORITY_AT | offer[1]
+
+
+def unpacked(word: int) -> tuple[Offer, int]:
+    """What a CPU is offered, and of which group it is."""
+    return (word >> PRIORITY_AT & PRIORITY, word & NUMBER), word >> GROUP_AT & 1
+
+
+@cache
+def _settle() -> Any:  # noqa: ANN401 - what ctypes has
+    """The native function, if it can be had; it is short, so the interpreter's lock stays taken."""
+    image = load()
+    return ctypes.PYFUNCTYPE(ctypes.c_uint32, ctypes.c_uint64)(image.address("settle")) if image else None
+
+
+class Shared:
+    """The struct of one GIC."""
+
+    def __init__(self, settle: Any, numbers: Sequence[int], cpus: int, *, masks: bool) -> None:  # noqa: ANN401
+        self._settle = settle
+        self._kept: list[Any] = []
+        self._struct = self._room(ctypes.c_uint64, Gic.size // 8, "Q")
+        self.address = ctypes.addressof(self._kept[-1])
+        gic = Gic.at(self.address)
+        slots = len(numbers)
+        self.words: dict[str, memoryview] = {}
+        for name in (*STATES, "number"):
+            self.words[name] = self._room(ctypes.c_uint32, slots, "I")
+            setattr(gic, name, ctypes.addressof(self._kept[-1]))
+        self.words["number"][:] = array("I", numbers)
+        self.words["priority"] = self._room(ctypes.c_uint8, 32 * slots, "B")
+        gic.priority = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
+        self.route = self._room(ctypes.c_uint16, 32 * slots, "H")
+        gic.route = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
+        self._changed = self._room(ctypes.c_uint32, cpus, "I")
+        gic.changed = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
+        everything = self._room(ctypes.c_uint64, CPU_WORDS * (cpus + 1), "Q")
+        gic.cpu = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
+        gic.slots, gic.cpus, gic.masks = slots, cpus, masks
+        self.cpu = [everything[CPU_WORDS * number : CPU_WORDS * (number + 1)] for number in range(cpus + 1)]
+        for words in self.cpu:
+            words[RUNNING], words[LPI], words[BEST] = IDLE, NOTHING, NOTHING
+
+    def _room(self, kind: Any, count: int, code: Any) -> memoryview:  # noqa: ANN401 - what ctypes and casts have
+        self._kept.append((kind * count)())
+        return memoryview(self._kept[-1]).cast("B").cast(code)
+
+    def adopt(self, states: dict[str, Any], slot: int) -> None:
+        """Take over a bank's states, which begin at a slot here, in place of its lists."""
+        for name in (*STATES, "priority"):
+            values = states[name]
+            if isinstance(values, list):
+                start = 32 * slot if name == "priority" else slot
+                view = self.words[name][start : start + len(values)]
+                view[:] = array(view.format, values)
+                states[name] = view
+
+    def settle(self) -> list[int]:
+        """Look at all anew; the CPUs whose lines are different."""
+        count = self._settle(self.address)
+        return self._changed[:count].tolist() if count else []
+
+
+def shared(machine: Machine, numbers: Sequence[int], cpus: int, *, masks: bool) -> Shared | None:
+    """What a GIC shares with native code, if there is any: each slot's first interrupt, and the CPUs."""
+    settle = _settle() if machine.native else None
+    return Shared(settle, numbers, cpus, masks=masks) if settle else None
