@@ -49,31 +49,32 @@ class Shared:
     def __init__(self, settle: Any, numbers: Sequence[int], cpus: int, *, masks: bool) -> None:  # noqa: ANN401
         self._settle = settle
         self._kept: list[Any] = []
-        self._struct = self._room(ctypes.c_uint64, Gic.size // 8, "Q")
-        self.address = ctypes.addressof(self._kept[-1])
-        gic = Gic.at(self.address)
-        slots = len(numbers)
+        _, self.address = self._room(ctypes.c_uint64, Gic.size // 8, "Q")
         self.words: dict[str, memoryview] = {}
+        slots = len(numbers)
+        everything, at_cpus = self._room(ctypes.c_uint64, CPU_WORDS * (cpus + 1), "Q")
+        self.words["priority"], at_priorities = self._room(ctypes.c_uint8, 32 * slots, "B")
+        self.route, at_routes = self._room(ctypes.c_uint16, 32 * slots, "H")
+        self._changed, at_changed = self._room(ctypes.c_uint32, cpus, "I")
+        fields = {
+            "slots": slots, "cpus": cpus, "masks": masks,
+            "cpu": at_cpus, "priority": at_priorities, "route": at_routes, "changed": at_changed,
+        }  # fmt: skip
         for name in (*STATES, "number"):
-            self.words[name] = self._room(ctypes.c_uint32, slots, "I")
-            setattr(gic, name, ctypes.addressof(self._kept[-1]))
+            self.words[name], fields[name] = self._room(ctypes.c_uint32, slots, "I")
+        gic = Gic.at(self.address)
+        for name, value in fields.items():
+            setattr(gic, name, value)
         self.words["number"][:] = array("I", numbers)
-        self.words["priority"] = self._room(ctypes.c_uint8, 32 * slots, "B")
-        gic.priority = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
-        self.route = self._room(ctypes.c_uint16, 32 * slots, "H")
-        gic.route = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
-        self._changed = self._room(ctypes.c_uint32, cpus, "I")
-        gic.changed = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
-        everything = self._room(ctypes.c_uint64, CPU_WORDS * (cpus + 1), "Q")
-        gic.cpu = ctypes.addressof(self._kept[-1])  # type: ignore[assignment]
-        gic.slots, gic.cpus, gic.masks = slots, cpus, masks
         self.cpu = [everything[CPU_WORDS * number : CPU_WORDS * (number + 1)] for number in range(cpus + 1)]
         for words in self.cpu:
             words[RUNNING], words[LPI], words[BEST] = IDLE, NOTHING, NOTHING
 
-    def _room(self, kind: Any, count: int, code: Any) -> memoryview:  # noqa: ANN401 - what ctypes and casts have
-        self._kept.append((kind * count)())
-        return memoryview(self._kept[-1]).cast("B").cast(code)
+    def _room(self, kind: Any, count: int, code: Any) -> tuple[memoryview, int]:  # noqa: ANN401 - what ctypes and casts have
+        """An array, and where it is."""
+        there = (kind * count)()
+        self._kept.append(there)
+        return memoryview(there).cast("B").cast(code), ctypes.addressof(there)
 
     def adopt(self, states: dict[str, Any], slot: int) -> None:
         """Take over a bank's states, which begin at a slot here, in place of its lists."""

@@ -178,6 +178,8 @@ class GICv3(InterruptBank):
         return 32 * slot
 
     def _cpus(self, slot: int, bit: int) -> int:
+        if 32 * slot + bit >= SPIS_END:
+            return 0  # no interrupt, though restored states may say that it is pending
         route = self.GICD_IROUTER[32 * slot + bit]
         if route & IRM:
             return self._any

@@ -243,6 +243,19 @@ def test_gicv2_does_the_same(seed: int) -> None:
     assert raised > 500
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_restored_states_may_have_interrupts_that_there_are_not(native: bool) -> None:
+    machine, gic = build(interrupts=1024, native=native)
+    saved = gic.save()
+    for name in ("enabled", "latched"):
+        saved["state"][name] = [0xFFFF_FFFF] * 32
+    saved["state"]["priority"][1020:] = [0] * 4
+    saved["state"]["priority"][:1020] = [0x80] * 1020
+    gic.restore(saved)
+    start(machine, gic)
+    assert gic.interfaces[0].wanted()[0][0] == 0x80
+
+
 def test_one_word_says_what_a_cpu_is_offered() -> None:
     machine, gic = build(2)
     start(machine, gic)
