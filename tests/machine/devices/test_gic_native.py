@@ -89,8 +89,8 @@ def interface(random: Random, cpu: int) -> Callable[[Machine, GICv3], object]:
     """A system register."""
     register, value = random.choice((
         (IAR0, None), (IAR1, None), (IAR1, None), (IAR1, None), (RPR, None), (HPPIR0, None), (HPPIR1, None),
-        (PMR, random.choice((0xFF, 0xFF, priority(random)))), (BPR0, random.randrange(8)), (BPR1, random.randrange(8)),
-        (CTLR, random.choice((0, 1, 2, 0x40, 0x43))),
+        (PMR, random.choice((0xFF, priority(random)))), (BPR0, random.randrange(8)), (BPR1, random.randrange(8)),
+        (CTLR, random.choice((0, 1, 2, 0x40, 0x40, 0x43))),
         (IGRPEN0, random.random() < 0.9), (IGRPEN1, random.random() < 0.9),
         (AP0R + random.randrange(4), random.choice((0, word(random)))), (AP1R + random.randrange(4), 0),
         (SGI0R, random.randrange(16) << 24 | random.randrange(8)), (SGI1R, random.randrange(16) << 24 | 1 << 40),
@@ -119,7 +119,7 @@ def operation(random: Random) -> Callable[[Machine, GICv3], object]:
             value = priority(random)
             return lambda machine, _: machine.memory.write(at, 1, value)
         case 6:
-            at, value = GICD + 0x6000 + 8 * number, random.choice((0, 1, 2, 1 << 31, 77))
+            at, value = GICD + 0x6000 + 8 * number, random.choice((0, 1, 2, 1 << 31, 1 << 31, 1 << 31, 77))
             return lambda machine, _: machine.memory.write(at, 8, value)
         case 7:
             at, value = (GICD + 0xC00 + number // 16 * 4) if slot else frame + SGI + 0xC04, word(random)
@@ -254,6 +254,23 @@ def test_restored_states_may_have_interrupts_that_there_are_not(native: bool) ->
     gic.restore(saved)
     start(machine, gic)
     assert gic.interfaces[0].wanted()[0][0] == 0x80
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_priorities_hide_cpus_from_what_may_go_to_any(native: bool) -> None:
+    machine, gic = build(2, native=native)
+    cpus = start(machine, gic)
+    machine.memory.write(GICD + 0x104, 4, 4)
+    machine.memory.write(GICD + 0x422, 1, 0x80)
+    machine.memory.write(GICD + 0x6000 + 8 * 34, 8, 1 << 31)
+    gic.spi(2).set(True)
+    assert [cpu.lines[0] for cpu in cpus] == [True, False]
+    cpus[0][PMR] = 0x80
+    assert [cpu.lines[0] for cpu in cpus] == [False, False]
+    cpus[0][CTLR] = 0x40
+    assert [cpu.lines[0] for cpu in cpus] == [False, True]
+    cpus[0][PMR] = 0x81
+    assert [cpu.lines[0] for cpu in cpus] == [True, False]
 
 
 def test_one_word_says_what_a_cpu_is_offered() -> None:
