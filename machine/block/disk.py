@@ -15,8 +15,8 @@ submitted. A write, discard or resize of what another in flight reads or writes 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from dbt.machine.block.buffers import aligned
@@ -124,13 +124,18 @@ class Disk:
     def _work(self) -> None:
         get = self._queue.get
         while (request := get()) is not None:
-            self.perform(request)
-            completion = request.completion
-            try:
-                if completion is not None:
-                    completion(request)
-            finally:
-                self._finish(worker=True)
+            self._serve(request, worker=True)
+
+    def _serve(self, request: Request | None, *, worker: bool) -> None:
+        if request is None:
+            return
+        self.perform(request)
+        completion = request.completion
+        try:
+            if completion is not None:
+                completion(request)
+        finally:
+            self._finish(worker=worker)
 
     def _finish(self, *, worker: bool) -> None:
         with self._lock:
@@ -259,11 +264,15 @@ class Disk:
 
     def close(self) -> None:
         """Drain, stop the workers, close the nodes (which writes what they hold back)."""
+        while not self._queue.empty():  # a signal may have kept the only worker from starting
+            with suppress(Empty):
+                self._serve(self._queue.get_nowait(), worker=False)
         self.drain()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            with suppress(RuntimeError):  # not started, for the same reason: if it does start, it ends at once
+                thread.join()
         self._threads.clear()
         self.node.close()
 

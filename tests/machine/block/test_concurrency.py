@@ -109,3 +109,24 @@ def test_fua_reaches_the_disk_before_it_completes(tmp_path: Path) -> None:
     with Disk(open_image(str(tmp_path / "b.qcow2"), "qcow2")) as disk:
         assert bytes(disk.read(4096, 512)) == b"y" * 512
         assert bytes(disk.read(0, 512)) == b"x" * 512
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_signal_while_a_worker_starts_keeps_nobody(monkeypatch: pytest.MonkeyPatch, *, started: bool) -> None:
+    """Ctrl-C comes at any instruction: the request that was handed over is done all the same, and closing ends."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    disk = Disk(open_image({"driver": "memory", "size": 1 << 20}, "raw", writable=True))
+    request = Request(WRITE, 4096, [memoryview(b"x" * 4096)])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            disk.submit(request)
+    disk.close()
+    assert request.done
+    assert request.error is None
