@@ -266,7 +266,7 @@ class Port(Phy):
     @staticmethod
     def _block(drive: Drive, moved: int) -> int:
         """Bytes of a block of PIO data of sectors; 0 for other commands."""
-        io = IO.get(drive.command)  # type: ignore[call-overload]
+        io = IO.get(drive.command)
         if io is None or io.way not in {PIO, MULTIPLE} or not isinstance(drive, AtaDisk):
             return 0
         return min(moved, SECTOR * (drive.multiple if io.way == MULTIPLE else 1))

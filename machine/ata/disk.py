@@ -37,7 +37,7 @@ class Io(NamedTuple):
     fua: bool = False
 
 
-IO = {
+IO: dict[int, Io] = {
     Op.READ_SECTORS: Io(READ, PIO),
     Op.READ_SECTORS_WITHOUT_RETRIES: Io(READ, PIO),
     Op.READ_SECTORS_EXT: Io(READ, PIO, ext=True),
@@ -176,7 +176,7 @@ class AtaDisk(Drive):
             self.guest_error("a command before the log of a queued command's error was read", f": {name(opcode)}")
             self.abort()
             return
-        io = IO.get(opcode)  # type: ignore[call-overload]
+        io = IO.get(opcode)
         if io is not None:
             self._transfer(io)
             return
@@ -251,7 +251,7 @@ class AtaDisk(Drive):
 
     def drained(self) -> None:
         """The next block; none: the command is over without another interrupt."""
-        io = IO.get(self.command)  # type: ignore[call-overload]
+        io = IO.get(self.command)
         if io is not None and self.left:
             self._start(io, self._block(io))
         else:
@@ -259,7 +259,7 @@ class AtaDisk(Drive):
 
     def filled(self) -> None:
         """Write the block."""
-        io = IO.get(self.command)  # type: ignore[call-overload]
+        io = IO.get(self.command)
         if io is None:
             commands.received(self, self.buffer)
         else:
@@ -284,7 +284,7 @@ class AtaDisk(Drive):
 
     def resume(self) -> None:
         """DMA and other commands start again; PIO goes on with the next block."""
-        io = IO.get(self.command)  # type: ignore[call-overload]
+        io = IO.get(self.command)
         if io is None or io.way == DMA:
             self.begin(self.command)
         elif io.way == VERIFY:

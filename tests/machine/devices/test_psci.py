@@ -113,7 +113,7 @@ def test_features_tell_what_is_there() -> None:
 def test_random_calls(seed: int) -> None:
     random = Random(seed)
     _, psci, cpus = build()
-    for _ in range(30_000):
+    for _ in range(100_000):
         function = random.choice((0x8400_0000, 0xC400_0000)) + random.randrange(0x16)
         words = [random.choice((0, 1, 0x100, ENTRY, 1 << 16, random.getrandbits(64))) for _ in range(3)]
         result = psci.call(random.randrange(4), function, *words)
