@@ -59,6 +59,7 @@ class RegionSource(TailCalls):
         self.places: Final = places
         self.step: Step
         self.dirty = 0
+        self.ways: list[int] = []  # of the block's indirect jump
         self.polls: Final[dict[int, int]] = {}  # by address: what is dirty when a poll leaves for it
         self.exits: Final[dict[int, int]] = {}
 
@@ -124,6 +125,15 @@ class RegionSource(TailCalls):
     # edges
     def edge(self, target: int, flags: Flags) -> None:
         """End the block: to a guest address, with a poll if that may close a cycle."""
+        label, dirty = self._way(target, flags)
+        if target > self.step.pc:
+            self.body.line(f"br label %{label}")
+            return
+        self.polls[target] = self.polls.get(target, 0) | dirty
+        self.body.line(f"br i1 {self._polled()}, label %p{target:x}, label %{label}, {UNLIKELY}")
+
+    def _way(self, target: int, flags: Flags) -> tuple[str, int]:
+        """Make all ready to go to a guest address; the label there, and what is dirty on the way."""
         inside = target in self.region.blocks
         if inside:
             self.write_back(self.dirty & ~self.region.dirty[target])
@@ -133,15 +143,12 @@ class RegionSource(TailCalls):
                 self.body.line(f"store i64 {word}, ptr {slot}")
         if not inside:
             self.exits[target] = self.exits.get(target, 0) | dirty
-        label = f"b{target:x}" if inside else f"x{target:x}"
-        if target > self.step.pc:
-            self.body.line(f"br label %{label}")
-            return
-        self.polls[target] = self.polls.get(target, 0) | dirty
-        pointer = self.env(Env.offset("poll"))
-        word = self.body.emit(f"load volatile i32, ptr {pointer}")
-        asked = self.body.emit(f"icmp ne i32 {word}, 0")
-        self.body.line(f"br i1 {asked}, label %p{target:x}, label %{label}, {UNLIKELY}")
+        return f"b{target:x}" if inside else f"x{target:x}", dirty
+
+    def _polled(self) -> str:
+        """Whether a poll is wanted."""
+        word = self.body.emit(f"load volatile i32, ptr {self.env(Env.offset('poll'))}")
+        return self.body.emit(f"icmp ne i32 {word}, 0")
 
     def next(self, flags: Flags) -> None:
         self.edge(self.step.npc, flags)
@@ -157,14 +164,20 @@ class RegionSource(TailCalls):
 
     def indirect(self, address: str, flags: Flags, hint: str) -> None:
         body = self.body
-        if hint == "return" and self.region.return_sites:
+        ways = self.region.return_sites if hint == "return" else self.ways
+        if ways:
             out = body.label("out")
-            ways = {site: body.label("site") for site in self.region.return_sites}
-            cases = " ".join(f"i64 {site}, label %{label}" for site, label in ways.items())
+            if min(ways) <= self.step.pc:  # out there the jump cache is empty, if a poll is wanted
+                on = body.label("on")
+                body.line(f"br i1 {self._polled()}, label %{out}, label %{on}, {UNLIKELY}")
+                body.place(on)
+            labels = {way: body.label("way") for way in ways}
+            cases = " ".join(f"i64 {way}, label %{label}" for way, label in labels.items())
             body.line(f"switch i64 {address}, label %{out} [ {cases} ]")
-            for site, label in ways.items():
+            for way, label in labels.items():
                 body.place(label)
-                self.edge(site, flags)
+                inside, _ = self._way(way, flags)
+                body.line(f"br label %{inside}")
             body.place(out)
         self.write_back(self.dirty)
         super().indirect(address, flags, hint)

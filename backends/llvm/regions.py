@@ -95,6 +95,7 @@ class RegionLowering(Lowering):
         pc = block.pc
         self.body.place(f"b{pc:x}")
         self._tail, self._ahead = None, look_ahead(block.steps)
+        self.source.ways = block.ways
         self.source.dirty = self.source.region.dirty[pc]
         self.flags = flags or self.source.flags_for(pc)  # type: ignore[assignment]
 

@@ -4,9 +4,11 @@ Branches are followed to *warm* blocks, which have been entered some times as we
 many times as long, and the code no better. They are where the region ends.
 
 Calls are followed like other branches, after everything else, and the place behind a call becomes a *return site*: a
-return in the region compares its address with these before it leaves. Flags are live as in baseline blocks. A register
-is *dirty* where it may differ from Env. Plain loads and stores *land*: where they fault, code that leaves writes back
-what is dirty (backends/llvm/landings.py). Other accesses, and calls of helpers, write it back before.
+return in the region compares its address with these before it leaves. An indirect jump is followed to warm blocks near
+it where some indirect branch has gone: the cases of a switch, the handlers of an interpreter. Flags are live as in
+baseline blocks. A register is *dirty* where it may differ from Env. Plain loads and stores *land*: where they fault,
+code that leaves writes back what is dirty (backends/llvm/landings.py). Other accesses, and calls of helpers, write it
+back before.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     Fetch = Callable[[int], int | None]  # the instruction word at an address, None where nothing may be executed
 
 LIMIT: Final = 500  # instructions of a region
+REACH: Final = 1 << 14  # bytes that an indirect jump goes at most to stay in its region
+MOST_WAYS: Final = 16  # of an indirect jump inside a region: each costs the others a comparison
 ALL_FLAGS: Final = 15
 MASK64: Final = (1 << 64) - 1
 WORD: Final = 64  # bits
@@ -81,10 +85,24 @@ class Block(NamedTuple):
     steps: list[Step]
     targets: list[int]  # blocks and exits
     returns: bool  # it may go to the return sites
+    ways: list[int]  # blocks to which its indirect jump may go
 
     @property
     def pc(self) -> int:
         return self.steps[0].pc
+
+
+class Profile(NamedTuple):
+    """What has run so far. `warm`: blocks to which branches are followed, None: all; `reached`: by indirect branches.
+
+    The latter come in the order of how often they have been entered, the most often first.
+    """
+
+    warm: frozenset[int] | None = None
+    reached: tuple[int, ...] = ()
+
+
+EVERYTHING: Final = Profile()
 
 
 class Region(NamedTuple):
@@ -136,14 +154,16 @@ def form_region(
     limit: int = LIMIT,
     *,
     all_flags: bool = False,
-    warm: Collection[int] | None = None,
+    profile: Profile = EVERYTHING,
 ) -> Region | None:
     """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside.
 
-    `all_flags`: no flags are dead. `warm`: addresses to which branches are followed; None: all.
+    `all_flags`: no flags are dead.
     """
     words: dict[int, int] = {}
     steps: dict[int, Step] = {}
+    warm = profile.warm
+    ways: dict[int, list[int]] = {}
     leaders, calls = {entry}, []
     near, far = deque([entry]), deque[int]()
     while near or far:
@@ -165,13 +185,18 @@ def form_region(
                 calls.append(step)
                 leaders.add(step.npc)
                 far += [decoded.target & MASK64, step.npc]
+            elif hint_of(decoded.form.template) == "jump":
+                near_by = [way for way in profile.reached if abs(way - pc) <= REACH and (not warm or way in warm)]
+                ways[pc] = near_by[:MOST_WAYS]
+                leaders.update(ways[pc])
+                near += ways[pc]
             else:
                 near += step.targets()
             break
     if entry not in steps:
         return None
     sites = [call.npc for call in calls if call.decoded.target & MASK64 in steps and call.npc in steps]
-    blocks = _blocks(steps, leaders)
+    blocks = _blocks(steps, leaders, ways)
     blocks = _ordered(blocks, entry, sites)
     sites = [site for site in sites if site in blocks]
     live = _live(tables, fetch, blocks, sites, stops, all_flags=all_flags)
@@ -183,7 +208,13 @@ def is_call(template: Template) -> bool:
     return template.ops[-1].name == "goto" and any(op.name == "npc" for op in template.ops)
 
 
-def _blocks(steps: dict[int, Step], leaders: set[int]) -> dict[int, Block]:
+def hint_of(template: Template) -> str:
+    """What kind of indirect branch ends an instruction: jump, call or return; empty where none does."""
+    last = template.ops[-1]
+    return str(last.attrs["hint"]) if last.name == "goto_indirect" else ""
+
+
+def _blocks(steps: dict[int, Step], leaders: set[int], ways: dict[int, list[int]]) -> dict[int, Block]:
     blocks: dict[int, Block] = {}
     leaders = leaders | {step.pc for step in steps.values() if step.repeats}
     for leader in leaders:
@@ -193,8 +224,9 @@ def _blocks(steps: dict[int, Step], leaders: set[int]) -> dict[int, Block]:
         while not run[-1].metadata.ends & _ENDS and run[-1].npc in steps and run[-1].npc not in leaders:
             run.append(steps[run[-1].npc])
         last = run[-1]
-        returns = any(op.attrs.get("hint") == "return" for op in last.decoded.form.template.ops[-1:])
-        blocks[leader] = Block(run, last.targets(), returns)
+        inside = [way for way in ways.get(last.pc, ()) if way in steps]
+        template = last.decoded.form.template
+        blocks[leader] = Block(run, last.targets(), bool(template.ops) and hint_of(template) == "return", inside)
     return blocks
 
 
@@ -217,8 +249,8 @@ def _ordered(blocks: dict[int, Block], entry: int, sites: list[int]) -> dict[int
 
 
 def successors(block: Block, sites: list[int]) -> list[int]:
-    """Where a block goes: targets, and return sites of the region."""
-    return [*block.targets, *sites] if block.returns else block.targets
+    """Where a block goes: targets, ways of an indirect jump, and return sites of the region."""
+    return [*block.targets, *block.ways, *(sites if block.returns else ())]
 
 
 def _live(
@@ -349,4 +381,6 @@ def members(registers: int) -> Iterable[int]:
         registers ^= lowest
 
 
-__all__: Final = ["FLAGS", "Block", "Region", "Step", "after", "form_region", "members", "successors"]
+__all__: Final = [
+    "EVERYTHING", "FLAGS", "Block", "Profile", "Region", "Step", "after", "form_region", "members", "successors",
+]  # fmt: skip

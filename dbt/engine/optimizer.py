@@ -17,12 +17,13 @@ from dbt.errors import GuestFault
 from .baseline import Baseline
 from .context import MAX_BLOCKS
 from .formats import SPECIAL_HOT, StencilHead
+from .former import Profile
 from .layout import EXIT_HOT, JUMP_CACHE_ENTRIES, MODE_EXACT_FLAGS, MODE_HOT, PAGE_SIZE, Block, JumpEntry, Landing
 from .table import HASH_SHIFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from .cache import Store
@@ -129,10 +130,13 @@ class Optimizer(Baseline):
 
     # ---- regions
 
-    def foresee(self, addresses: Iterable[int]) -> None:
-        """Have regions made of blocks that will be hot, all at once, which costs less. Raises Interrupted."""
+    def foresee(self, blocks: Mapping[int, Iterable[int]]) -> None:
+        """Have regions made of blocks that will be hot, all at once, which costs less. Raises Interrupted.
+
+        `blocks`: their addresses, and where indirect jumps near them will go.
+        """
         key, started = self._key(), time.monotonic()
-        wanted = [pc for pc in addresses if pc not in self._known]
+        wanted = [(pc, Profile(None, tuple(reached))) for pc, reached in blocks.items() if pc not in self._known]
         for pc, code, ranges in self._promoter().several(wanted, key, self._page):
             self._known[pc] = code, ranges, key
             self.compiled += 1
@@ -170,7 +174,7 @@ class Optimizer(Baseline):
     def _wait(self, pc: int, key: Key) -> Known | None:
         started = time.monotonic()
         try:
-            answer = self._promoter().region(pc, key, self._page, self._warm())
+            answer = self._promoter().region(pc, key, self._page, self._profile())
         finally:
             self.seconds += time.monotonic() - started
         if answer is None:
@@ -184,7 +188,7 @@ class Optimizer(Baseline):
 
         if self._pending is None:
             try:
-                self._pending = os.getpid(), pc, key, self._promoter().begin(pc, key, self._page, self._warm())
+                self._pending = os.getpid(), pc, key, self._promoter().begin(pc, key, self._page, self._profile())
             except WorkerEnded:
                 self._awaited.add(pc)  # which tries again, and says what there is to say
 
@@ -255,16 +259,20 @@ class Optimizer(Baseline):
             self._has_made = Promoter(self.store, self.cpu.info.name)
         return self._has_made
 
-    def _warm(self) -> frozenset[int] | None:
-        """The addresses of blocks that have been entered some times; None where that is always."""
+    def _profile(self) -> Profile:
+        """What has been entered some times: all where that is always."""
         ctx = self.ctx
-        some = int(ctx.threshold) // WARM
-        if not some:
-            return None
-        most, blocks = int(ctx.threshold) - some, int(ctx.blocks) + Block.offset("pc")
+        threshold = int(ctx.threshold)
+        blocks = int(ctx.blocks) + Block.offset("pc")
         left = (ctypes.c_int32 * int(ctx.n_blocks)).from_address(int(ctx.counters))
-        entered = {U64.from_address(blocks + at * Block.size).value for at, rest in enumerate(left) if rest <= most}
-        return frozenset(entered | self._hot)  # those that are counted again look as if they had not run
+        entered = {U64.from_address(blocks + at * Block.size).value: threshold - rest for at, rest in enumerate(left)}
+        entered.update(dict.fromkeys(self._hot, threshold))  # counted again, they look as if they had not run
+        some = threshold // WARM
+        words = (U64 * (2 * JUMP_CACHE_ENTRIES)).from_address(int(ctx.jump_cache))[:]
+        jumped = [pc for pc, code in zip(words[::2], words[1::2], strict=True) if code and pc in entered]
+        jumped.sort(key=lambda pc: -entered[pc])
+        warm = frozenset(pc for pc, count in entered.items() if count >= some) if some else None
+        return Profile(warm, tuple(jumped))
 
     def _page(self, address: int) -> bytes:
         """The bytes of a guest page, none where it may not be executed."""

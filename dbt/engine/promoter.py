@@ -13,6 +13,7 @@ from dbt.errors import InternalError
 from .build import Interrupted, WorkerEnded, give_back, take_worker
 from .cache import say_once
 from .children import last_words
+from .former import EVERYTHING
 from .layout import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .build import Worker
     from .cache import Store
+    from .former import Profile
 
     Ranges = list[tuple[int, bytes]]  # guest addresses, and the bytes there that a region was made of
 
@@ -118,7 +120,7 @@ class Promoter:
         self._deaths = 0
 
     def region(
-        self, entry: int, key: tuple[Any, ...], page: Callable[[int], bytes], warm: frozenset[int] | None = None
+        self, entry: int, key: tuple[Any, ...], page: Callable[[int], bytes], profile: Profile = EVERYTHING
     ) -> tuple[RegionCode, Ranges] | None:
         """(code, guest ranges) for the block at `entry`, waited for; None if there is none, which is said once.
 
@@ -129,7 +131,7 @@ class Promoter:
             if self._deaths >= DEATHS:
                 break
             try:
-                promotion = self.begin(entry, key, page, warm, careful=careful)
+                promotion = self.begin(entry, key, page, profile, careful=careful)
                 code = promotion.result()
             except NoRegion as error:
                 self.refused(entry, error)
@@ -149,27 +151,27 @@ class Promoter:
         entry: int,
         key: tuple[Any, ...],
         page: Callable[[int], bytes],
-        warm: frozenset[int] | None = None,
+        profile: Profile = EVERYTHING,
         *,
         careful: bool = False,
     ) -> Promotion:
         """Have the region of the block at `entry` made.
 
         `key`: what it depends on beside the guest's bytes, see region_job.py; `page`: gives the bytes of a guest page;
-        `warm`: addresses to which branches are followed, None: all; `careful`: a worker has ended on it. Raises
+        `profile`: what has run so far; `careful`: a worker has ended on it. Raises
         WorkerEnded, Interrupted.
         """
-        return Promotion(lambda: self._ask("region", entry, key, warm, careful), page)
+        return Promotion(lambda: self._ask("region", entry, key, profile, careful), page)
 
     def several(
-        self, entries: Sequence[int], key: tuple[Any, ...], page: Callable[[int], bytes]
+        self, blocks: Sequence[tuple[int, Profile]], key: tuple[Any, ...], page: Callable[[int], bytes]
     ) -> list[tuple[int, RegionCode, Ranges]]:
-        """(address, code, ranges) of those blocks at `entries` that a region begins with, waited for.
+        """(address, code, ranges) of those of `blocks` that a region begins with, waited for.
 
         Nothing is said where that fails: whoever needs one of them will ask for it alone. Raises Interrupted.
         """
         try:
-            promotion = Promotion(lambda: self._ask("regions", entries, key), page)
+            promotion = Promotion(lambda: self._ask("regions", blocks, key), page)
             codes = promotion.result()
         except (NoRegion, WorkerEnded):
             return []

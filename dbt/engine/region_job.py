@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dbt.frontends.guest import Guest
 
+    from .former import Profile
     from .worker import Server
 
 _guests: dict[str, tuple[Guest, Places]] = {}
@@ -56,7 +57,7 @@ def _guest(name: str) -> tuple[Guest, Places]:
 
 
 def compile_region(
-    server: Server, name: str, entry: int, key: tuple[Any, ...], warm: frozenset[int] | None, careful: bool
+    server: Server, name: str, entry: int, key: tuple[Any, ...], profile: Profile, careful: bool
 ) -> tuple[str, object]:
     """The answer to a request: ("region", RegionCode) or ("none", why).
 
@@ -70,7 +71,7 @@ def compile_region(
     guest, places = _guest(name)
     fetch = Pages(server).fetch
     stops, all_flags = key
-    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags, warm=warm)
+    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags, profile=profile)
     if region is None:
         return "none", "no instruction"
     server.channel.send(("formed", region.ranges))
@@ -95,7 +96,9 @@ def compile_region(
     return "none", outcome.trouble
 
 
-def compile_several(server: Server, name: str, entries: Sequence[int], key: tuple[Any, ...]) -> tuple[str, object]:
+def compile_several(
+    server: Server, name: str, blocks: Sequence[tuple[int, Profile]], key: tuple[Any, ...]
+) -> tuple[str, object]:
     """The answer to a request for regions of several blocks: ("regions", [RegionCode]).
 
     Before it come ("page", number) and ("formed", [(address of the block, ranges)]), of those that there are.
@@ -107,7 +110,10 @@ def compile_several(server: Server, name: str, entries: Sequence[int], key: tupl
     guest, places = _guest(name)
     fetch = Pages(server).fetch
     stops, all_flags = frozenset(key[0]), key[1]
-    formed = [form_region(guest.tables, places, fetch, entry, stops, all_flags=all_flags) for entry in entries]
+    formed = [
+        form_region(guest.tables, places, fetch, entry, stops, all_flags=all_flags, profile=profile)
+        for entry, profile in blocks
+    ]
     found = [region for region in formed if region is not None]
     server.channel.send(("formed", [(region.entry, region.ranges) for region in found]))
     signal.alarm(LIMIT)

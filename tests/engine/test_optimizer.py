@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,13 +106,41 @@ def test_each_access_of_a_block_lands_with_its_own_state(cpu: dbt.CPU, wrong: st
 def test_regions_of_several_blocks_at_once(cpu: dbt.CPU) -> None:
     load(cpu, *LOOP, *ACCESSES)
     cpu.memory.write(DATA, struct.pack("<Q", 3))
-    engine(cpu).foresee([CODE, CODE + 4 * len(LOOP), CODE + 0x8000])
+    engine(cpu).foresee({CODE: (), CODE + 4 * len(LOOP): (), CODE + 0x8000: ()})
     assert engine(cpu).compiled == 2
     assert isinstance(start(cpu, 5000), dbt.SystemCall)
     assert cpu.registers["x3"] == 15000
     assert engine(cpu).compiled == 2
-    engine(cpu).foresee([CODE])
+    engine(cpu).foresee({CODE: ()})
     assert engine(cpu).compiled == 2
+
+
+# adr x5, there; again: and x2, x0, #8; add x6, x5, x2; br x6; there: b one; nop; add x3, x3, #2; b on;
+# one: add x3, x3, #1; on: subs x0, x0, #1; b.ne again; svc. Both ways come out of an indirect jump.
+SWITCH = (
+    0x10000085, 0x927D0002, 0x8B0200A6, 0xD61F00C0, 0x14000004, 0xD503201F, 0x91000863, 0x14000002,
+    0x91000463, 0xF1000400, 0x54FFFEE1, SVC,
+)  # fmt: skip
+
+
+def test_an_indirect_jump_stays_in_its_region(cpu: dbt.CPU) -> None:
+    load(cpu, *SWITCH)
+    start(cpu, 5000)
+    assert cpu.registers["x3"] == sum(2 if n & 8 else 1 for n in range(1, 5001))
+    assert {CODE + 16, CODE + 24} <= set(engine(cpu)._profile().reached)
+    inside = [{at for first, last in placed.ranges for at in range(first, last, 4)} for placed in engine(cpu)._placed]
+    assert any({CODE + 8, CODE + 16, CODE + 24} <= addresses for addresses in inside)
+
+
+@pytest.mark.parametrize("threshold", [0, 3, 300])
+def test_a_poll_is_seen_in_a_loop_of_indirect_jumps(cpu: dbt.CPU, threshold: int) -> None:
+    """adr x5, #0; br x5, to the adr itself, and a stop from another thread."""
+    engine(cpu).ctx.threshold = threshold
+    load(cpu, 0x10000005, 0xD61F00A0)
+    timer = threading.Timer(0.5, cpu.stop)
+    timer.start()
+    assert isinstance(cpu.run(CODE), dbt.Interrupted)
+    timer.join()
 
 
 def test_new_code_takes_the_place_of_a_region(cpu: dbt.CPU) -> None:
@@ -176,7 +205,7 @@ def test_the_guest_goes_on_while_a_region_is_made(cpu: dbt.CPU) -> None:
     cpu.memory.write(DATA, struct.pack("<Q", 3))
     start(cpu, 5000)
     assert engine(cpu)._pending is not None
-    assert CODE in engine(cpu)._warm()  # though it is counted again
+    assert CODE in engine(cpu)._profile().warm  # though it is counted again
     assert cpu.registers["x3"] == 15000
     run_until_compiled(cpu, 1)
     assert engine(cpu)._pending is None

@@ -18,6 +18,7 @@ import pytest
 from dbt.engine import build, cache, spawn
 from dbt.engine.build import WorkerEnded
 from dbt.engine.cache import Store, open_store
+from dbt.engine.former import Profile
 from dbt.engine.layout import PAGE_SIZE
 from dbt.engine.promoter import NoRegion, Promoter
 from dbt.engine.transport import Channel
@@ -78,7 +79,7 @@ def test_a_region_is_asked_for_again_and_again(promoter: Promoter) -> None:
 def test_several_at_once_are_the_same_regions(promoter: Promoter) -> None:
     blocks = (CODE, CODE + 12, CODE + 20)  # the second one leads into the loop, the third one is straight
     alone = [promoter.region(block, KEY, page) for block in blocks]
-    found = promoter.several([*blocks, 0x90000], KEY, page)
+    found = promoter.several([(block, Profile()) for block in (*blocks, 0x90000)], KEY, page)
     assert [(code, ranges) for _, code, ranges in found] == alone
     assert [block for block, _, _ in found] == list(blocks)
 

@@ -20,7 +20,7 @@ from dbt.engine.promoter import Promoter
 from tests.differential.case import CODE, DATA, DATA_SIZE
 from tests.differential.engines import Registers
 
-from .programs import MASK64, SLOT, SLOTS
+from .programs import MASK64, SLOT, SLOTS, jumped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,9 +144,8 @@ class Machine:
         cpu.memory.write(CODE, bytes(code))
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC | (PROT_WRITE if mode.writable else 0))
         if self.name == "optimizer" and not (mode.counted or mode.writable or mode.threshold):
-            addresses = [case.address for case in cases]
-            for first in range(0, len(addresses), TOGETHER):
-                native.foresee(addresses[first : first + TOGETHER])
+            for first in range(0, len(cases), TOGETHER):
+                native.foresee({case.address: jumped(case) for case in cases[first : first + TOGETHER]})
 
     def run(self, case: Case, file: bytes, budget: int | None = None) -> Result:
         """Run a program that was loaded from its start. `file`: its registers, packed."""

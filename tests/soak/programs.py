@@ -416,3 +416,14 @@ def retarget(word: int, words: int) -> int:
             field = (1 << width) - 1
             return word & ~(field << low) | (words & field) << low
     raise ValueError(f"{word:#x} has no displacement")
+
+
+def jumped(case: Case) -> list[int]:
+    """Where indirect jumps of a program may go: what it takes the address of, and behind its calls."""
+    found = []
+    for at, word in enumerate(case.words):
+        if word & 0x9F000000 == 0x10000000:  # adr
+            found.append(case.code_address + 4 * (at + (displacement(word) or 0)))
+        elif word & 0xFC000000 == 0x94000000 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
+            found.append(case.code_address + 4 * (at + 1))
+    return sorted(set(found))
