@@ -199,9 +199,11 @@ def instrumentation(setting: Setting) -> Iterator[Figure]:
 
 
 def machine(setting: Setting) -> Iterator[Figure]:
-    """What look-up and dispatch of an access to a device cost, packets, downloads, and requests to a virtio disk."""
+    """What accesses to devices, timers, packets, downloads, and requests to a virtio disk cost."""
     for name, nanoseconds in facts_of(setting, "dispatch.py").items():
         yield Figure(f"device access: {name}", "ns", nanoseconds, limit=3000, kind="machine")
+    for name, nanoseconds in facts_of(setting, "timers.py").items():
+        yield Figure(f"timers: {name}", "ns", nanoseconds, limit=None if "Python" in name else 2500, kind="machine")
     for name, nanoseconds in facts_of(setting, "network.py").items():
         limit = 20_000 if name.startswith("packet") else 50_000_000  # 50,000 packets and 20 MiB a second
         yield Figure(f"network: {name}", "ns", nanoseconds, limit=limit, kind="machine")

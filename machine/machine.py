@@ -52,7 +52,7 @@ class Machine:
     ) -> None:
         self.name = name
         self.native = native
-        self.clock = clock or Clock()
+        self.clock = clock or Clock(native=native)
         self.log = log or Log()
         self.epoch = epoch
         self.lock = lock or threading.RLock()

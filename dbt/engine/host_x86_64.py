@@ -10,6 +10,7 @@ from dbt.native import Assembly, Ptr, Struct, asm, cast, i64, native, new, struc
 SYS_MPROTECT = 10
 SYS_SIGACTION = 13
 SYS_SIGPROCMASK = 14
+SYS_SCHED_YIELD = 24
 SYS_GETPID = 39
 SYS_SIGALTSTACK = 131
 SYS_GETTID = 186

@@ -221,9 +221,10 @@ def machine_bytes(stamp: str) -> bytes:
     from dbt.backends.llvm.compile import compile_text
     from dbt.backends.llvm.image import link
     from dbt.backends.llvm.native import module_text
-    from dbt.machine.native import gic, virtqueue
+    from dbt.machine.native import builtin, gic, timers, virtqueue
 
-    return link(stamp, compile_text(module_text([*virtqueue.ROOTS, *gic.ROOTS])))
+    roots: list[Native] = [*builtin.ROOTS, *virtqueue.ROOTS, *gic.ROOTS, *timers.ROOTS]
+    return link(stamp, compile_text(module_text(roots, [builtin.PYTHON])))
 
 
 def modules_bytes(stamp: str) -> bytes:

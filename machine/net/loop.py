@@ -29,7 +29,7 @@ class Loop:
 
     def __init__(self, lock: AbstractContextManager[object], clock: Clock | None = None, name: str = "network") -> None:
         self.lock = lock
-        self.clock = clock or Clock(time.monotonic_ns)
+        self.clock = clock or Clock(time.monotonic_ns, native=False)
         self.clock.start()
         self.closed = False
         self._follows = clock is None
