@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.native import load
-from dbt.machine.native.gic import GROUP_AT, IDLE, NOTHING, NUMBER, PRIORITY, PRIORITY_AT, Cpu, Gic
+from dbt.machine.native.builtin import builtins
+from dbt.machine.native.gic import GROUP_AT, IDLE, NOTHING, NUMBER, PRIORITY, PRIORITY_AT, Cpu, Gic, settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dbt.machine.devices.gic_core import Offer
     from dbt.machine.machine import Machine
+    from dbt.machine.native.builtin import Builtins
 
 STATES = ("group", "enabled", "latched", "level", "active", "edge")
 NOWHERE = 0xFFFF  # a route
@@ -36,20 +36,13 @@ def unpacked(word: int) -> tuple[Offer, int]:
     return (word >> PRIORITY_AT & PRIORITY, word & NUMBER), word >> GROUP_AT & 1
 
 
-@cache
-def _settle() -> Any:  # noqa: ANN401 - what ctypes has
-    """The native function, if it can be had; it is short, so the interpreter's lock stays taken."""
-    image = load()
-    return ctypes.PYFUNCTYPE(ctypes.c_uint32, ctypes.c_uint64)(image.address("settle")) if image else None
-
-
 class Shared:
     """The struct of one GIC."""
 
-    def __init__(self, settle: Any, numbers: Sequence[int], cpus: int, *, masks: bool) -> None:  # noqa: ANN401
-        self._settle = settle
+    def __init__(self, builtins: Builtins, numbers: Sequence[int], cpus: int, *, masks: bool) -> None:
         self._kept: list[Any] = []
         _, self.address = self._room(ctypes.c_uint64, Gic.size // 8, "Q")
+        self._settle = builtins.bind(settle, self.address)
         self.words: dict[str, memoryview] = {}
         slots = len(numbers)
         everything, at_cpus = self._room(ctypes.c_uint64, CPU_WORDS * (cpus + 1), "Q")
@@ -88,11 +81,11 @@ class Shared:
 
     def settle(self) -> list[int]:
         """Look at all anew; the CPUs whose lines are different."""
-        count = self._settle(self.address)
+        count = self._settle()
         return self._changed[:count].tolist() if count else []
 
 
 def shared(machine: Machine, numbers: Sequence[int], cpus: int, *, masks: bool) -> Shared | None:
     """What a GIC shares with native code, if there is any: each slot's first interrupt, and the CPUs."""
-    settle = _settle() if machine.native else None
-    return Shared(settle, numbers, cpus, masks=masks) if settle else None
+    made = builtins() if machine.native else None
+    return Shared(made, numbers, cpus, masks=masks) if made else None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dbt.machine.device import Device
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.memory import AccessSizes, Attributes, DmaPort
+from dbt.machine.native.builtin import builtins
 from dbt.machine.registers import State
-from dbt.machine.virtio.native import functions
 from dbt.machine.virtio.queue import VirtQueue
 from dbt.machine.virtio.spec import (
     ACKNOWLEDGE,
@@ -69,7 +69,7 @@ class VirtioDevice(Device):
         self.transport: Transport | None = None
         self.dma = DmaPort(name, machine.memory, enabled=False)
         self.rings = rings
-        self.native = functions() if machine.native else None  # now, since it may have to be compiled
+        self.native = builtins() if machine.native else None  # now, since it may have to be compiled
         self.queues = [VirtQueue(self, index, size) for index, size in enumerate(sizes)]
         self._held_status = 0  # what it was before a reset that is not over
         super().__init__(name, machine)

@@ -7,10 +7,8 @@ these classes inherit.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dbt.machine.native import load
 from dbt.machine.native.virtqueue import (
     EVENTS,
     FOUND,
@@ -21,6 +19,12 @@ from dbt.machine.native.virtqueue import (
     Item,
     Queue,
     Section,
+    packed_pop,
+    packed_push,
+    packed_wants,
+    split_pop,
+    split_push,
+    split_wants,
 )  # fmt: skip
 from dbt.machine.virtio.chain import Chain
 from dbt.machine.virtio.packed import PackedRing
@@ -28,35 +32,14 @@ from dbt.machine.virtio.split import SplitRing
 
 if TYPE_CHECKING:
     from dbt.machine.memory import DmaPort, Memory
+    from dbt.machine.native.builtin import Builtins
     from dbt.machine.virtio.queue import Setup
-
-    from dbt.engine.image import Image
 
 U64 = ctypes.c_uint64
 WORDS = Queue.size // 8
 TOKEN, IDENTIFIER, DESCRIPTORS, COUNT, READABLE_BYTES, WRITABLE_BYTES = (
     Queue.offset(name) // 8 for name in ("token", "identifier", "descriptors", "count", "readable", "writable")
 )
-
-
-class Functions:
-    """The native functions, as Python calls them: they are short, so the interpreter's lock stays taken."""
-
-    def __init__(self, image: Image) -> None:
-        def get(name: str, arguments: int, result: Any = None) -> Any:  # noqa: ANN401 - what ctypes has
-            return ctypes.PYFUNCTYPE(result, *(U64,) * arguments)(image.address(name))
-
-        self.split = get("split_pop", 1, ctypes.c_uint32), get("split_push", 3), get("split_wants", 1, ctypes.c_uint32)
-        self.packed = (
-            get("packed_pop", 1, ctypes.c_uint32), get("packed_push", 4), get("packed_wants", 1, ctypes.c_uint32)
-        )  # fmt: skip
-
-
-@cache
-def functions() -> Functions | None:
-    """Those of this process, if they can be had."""
-    image = load()
-    return Functions(image) if image else None
 
 
 def _word(name: str) -> Any:  # noqa: ANN401 - a property
@@ -135,9 +118,11 @@ class NativeSplitRing(_Shared, SplitRing):
     next_avail, next_used, signalled = _word("next_avail"), _word("next_used"), _word("signalled")
     _seen, _quiet = _word("seen"), _word("quiet")
 
-    def __init__(self, functions: Functions, dma: DmaPort, setup: Setup) -> None:
+    def __init__(self, builtins: Builtins, dma: DmaPort, setup: Setup) -> None:
         self.share(setup)
-        self._pop, self._push, self._wants = functions.split
+        self._pop, self._push, self._wants = (
+            builtins.bind(function, self.address) for function in (split_pop, split_push, split_wants)
+        )
         super().__init__(dma, setup)
 
     def _attach(self) -> None:
@@ -149,7 +134,7 @@ class NativeSplitRing(_Shared, SplitRing):
     def pop(self) -> Chain | None:
         """As SplitRing has it."""
         self._ready()
-        found = self._pop(self.address)
+        found = self._pop()
         self.used_area.wrote_all()
         if found == FOUND:
             return self.chain()
@@ -158,13 +143,13 @@ class NativeSplitRing(_Shared, SplitRing):
     def push(self, chain: Chain, written: int) -> None:
         """As SplitRing has it."""
         self._ready()
-        self._push(self.address, chain.identifier, written)
+        self._push(chain.identifier, written)
         self.used_area.wrote_all()
 
     def wants_interrupt(self) -> bool:
         """As SplitRing has it."""
         self._ready()
-        return bool(self._wants(self.address))
+        return bool(self._wants())
 
 
 class NativePackedRing(_Shared, PackedRing):
@@ -173,9 +158,11 @@ class NativePackedRing(_Shared, PackedRing):
     next_avail, next_used, signalled = _word("next_avail"), _word("next_used"), _word("signalled")
     avail_wrap, used_wrap, _quiet = _word("avail_wrap"), _word("used_wrap"), _word("quiet")
 
-    def __init__(self, functions: Functions, dma: DmaPort, setup: Setup) -> None:
+    def __init__(self, builtins: Builtins, dma: DmaPort, setup: Setup) -> None:
         self.share(setup)
-        self._pop, self._push, self._wants = functions.packed
+        self._pop, self._push, self._wants = (
+            builtins.bind(function, self.address) for function in (packed_pop, packed_push, packed_wants)
+        )
         super().__init__(dma, setup)
 
     def _attach(self) -> None:
@@ -187,7 +174,7 @@ class NativePackedRing(_Shared, PackedRing):
     def pop(self) -> Chain | None:
         """As PackedRing has it."""
         self._ready()
-        found = self._pop(self.address)
+        found = self._pop()
         self.device_area.wrote_all()
         if found == FOUND:
             return self.chain()
@@ -196,10 +183,10 @@ class NativePackedRing(_Shared, PackedRing):
     def push(self, chain: Chain, written: int) -> None:
         """As PackedRing has it."""
         self._ready()
-        self._push(self.address, chain.identifier, chain.descriptors, written)
+        self._push(chain.identifier, chain.descriptors, written)
         self.ring_area.wrote_all()
 
     def wants_interrupt(self) -> bool:
         """As PackedRing has it."""
         self._ready()
-        return bool(self._wants(self.address))
+        return bool(self._wants())

@@ -38,7 +38,7 @@ KINDS = [
 def rings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both makes of rings."""
     if not request.param:
-        monkeypatch.setattr("dbt.machine.virtio.device.functions", lambda: None)
+        monkeypatch.setattr("dbt.machine.virtio.device.builtins", lambda: None)
 
 
 @pytest.mark.usefixtures("rings")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM, ROM, DirtyTracker
-from dbt.machine.virtio import native
+from dbt.machine.native import builtin
 from dbt.machine.virtio.mmio import VirtioMmio
-from dbt.machine.virtio.native import NativePackedRing, NativeSplitRing, functions
+from dbt.machine.virtio.native import NativePackedRing, NativeSplitRing
 from dbt.machine.virtio.packed import PackedRing
 from dbt.machine.virtio.spec import AVAIL, EVENT_IDX, INDIRECT, INDIRECT_DESC, NEXT, RING_PACKED, USED, VERSION_1, WRITE
 from dbt.machine.virtio.split import SplitRing
@@ -169,11 +169,11 @@ def test_both_do_the_same(packed: int, events: int, indirect: int) -> None:
 
 
 def test_without_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert functions() is not None
-    monkeypatch.setattr(native, "load", lambda: None)
-    functions.cache_clear()
+    assert builtin.builtins() is not None
+    monkeypatch.setattr(builtin, "load", lambda: None)
+    builtin.builtins.cache_clear()
     try:
         side = Side(VERSION_1, native=True)
     finally:
-        functions.cache_clear()
+        builtin.builtins.cache_clear()
     assert type(side.device.queues[1].ring) is SplitRing

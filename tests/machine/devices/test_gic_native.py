@@ -6,9 +6,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from dbt.machine.devices import gic_native
 from dbt.machine.devices.gic_native import BEST, unpacked
 from dbt.machine.memory import Attributes
+from dbt.machine.native import builtin
 
 from tests.machine.devices import test_gicv2 as gicv2
 from tests.machine.gicv3 import (
@@ -286,10 +286,10 @@ def test_one_word_says_what_a_cpu_is_offered() -> None:
 
 
 def test_without_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gic_native, "load", lambda: None)
-    gic_native._settle.cache_clear()
+    monkeypatch.setattr(builtin, "load", lambda: None)
+    builtin.builtins.cache_clear()
     try:
         _, gic = build()
     finally:
-        gic_native._settle.cache_clear()
+        builtin.builtins.cache_clear()
     assert gic.shared is None
