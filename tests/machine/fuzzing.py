@@ -45,14 +45,14 @@ def value(random: Random, size: int) -> int:
 def fuzz(
     build: Callable[[Machine], Device],
     seed: int,
-    operations: int = OPERATIONS,
     also: Callable[[Device, Random], None] | None = None,
     cpus: int = 1,
     settle: Callable[[Machine], None] | None = None,
 ) -> Machine:
-    """`also` does what comes from outside: characters, lines. A thousandth of the operations let time pass or reset.
+    """OPERATIONS accesses; a thousandth of them let time pass or reset, some are errors.
 
-    `settle` waits for what other threads do, before the device is saved.
+    `also` does what comes from outside: characters, lines. `settle` waits for what other threads do, before the device
+    is saved.
     """
     random = Random(seed)
     machine = Machine(log=Log(lambda _kind, _line: None))
@@ -72,7 +72,7 @@ def fuzz(
         registers = [(4 * random.randrange(regions[0][1].size // 4), 4) for _ in range(64)]
     requesters = [Attributes(cpu=cpu) for cpu in range(cpus)]
     refused = 0
-    for _ in range(operations):
+    for _ in range(OPERATIONS):
         address, size = random.choice(registers)
         choice = random.randrange(1000)
         if choice < 30:
@@ -92,7 +92,7 @@ def fuzz(
                 machine.memory.write(address, size, value(random, size), random.choice(requesters))
         except BusError:
             refused += 1
-    assert refused < operations // 5
+    assert refused < OPERATIONS // 5
     assert machine.log.counts[GUEST_ERROR]
     if settle:
         settle(machine)
@@ -105,7 +105,7 @@ def fuzz(
     assert other.save() == device.save()
     for _ in range(INVENTED):
         again.restore(invented(again, random))
-        for _ in range(operations // 400):
+        for _ in range(OPERATIONS // 400):
             number = random.randrange(len(registers))
             address, size = registers[number]
             region = regions_of[address >> 32]

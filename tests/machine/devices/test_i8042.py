@@ -277,4 +277,4 @@ def test_random_traffic() -> None:
     fuzz(
         lambda machine: I8042("i8042", machine, user=user if "i8042" not in machine.devices else None), 8042, also=also
     )
-    fuzz(lambda machine: Port92("port92", machine), 92, 2000)
+    fuzz(lambda machine: Port92("port92", machine), 92)

@@ -425,7 +425,8 @@ def provoke(device: Device, random: Random) -> None:
         ports.write(control, 1, 0)
 
 
-def test_random_traffic() -> None:
+@pytest.mark.parametrize("kind", [Piix3Ide, Piix4Ide])
+def test_random_traffic(kind: type[Piix3Ide]) -> None:
     """Any register, tables of any content, packets; disks answer from their threads meanwhile."""
     disks: list[Disk] = []
 
@@ -436,6 +437,6 @@ def test_random_traffic() -> None:
         disk, disc = memory_disk(1 << 20), memory_disk(1 << 20, writable=False)
         disks.extend((disk, disc))
         drives = (hard_disk(machine, disk), None, cd_rom(machine, disc))
-        return Piix3Ide("ide", machine, bus=bus, slot=1, drives=drives)
+        return kind("ide", machine, bus=bus, slot=1, drives=drives)
 
     fuzz(build, 7010, also=provoke, settle=lambda machine: drained(machine, *disks))
