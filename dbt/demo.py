@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dbt import statistics
 from dbt.guests import GUESTS, PLAIN, Guest
+from dbt.machine import native
 from dbt.run import ENGINES
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def demo(out: TextIO, command: Sequence[bytes], engines: Sequence[str] | None = 
     """Run the demo with `command` as the dragoman command; 1 if a guest did not do what it should."""
     chosen = engines or ENGINES
     out.write(FIRST_COMPILE + "\n")
+    out.flush()
+    native.load(quiet=False)  # so that the first machine does not wait for it
     longest = max(len(line) for guest in GUESTS for line in (guest.short_line, guest.ordinary_line))
     names = (max(len(guest.name) for guest in GUESTS), max(len(engine) for engine in chosen))
     widths = [*names, longest, 13, 11, 12]

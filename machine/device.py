@@ -6,7 +6,7 @@ back ends are given to its constructor. All its methods are called under the mac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, TRACE, UNIMPLEMENTED
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from dbt.machine.memory import Region
 
 Saved = dict[str, Any]  # numbers, texts, lists and dictionaries: what JSON has
+
+
+class Backend(Protocol):
+    """Something of the host that a device was given for itself."""
+
+    def close(self) -> None:
+        """Give it back; again does nothing."""
 
 
 class Device:
@@ -80,6 +87,13 @@ class Device:
     def disks(self) -> Iterable[Disk]:
         """The disks whose state is a part of its own: the medium, if there is one."""
         return () if self.disk is None else (self.disk,)
+
+    def backends(self) -> Iterable[Backend]:
+        """What the device owns of the host: the machine closes it when it is closed."""
+        return self.disks()
+
+    def close(self) -> None:
+        """End what works for the device on the host; then its back ends are closed. Not under the machine's lock."""
 
     def all_regions(self) -> Iterable[Region]:
         """Its regions, also those that no address shows just now: what memory is in them is saved."""

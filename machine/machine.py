@@ -3,14 +3,17 @@
 The lock is taken around every entry into a device: accesses (the address space does it), timers (`advance`,
 `run_timers`) and input of back ends (whoever brings it). It is never held while something of the host is waited for:
 `settled` is how what resets, saves or restores a machine waits before it takes the lock.
+
+A machine owns what its devices were given of the host, disks and shared folders: `close` closes it, as does the end of
+`with machine:`. Networks and character back ends may be of several machines, and stay their makers'.
 """
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from dbt.machine.clock import SECOND, Clock
 from dbt.machine.errors import MapError, SnapshotError
@@ -165,6 +168,27 @@ class Machine:
                 device.restore(devices[name])
             if all(device.save() == devices[name] for name, device in self.devices.items()):
                 break
+
+    def close(self) -> None:
+        """End the work of all devices, then close what they own of the host, each once.
+
+        All of it is tried; errors of the host are raised afterwards. Processors stand still. Again does nothing.
+        """
+        devices = list(self.devices.values())
+        for device in devices:
+            device.settle()
+        owned = {id(backend): backend for device in devices for backend in device.backends()}
+        with ExitStack() as stack:  # from the last to the first
+            for backend in owned.values():
+                stack.callback(backend.close)
+            for device in devices:
+                stack.callback(device.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def save_file(self, path: str, *, include_disks: bool = False) -> int:
         """Write all of it, memory and disks too, to a file; its size. See machine/snapshot."""

@@ -59,6 +59,7 @@ class Disk:
         self._draining = 0
         self._held_back: list[Request] = []
         self._try_read = node.try_read
+        self._closed = False
 
     @property
     def size(self) -> int:
@@ -263,7 +264,10 @@ class Disk:
             pass
 
     def close(self) -> None:
-        """Drain, stop the workers, close the nodes (which writes what they hold back)."""
+        """Drain, stop the workers, close the nodes (which writes what they hold back). Again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         while not self._queue.empty():  # a signal may have kept the only worker from starting
             with suppress(Empty):
                 self._serve(self._queue.get_nowait(), worker=False)

@@ -240,22 +240,32 @@ class Board:
                 node.properties["clock-names"] = strings(*tree.clocks)
 
     def build(self, options: Options | None = None) -> BoardMachine:
-        """The machine, reset. UsageError if the board has no such memory or CPUs."""
+        """The machine, reset. UsageError if the board has no such memory or CPUs.
+
+        On an error, disks and folders that devices had already are closed, as by `Machine.close`.
+        """
         options = options or Options()
         self.check(options)
         machine = BoardMachine(self, options)
-        with machine.system.changes(), machine.io.changes():
-            self.memory(machine)
-            machine.inputs = self.controller(machine)
-            self.buses(machine)
-            for placed in self.devices(machine):
-                self.put(machine, placed)
-            self.connect(machine)
-            for plugged in options.devices:
-                self.plug(machine, plugged)
-            self.finish(machine)
-            machine.reset()
+        try:
+            with machine.system.changes(), machine.io.changes():
+                self._fill(machine)
+                machine.reset()
+        except BaseException:
+            machine.close()
+            raise
         return machine
+
+    def _fill(self, machine: BoardMachine) -> None:
+        self.memory(machine)
+        machine.inputs = self.controller(machine)
+        self.buses(machine)
+        for placed in self.devices(machine):
+            self.put(machine, placed)
+        self.connect(machine)
+        for plugged in machine.options.devices:
+            self.plug(machine, plugged)
+        self.finish(machine)
 
     def check(self, options: Options) -> None:
         """UsageError if this cannot be."""

@@ -20,7 +20,9 @@ from dbt.machine.virtio import CONFIG_SIZES, VirtioDevice
 from dbt.machine.virtio.device import BUDGET, RINGS
 
 if TYPE_CHECKING:
-    from dbt.machine.device import Saved
+    from collections.abc import Iterable
+
+    from dbt.machine.device import Backend, Saved
     from dbt.machine.machine import Machine
     from dbt.machine.ninep import Share
     from dbt.machine.virtio import Chain, VirtQueue
@@ -117,11 +119,15 @@ class Virtio9p(VirtioDevice):
             self.workers.submit(self.session.close)
             self.session = Session(self.share)
 
+    def backends(self) -> Iterable[Backend]:
+        """The folder."""
+        return () if self.share is None else (self.share,)
+
     def close(self) -> None:
         """Let go of the host's files. Not under the machine's lock."""
-        if self.session is not None:
-            self.workers.submit(self.session.close)
         self.workers.close()
+        if self.session is not None:
+            self.session.close()
 
     # Snapshots
 

@@ -147,9 +147,11 @@ class Share:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        os.close(self.root)
-        os.close(self._inodes)
+        """Give the descriptors back; again does nothing. No session may use the folder any more."""
+        for descriptor in (self.root, self._inodes):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.root = self._inodes = -1
 
     # Inodes
 

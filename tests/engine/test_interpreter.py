@@ -15,6 +15,7 @@ import pytest
 from dbt.backends.llvm.pack import HandlerPack
 from dbt.frontends.guest import load_guest
 from dbt.guests import GUESTS, PLAIN
+from dbt.machine import native
 
 import dbt
 from dbt import cache_command
@@ -164,6 +165,8 @@ def test_cache_build_has_the_handlers_as_well(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(cache_command, "every_stencil", lambda _guest: wanted)
     said = StringIO()
     assert cache_command.build(said, interpreter=True) == 0
+    assert "native parts of machines in " in said.getvalue()
+    assert Store(quiet=True).has(native.IMAGE)
     assert "5 stencils of aarch64" in said.getvalue()
     assert "5 handlers of aarch64" in said.getvalue()
     (path,) = (tmp_path / "dragoman").glob("*/aarch64.handlers")

@@ -56,8 +56,7 @@ class Mount:
         self.client = Client(partial(carry, self.guest, self.ring))
 
     def close(self) -> None:
-        self.device.close()
-        self.share.close()
+        self.device.machine.close()
 
 
 def carry(guest: Guest, ring: Ring, request: bytes) -> bytes:
