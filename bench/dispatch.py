@@ -44,7 +44,7 @@ def build(devices: int) -> AddressSpace:
 
 
 def main(rounds: int) -> None:
-    """Print nanoseconds of a read and of a write, one of each round, and of reads by number of devices."""
+    """Print nanoseconds of a read, a write and a change of the map, one of each round, and of reads by devices."""
     figures: dict[str, list[float]] = {"read": [], "write": []}
     space = build(DEVICES)
     address = (DEVICES // 3) << 16
@@ -65,6 +65,16 @@ def main(rounds: int) -> None:
         for _ in range(ACCESSES):
             read(0x0901_0004, 4)
         figures["register read"].append((time.process_time_ns() - start) / ACCESSES)
+    figures["a region moves"] = []
+    system = space.root
+    moving = MMIO("moving", 0x1000, Word())
+    assert isinstance(system, Container)
+    system.place(moving, 1 << 36)
+    for _ in range(rounds):
+        start = time.process_time_ns()
+        for number in range(MOVES):
+            system.move(moving, (1 << 36) + (number << 12))
+        figures["a region moves"].append((time.process_time_ns() - start) / MOVES)
     for devices in (1, 10, 100, 1000, 10_000):
         read = build(devices).read
         start = time.process_time_ns()

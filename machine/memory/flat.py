@@ -1,19 +1,24 @@
 """The flattened view of a graph of regions: sorted sections without overlap, found by bisection.
 
 Regions are painted from the one that wins to the one that loses, each only where nothing is yet; so a region costs a
-bisection and the gaps that it fills.
+bisection and the gaps that it fills. A view after a change is made of the one before it: what the changed addresses
+show is painted anew, up to the ends of the sections and holes that they are in or next to.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dbt.machine.errors import MapError
+from dbt.machine.memory.extents import Extents, clipped
 from dbt.machine.memory.regions import MMIO, Alias, Container, Direct, Region, ROMDevice, Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dbt.machine.memory.ram import Memory
 
 VISITS = 100_000  # regions looked at for one view: more is a graph that shows itself in itself too often
@@ -40,26 +45,23 @@ class Section:
 
 
 class FlatView:
-    """An immutable view. `sections` are sorted; `find` takes O(log n)."""
+    """An immutable view of `size` addresses; `find` takes O(log n).
 
-    __slots__ = ("sections", "size", "starts", "targets")
+    `targets` are the sections and holes (None) from the `starts` of the same index on. The last one is a hole, of size
+    0 where the space is full, so that every address, also a wrong one, has an entry.
+    """
 
-    def __init__(self, sections: tuple[Section, ...], size: int) -> None:
-        self.sections = sections
+    __slots__ = ("size", "starts", "targets")
+
+    def __init__(self, size: int, starts: list[int], targets: list[Section | None]) -> None:
         self.size = size
-        # The same with the holes, so that every address, also a wrong one, has an entry: None is a hole.
-        self.starts: list[int] = []
-        self.targets: list[Section | None] = []
-        end = 0
-        for section in sections:
-            if section.start > end or not self.starts:
-                self.starts.append(end)
-                self.targets.append(None)
-            self.starts.append(section.start)
-            self.targets.append(section)
-            end = section.end
-        self.starts.append(end)
-        self.targets.append(None)
+        self.starts = starts
+        self.targets = targets
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """All of them, sorted."""
+        return tuple(section for section in self.targets if section is not None)
 
     def find(self, address: int) -> Section | None:
         """The section at `address`; None in a hole."""
@@ -72,13 +74,73 @@ class FlatView:
 
 
 def flatten(root: Region, size: int) -> FlatView:
-    """The view of `root` in a space of `size` bytes."""
-    painter = _Painter()
-    painter.paint(root, 0, 0, min(size, root.size), readonly=False)
-    return FlatView(tuple(painter.merged()), size)
+    """The view of `root` in a space of `size` bytes. MapError if it has too many regions."""
+    return repaint(FlatView(size, [0], [None]), root, ((0, size),))[0]
+
+
+def repaint(
+    view: FlatView, root: Region, extents: Extents
+) -> tuple[FlatView, tuple[Section, ...], tuple[Section, ...]]:
+    """The view after the changes at `extents`, and the sections that only the old and only the new one has, sorted.
+
+    MapError as above. The work is in proportion to what is shown there, but for copies of the view's two lists.
+    """
+    starts, targets = view.starts.copy(), view.targets.copy()
+    removed: dict[Section, None] = {}
+    added: dict[Section, None] = {}
+    for low, high in clipped(extents, 0, view.size):
+        first, last = bisect_right(starts, low) - 1, bisect_right(starts, high) - 1
+        if first and starts[first] == low:  # what ends here may go on now
+            first -= 1
+        at_end = last + 1 == len(starts)
+        start, end = starts[first], view.size if at_end else starts[last + 1]
+        painter = _Painter()
+        painter.paint(root, 0, start, end, readonly=False)
+        sections = painter.merged()
+        _change(removed, added, filter(None, targets[first : last + 1]))
+        _change(added, removed, sections)
+        new_starts, new_targets = _with_holes(sections, start, end, at_end=at_end)
+        starts[first : last + 1] = new_starts
+        targets[first : last + 1] = new_targets
+    by_start = attrgetter("start")
+    return (
+        FlatView(view.size, starts, targets),
+        tuple(sorted(removed, key=by_start)),
+        tuple(sorted(added, key=by_start)),
+    )
+
+
+def _change(noted: dict[Section, None], undone: dict[Section, None], sections: Iterable[Section]) -> None:
+    """Note sections, but for those whose opposite is noted."""
+    for section in sections:
+        if section in undone:
+            del undone[section]
+        else:
+            noted[section] = None
+
+
+def _with_holes(
+    sections: list[Section], start: int, end: int, *, at_end: bool
+) -> tuple[list[int], list[Section | None]]:
+    """The lists of a view for a part of it."""
+    starts: list[int] = []
+    targets: list[Section | None] = []
+    for section in sections:
+        if section.start > start:
+            starts.append(start)
+            targets.append(None)
+        starts.append(section.start)
+        targets.append(section)
+        start = section.end
+    if at_end or start < end:
+        starts.append(start)
+        targets.append(None)
+    return starts, targets
 
 
 class _Painter:
+    """Sections of one extent, in the making."""
+
     def __init__(self) -> None:
         self.starts: list[int] = []
         self.ends: list[int] = []

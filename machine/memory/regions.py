@@ -4,7 +4,7 @@ A region has a size and no address: a container places it. Placements may overla
 equal ones the later. Priorities are compared within one container only. A container is transparent where nothing is
 placed. An alias shows a part of another region at a second place, windows show several parts at their own. A region is
 in one container at most; the graph has no cycles. Everything may change while the machine runs, under the machine's
-lock: spaces that show the region get a new view at once, or at the end of `with container.changes():`.
+lock: spaces that show the region get a new view of what changed at once, or at the end of `with container.changes():`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from dbt.machine.errors import BusError, MapError
 from dbt.machine.memory.access import MASKS, AccessSizes, Attributes
+from dbt.machine.memory.extents import Extents, clipped, moved, union
 from dbt.machine.memory.ram import Memory
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Handler(Protocol):
 class Viewer(Protocol):
     """An address space, as regions see it."""
 
-    def update(self) -> None: ...
+    def update(self, extents: Extents) -> None: ...
 
 
 class Region:
@@ -46,6 +47,7 @@ class Region:
         self.name = name
         self.size = size
         self.parent: Container | None = None
+        self.at = 0  # of the parent's
         self._enabled = True
         self._shown_by: list[Alias | Windows] = []
         self._viewers: list[Viewer] = []
@@ -65,12 +67,57 @@ class Region:
         """The regions that this one shows."""
         return iter(())
 
-    def changed(self) -> None:
-        """Give all spaces that show this region a new view."""
-        viewers: dict[int, Viewer] = {}
-        self._collect(viewers, set())
-        for viewer in viewers.values():
-            viewer.update()
+    def changed(self, extents: Extents | None = None) -> None:
+        """Give all spaces that show `extents` of this region, by default all of it, a new view there.
+
+        MapError, when all have been told, if the view of one cannot be.
+        """
+        changed: dict[int, Extents] = {id(self): ((0, self.size),) if extents is None else extents}
+        errors: list[MapError] = []
+        for region in self._above():
+            here = clipped(changed.pop(id(region), ()), 0, region.size)
+            if not here or region._hold(here):  # noqa: SLF001 - another region
+                continue
+            for viewer in region._viewers:  # noqa: SLF001 - another region
+                try:
+                    viewer.update(here)
+                except MapError as error:
+                    errors.append(error)
+            for above, there in region._shown(here):  # noqa: SLF001 - another region
+                changed[id(above)] = union(changed.get(id(above), ()), there)
+        if errors:
+            raise errors[0]
+
+    def _above(self) -> list[Region]:
+        """This region and all that show it, each behind those below it that are among them."""
+        order: list[Region] = []
+        seen = {id(self)}
+        todo: list[tuple[Region, Iterator[Region]]] = [(self, self._showing())]
+        while todo:
+            region, rest = todo[-1]
+            above = next(rest, None)
+            if above is None:
+                order.append(region)
+                todo.pop()
+            elif id(above) not in seen:
+                seen.add(id(above))
+                todo.append((above, above._showing()))  # noqa: SLF001 - another region
+        return order[::-1]
+
+    def _showing(self) -> Iterator[Region]:
+        return iter((*self._shown_by, *([self.parent] if self.parent else [])))
+
+    def _shown(self, extents: Extents) -> Iterator[tuple[Region, Extents]]:
+        """Where what is next above shows `extents` of this region."""
+        for other in self._shown_by:
+            yield other, other.showing(extents)
+        if self.parent is not None:
+            yield self.parent, moved(extents, self.at)
+
+    def _hold(self, extents: Extents) -> bool:
+        """Whether these changes wait for others."""
+        del extents
+        return False
 
     def viewed(self, viewer: Viewer, on: bool) -> None:
         """`viewer` is a space with this region as its root, or is one no more."""
@@ -78,14 +125,6 @@ class Region:
             self._viewers.append(viewer)
         else:
             self._viewers.remove(viewer)
-
-    def _collect(self, viewers: dict[int, Viewer], seen: set[int]) -> None:
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        viewers.update((id(viewer), viewer) for viewer in self._viewers)
-        for above in (*self._shown_by, *([self.parent] if self.parent else [])):
-            above._collect(viewers, seen)  # noqa: SLF001 - another region
 
     def reaches(self, other: Region) -> bool:
         """Whether `other` is this region or below it."""
@@ -245,6 +284,10 @@ class Alias(Region):
         """The target."""
         yield self.target
 
+    def showing(self, extents: Extents) -> Extents:
+        """Where the alias shows these of its target."""
+        return moved(clipped(extents, self.offset, self.offset + self.size), -self.offset)
+
     def close(self) -> None:
         """Be an alias no more: the target forgets it. It must not be placed."""
         if self.parent is not None:
@@ -271,12 +314,17 @@ class Windows(Region):
     @ranges.setter
     def ranges(self, ranges: tuple[tuple[int, int], ...]) -> None:
         if ranges != self._ranges:
+            differing = set(self._ranges) ^ set(ranges)
             self._ranges = ranges
-            self.changed()
+            self.changed(union(differing))
 
     def below(self) -> Iterator[Region]:
         """The target."""
         yield self.target
+
+    def showing(self, extents: Extents) -> Extents:
+        """Where the windows show these of their target."""
+        return union(part for start, end in self._ranges for part in clipped(extents, start, end))
 
 
 class Container(Region):
@@ -288,7 +336,7 @@ class Container(Region):
         super().__init__(name, size)
         self.placements: list[tuple[int, int, Region]] = []  # (priority, offset, region), what wins first
         self._held = 0
-        self._pending = False
+        self._pending: Extents = ()
 
     def place(self, region: Region, at: int, priority: int = 0) -> None:
         """Put `region` at `at`. It may reach over the container's end: that part is not seen."""
@@ -300,9 +348,10 @@ class Container(Region):
             raise MapError(f"{region.name} cannot be in {self.name}, which it contains or shows itself")
         region.parent = self
         self._insert(region, at, priority)
-        self.changed()
+        self.changed(((at, at + region.size),))
 
     def _insert(self, region: Region, at: int, priority: int) -> None:
+        region.at = at
         places = self.placements
         index = next((i for i, (other, _, _) in enumerate(places) if other <= priority), len(places))
         places.insert(index, (priority, at, region))
@@ -316,17 +365,17 @@ class Container(Region):
 
     def remove(self, region: Region) -> None:
         """Take `region` out; it may be placed elsewhere then."""
-        self._take(region)
+        _, at = self._take(region)
         region.parent = None
-        self.changed()
+        self.changed(((at, at + region.size),))
 
     def move(self, region: Region, at: int, priority: int | None = None) -> None:
         """Put a region of this container elsewhere in it; among equal priorities it counts as the latest."""
         if at < 0:
             raise MapError(f"{region.name} at {at} of {self.name}: offsets start at 0")
-        old, _ = self._take(region)
+        old, before = self._take(region)
         self._insert(region, at, old if priority is None else priority)
-        self.changed()
+        self.changed(union(((before, before + region.size), (at, at + region.size))))
 
     def below(self) -> Iterator[Region]:
         """The placed regions."""
@@ -341,11 +390,10 @@ class Container(Region):
         finally:
             self._held -= 1
             if not self._held and self._pending:
-                self._pending = False
-                self.changed()
+                pending, self._pending = self._pending, ()
+                self.changed(pending)
 
-    def _collect(self, viewers: dict[int, Viewer], seen: set[int]) -> None:
+    def _hold(self, extents: Extents) -> bool:
         if self._held:
-            self._pending = True
-        else:
-            super()._collect(viewers, seen)
+            self._pending = union(self._pending, extents)
+        return self._held > 0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from dbt.machine.errors import BusError
 from dbt.machine.log import GUEST_ERROR, UNASSIGNED, Log
 from dbt.machine.memory.access import CPU0, DECODE_ERROR, DEVICE_ERROR, MASKS, OK, Attributes, Transaction
-from dbt.machine.memory.flat import FlatView, Section, flatten
+from dbt.machine.memory.extents import Extents, union
+from dbt.machine.memory.flat import FlatView, Section, flatten, repaint
 from dbt.machine.memory.regions import Alias, Container, Region
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class AddressSpace:
         self.lock = threading.RLock() if lock is None else lock
         self.log = log or Log()
         self._listeners: list[Listener] = []
+        self._stale: Extents = ()  # what could not be shown
         self.view: FlatView = flatten(root, self.size)
         root.viewed(self, True)
 
@@ -61,12 +63,14 @@ class AddressSpace:
 
     # Views and who wants to know of them
 
-    def update(self) -> None:
-        """Flatten anew, and tell listeners what has changed. Regions call this."""
-        old, self.view = self.view, flatten(self.root, self.size)
-        before, after = set(old.sections), set(self.view.sections)
-        removed = tuple(section for section in old.sections if section not in after)
-        added = tuple(section for section in self.view.sections if section not in before)
+    def update(self, extents: Extents) -> None:
+        """Show these addresses anew, and tell listeners what has changed. Regions call this.
+
+        MapError if there are too many regions: the view stays, and what was to be shown is tried again the next time.
+        """
+        self._stale = union(self._stale, extents)
+        self.view, removed, added = repaint(self.view, self.root, self._stale)
+        self._stale = ()
         if removed or added:
             for listener in self._listeners:
                 listener(removed, added)
@@ -74,8 +78,8 @@ class AddressSpace:
     def listen(self, listener: Listener) -> None:
         """Call `listener(removed, added)` after each change, and now with all that is there."""
         self._listeners.append(listener)
-        if self.view.sections:
-            listener((), self.view.sections)
+        if sections := self.view.sections:
+            listener((), sections)
 
     def unlisten(self, listener: Listener) -> None:
         """Call it no more."""

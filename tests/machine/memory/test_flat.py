@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from random import Random
 from typing import Any
 
@@ -19,10 +20,12 @@ from dbt.machine.memory import (
     Region,
     ROMDevice,
     Windows,
+    flat,
 )
 
 SPACE = 256
 SHARED = Memory("shared", SPACE)  # regions are looked at, not their bytes
+SHARED_LARGE = Memory("large", 1 << 31)
 
 
 class Nothing:
@@ -113,6 +116,10 @@ class Graph:
         else:
             self.model.place(container, region, at, priority)
 
+    def some_containers(self) -> list[Container]:
+        containers = [r for r in self.regions if isinstance(r, Container)]
+        return self.random.sample(containers, self.random.randint(0, len(containers)))
+
     def step(self) -> None:
         region = self.random.choice(self.regions)
         match self.random.randrange(5):
@@ -168,9 +175,15 @@ def test_the_flat_view_is_that_of_the_naive_reference(base: int) -> None:
 
         space.listen(listener)
         check(graph, space)
-        for _ in range(12):
-            graph.step()
+        for number in range(24):
+            with ExitStack() as held:  # every second time several changes are shown at once
+                for container in graph.some_containers() if number & 1 else ():
+                    held.enter_context(container.changes())
+                for _ in range(5 if number & 1 else 1):
+                    graph.step()
             check(graph, space)
+            fresh = flat.flatten(graph.root, 1 << 8)
+            assert (space.view.starts, space.view.targets) == (fresh.starts, fresh.targets)
             assert told == set(space.view.sections)
             sections += len(space.view.sections)
         refused += graph.refused
@@ -198,6 +211,65 @@ def test_a_graph_that_multiplies_is_refused() -> None:
         region = container
     with pytest.raises(MapError, match="aliases of aliases multiply"):
         AddressSpace("space", region, bits=32)
+
+
+def multiplying(levels: int) -> list[Container]:
+    """Containers whose last one shows 2**levels sections."""
+    region: Region = RAM("ram", 1, SHARED)
+    made = []
+    for level in range(levels):
+        container = Container(f"level{level}", 2 << level + 1)
+        container.place(Alias("a", region), 0)
+        container.place(Alias("b", region), 2 << level)
+        region = container
+        made.append(container)
+    return made
+
+
+def test_a_space_that_could_not_show_a_change_shows_it_later() -> None:
+    root, levels = Container("root", 1 << 32), multiplying(20)
+    space = AddressSpace("space", root, bits=32)
+    other = AddressSpace("other", root, bits=10)
+    with pytest.raises(MapError, match="aliases of aliases multiply"):
+        root.place(levels[-1], 0)
+    assert space.view.find(0) is None
+    assert other.view.find(0)  # it is small enough, and was told although the first one failed
+    levels[6].enabled = False
+    root.place(RAM("more", 1, SHARED), 1 << 30)
+    fresh = flat.flatten(root, 1 << 32)
+    assert space.view.starts == fresh.starts
+    assert space.view.find(1 << 30)
+
+
+def test_a_change_costs_what_is_shown_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: sections that are made, and regions above that are looked at."""
+    made: list[int] = []
+    section = flat._section
+    monkeypatch.setattr(flat, "_section", lambda start, *rest: made.append(start) or section(start, *rest))
+    root = Container("root", 1 << 32)
+    bars = [MMIO(f"bar{number}", 0x1000, Nothing()) for number in range(1000)]
+    with root.changes():
+        root.place(RAM("ram", 1 << 31, SHARED_LARGE), 0)
+        for number, bar in enumerate(bars):
+            root.place(bar, 0x8000_0000 + 0x2000 * number)
+    space = AddressSpace("space", root, bits=32)
+    told: list[tuple[Any, ...]] = []
+    space.listen(lambda removed, added: told.append((removed, added)))
+    assert len(made) == 1001
+    made.clear()
+    told.clear()
+    root.move(bars[500], 0xF000_0000)
+    assert made == [0xF000_0000]
+    ((removed, added),) = told
+    assert [(s.start, s.region) for s in removed] == [(0x8000_0000 + 0x2000 * 500, bars[500])]
+    assert [(s.start, s.region) for s in added] == [(0xF000_0000, bars[500])]
+    bars[10].enabled = False
+    bars[10].enabled = True
+    assert made[1:] == [0x8000_0000 + 0x2000 * 10]
+    levels = multiplying(20)  # a million ways up, and 58 regions
+    looked: list[Region] = levels[0]._above()
+    assert len(looked) == 58
+    levels[0].changed()
 
 
 def test_changes_come_at_once_at_the_end_of_changes() -> None:
