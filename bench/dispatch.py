@@ -14,7 +14,7 @@ from dbt.machine.devices.pl031 import PL031
 from dbt.machine.machine import Machine
 from dbt.machine.memory import MMIO, AccessSizes, AddressSpace, Attributes, Container
 
-DEVICES, ACCESSES = 1000, 100_000
+DEVICES, ACCESSES, MOVES = 1000, 100_000, 100
 
 
 class Word:

@@ -245,7 +245,12 @@ def test_a_change_costs_what_is_shown_there(monkeypatch: pytest.MonkeyPatch) -> 
     """Counted, not timed: sections that are made, and regions above that are looked at."""
     made: list[int] = []
     section = flat._section
-    monkeypatch.setattr(flat, "_section", lambda start, *rest: made.append(start) or section(start, *rest))
+
+    def noted(start: int, *rest: Any) -> flat.Section:
+        made.append(start)
+        return section(start, *rest)
+
+    monkeypatch.setattr(flat, "_section", noted)
     root = Container("root", 1 << 32)
     bars = [MMIO(f"bar{number}", 0x1000, Nothing()) for number in range(1000)]
     with root.changes():
