@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ERR, DRQ, BSY = 0x01, 0x08, 0x80
 LBA = 0x40
 BLOCK, CONTROL = 0x1F0, 0x3F6
+SECOND = (0x170, 0x376)  # of the second channel
 SECTOR = 512
 PRD = struct.Struct("<II")
 
@@ -39,6 +40,12 @@ def fetch(bus: Bus, address: int, length: int) -> bytes:
     data = bus.load(address, length)
     bus.log.append(("fetch", address, length, int.from_bytes(data, "big")))
     return data
+
+
+def reset(bus: Bus, control: int) -> None:
+    bus.out(control, 4)
+    bus.out(control, 0)
+    Ata(bus, control=control).wait()
 
 
 class Ata:

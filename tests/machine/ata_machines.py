@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RAM_AT = 0x10_0000  # as a PC has it; 3 MiB of it are ours
 MASTER = 0xC000
+TABLE, AT, OTHER = 0x10_0000, 0x10_1800, 0x10_8000  # in guest memory; AT crosses pages
 DISK, DISC = 8 << 20, 2 << 20
 DATA = Random(1).randbytes(1 << 20)  # what images start with
 

@@ -1,4 +1,4 @@
-"""The gdb stub, driven by Debian's gdb. Packets by hand: test_gdb_packets.py."""
+"""The gdb stub, driven by Debian's gdb. Packets by hand: test_gdb_packets.py, test_gdb_programs.py."""
 
 from __future__ import annotations
 

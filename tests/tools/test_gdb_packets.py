@@ -1,18 +1,15 @@
-"""The gdb stub, driven by packets made by hand: every state left in every way, nonsense, and what gdb never sends."""
+"""The gdb stub of a CPU, driven by packets made by hand: every state left in every way, nonsense."""
 
 from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import dbt.guests
@@ -20,54 +17,17 @@ import pytest
 
 import dbt
 from dbt.engine.layout import MAX_STOPS
-from dbt.gdb.packets import Connection
 from dbt.gdb.registers import REGISTERS
 from dbt.run import ENGINES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from .gdb_client import ENDS, Client, hexed, packet
 
-HELLO = Path(dbt.guests.__file__).parent / "bin" / "hello"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 CODE, DATA = 0x10000, 0x20000
 SELF, SVC, MOV0_5, STR = 0x14000000, 0xD4000001, 0xD28000A0, 0xF9000020  # str x0, [x1]
 LINGER = struct.pack("ii", 1, 0)  # close() resets the connection
-
-
-def packet(payload: bytes) -> bytes:
-    return b"$" + payload + b"#%02x" % (sum(payload) & 0xFF)
-
-
-def hexed(value: int, size: int = 8) -> bytes:
-    return value.to_bytes(size, "little").hex().encode()
-
-
-class Client:
-    """The other side, by hand."""
-
-    def __init__(self, where: str) -> None:
-        for _ in range(3000):
-            self.socket = socket.socket(socket.AF_UNIX)
-            try:
-                self.socket.connect(where)
-                break
-            except OSError:
-                self.socket.close()
-                time.sleep(0.01)
-        self.socket.settimeout(30)
-        self.connection = Connection(self.socket)
-
-    def ask(self, payload: bytes) -> bytes:
-        self.socket.sendall(packet(payload))
-        return self.answer()
-
-    def answer(self) -> bytes:
-        answer = self.connection.receive()
-        assert answer is not None
-        return answer
-
-    def interrupt(self) -> bytes:
-        self.socket.sendall(b"\x03")
-        return self.answer()
 
 
 Bare = tuple[dbt.CPU, Client, threading.Thread]
@@ -178,19 +138,6 @@ def test_more_breakpoints_than_there_is_room_for(bare: Bare) -> None:
 # ---- coming and going
 
 STATES = ("fresh", "silent", "stepped", "broken", "watched", "interrupted", "running")
-ENDS = {
-    "closed": b"",
-    "reset": b"",
-    "cut": b"$m10000,1000",
-    "cut at its checksum": b"$g#6",
-    "cut at its start": b"$",
-    "garbage": b"\xff\0$$$###}}}+-" * 50,
-    "many packets at once": packet(b"g") * 50 + packet(b"m10000,1000") * 50,
-    "detach": packet(b"D"),
-    "detach of a process": packet(b"D;1"),
-    "kill": packet(b"k"),
-    "kill by vKill": packet(b"vKill;1"),
-}
 
 
 def bring(client: Client, state: str) -> None:
@@ -309,119 +256,3 @@ def test_sessions_with_bytes_changed(bare: Bare, seed: int) -> None:
     answer = client.ask(b"?")
     while not answer.startswith(b"T"):  # of a guest that was let go and interrupted there may be one more
         answer = client.answer()
-
-
-# ---- programs
-
-BUSYBOX = "busybox-static:arm64"
-WAIT = "echo ready; read x; exit 7"
-TRAP = "trap 'echo got' USR1; kill -USR1 $$; exit 3"
-
-
-@pytest.fixture(params=ENGINES)
-def program(request: pytest.FixtureRequest, tmp_path: Path, busybox: Path) -> Iterator[Callable[[str], Any]]:
-    """Starts `dragoman run -g` with a script of the shell: the process, and a client of it."""
-    started: list[subprocess.Popen[bytes]] = []
-    clients: list[Client] = []
-
-    def start(script: str) -> tuple[subprocess.Popen[bytes], Client]:
-        where = tmp_path / f"socket{len(started)}"
-        words = [Path(sys.executable).with_name("dragoman"), "run", "--engine", request.param, "-g", where]
-        process = subprocess.Popen(
-            [*map(str, words), str(busybox), "sh", "-c", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        started.append(process)
-        assert process.stderr is not None
-        while b"waiting for gdb" not in process.stderr.readline():
-            assert process.poll() is None
-        clients.append(Client(str(where)))
-        return process, clients[-1]
-
-    yield start
-    for client in clients:
-        client.socket.close()
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("state", ["fresh", "stepped", "running", "interrupted"])
-def test_a_program_goes_on_or_is_killed(program: Callable[[str], Any], state: str) -> None:
-    for end in ("closed", "cut") if state == "running" else ("closed", "detach", "kill"):
-        process, client = program(WAIT)
-        if state == "stepped":
-            assert client.ask(b"vCont;s").startswith(b"T05")
-        elif state != "fresh":
-            client.socket.sendall(packet(b"vCont;c"))
-            assert process.stdout.readline() == b"ready\n"
-            if state == "interrupted":
-                assert client.interrupt() == b"T02thread:1;"
-        client.socket.sendall(ENDS[end])
-        client.socket.close()
-        out, _ = process.communicate(b"\n", timeout=60)
-        if end == "kill":
-            assert process.returncode == -signal.SIGKILL
-        else:
-            assert process.returncode == 7
-            assert out == (b"ready\n" if state in {"fresh", "stepped"} else b"")
-
-
-@pytest.mark.parametrize(
-    ("sent", "status", "said"),
-    [
-        (b"", 3, b"got\n"),
-        (b"$g", 3, b"got\n"),
-        (packet(b"D"), 3, b"got\n"),
-        (packet(b"k"), -signal.SIGKILL, b""),
-        (packet(b"c"), 3, b""),
-        (packet(b"vCont;C1e"), 3, b"got\n"),
-        (packet(b"C1f"), -signal.SIGUSR2, b""),
-    ],
-)
-def test_in_front_of_a_signal(program: Callable[[str], Any], sent: bytes, status: int, said: bytes) -> None:
-    """Who goes lets the program have its signal; who stays says which it gets."""
-    process, client = program(TRAP)
-    assert client.ask(b"c") == b"T1ethread:1;"
-    client.socket.sendall(sent)
-    if not sent or sent[:2] in {b"$g", b"$D", b"$k"}:
-        client.socket.close()
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (status, said)
-    if status != -signal.SIGKILL and sent[:2] in {b"$c", b"$C", b"$v"}:
-        assert client.answer() == (b"W03" if status == 3 else b"X1f")
-
-
-def test_a_child_is_nobodys(program: Callable[[str], Any]) -> None:
-    """gdb stays with the parent; the child is done when it goes away."""
-    process, client = program("(echo child; exit 5) & wait $!; exit $?")
-    assert client.ask(b"QPassSignals:14") == b"OK"  # SIGCHLD
-    client.socket.sendall(packet(b"c"))
-    assert client.answer() == b"W05"
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (5, b"child\n")
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_program_of_the_library(engine: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It stands still again when gdb has gone, and the caller's signals are as they were."""
-    where = str(tmp_path / "gdb")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()), [signal.getsignal(n) for n in range(1, 32)]
-    with dbt.open_program(HELLO, engine=engine) as program:
-        said: list[bytes] = []
-
-        def debug() -> None:
-            client = Client(where)
-            said.extend(client.ask(payload) for payload in (b"?", b"s", b"vCont;s:1", b"D"))
-            client.socket.close()
-
-        for _ in range(2):
-            thread = threading.Thread(target=debug)
-            thread.start()
-            program.serve_gdb(where)
-            thread.join()
-            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before[0]
-        assert [answer[:3] for answer in said] == [b"T05", b"T05", b"T05", b"OK"] * 2
-        assert program.run() == dbt.Exited(0)
-    assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), [signal.getsignal(n) for n in range(1, 32)]) == before
-    assert "hello from AArch64" in capfd.readouterr().out

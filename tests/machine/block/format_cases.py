@@ -16,9 +16,10 @@ from dbt.machine.block import MAY_UNMAP, BlockError, Disk, Format, Node, create_
 
 MIB = 1 << 20
 SIZE = 4 * MIB
+Case = tuple[str, dict[str, Any]]
 BACKED = {"backing_file": "below.raw", "backing_fmt": "raw"}
 # qemu itself cannot open table_size=1.
-CASES: list[tuple[str, dict[str, Any]]] = [
+CASES: list[Case] = [
     ("qed", {}), ("qed", {"cluster_size": 4096, "table_size": 2}), ("qed", {"cluster_size": 1 << 20, "table_size": 16}),
     ("qed", BACKED), ("qed", {"cluster_size": 8192, **BACKED}),
     ("vhdx", {}), ("vhdx", {"block_size": MIB, "block_state_zero": False}), ("vhdx", {"log_size": 2 * MIB}),
@@ -140,3 +141,7 @@ def bounded(what: object) -> Iterator[None]:
     yield
     assert time.monotonic() - start < SECONDS, what
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY >> 10, what
+
+
+def opened(folder: Path, name: str, driver: str, *, writable: bool = False) -> Disk:
+    return Disk(open_image(str(folder / name), driver, writable=writable))

@@ -13,9 +13,8 @@ from dbt.machine.devices.gicv3_its import TRANSLATER, GICv3Its
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 
-from tests.machine.devices.test_gicv3 import ARM3, masked
 from tests.machine.fuzzing import fuzz, value
-from tests.machine.gicv3 import EOIR1, GICR, GITS, HPPIR1, IAR1, MIB, RPR, Cpu, build, start
+from tests.machine.gicv3 import ARM3, EOIR1, GICR, GITS, HPPIR1, IAR1, MIB, RPR, Cpu, build, masked, start
 from tests.machine.its import (
     CLEAR,
     DEVICES,

@@ -1,127 +1,26 @@
-"""A driver for virtio-net from the specification, over both kinds of rings and all transports, on real networks."""
+"""A driver for virtio-net from the specification: offloads, filters, queues, saved states."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import struct
-import threading
 from random import Random
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from dbt.machine.devices.virtio_net import VirtioNet, flow_of
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.log import GUEST_ERROR
-from dbt.machine.memory import RAM
 from dbt.machine.net.backend import MemoryNet
-from dbt.machine.net.offload import CSUM, ECN, GSO_TCPV4, TSO4, TSO6, UFO, Offload, segment
-from dbt.machine.net.user.net import UserNet
-from dbt.machine.net.user.options import make_options
+from dbt.machine.net.offload import CSUM, GSO_TCPV4, Offload, segment
 from dbt.machine.virtio.device import RINGS
-from dbt.machine.virtio.mmio import VirtioMmio
-from dbt.machine.virtio.packed import PackedRing
-from dbt.machine.virtio.spec import DEVICE_NEEDS_RESET, IN_ORDER, RING_PACKED
-from dbt.machine.virtio.split import SplitRing
+from dbt.machine.virtio.spec import DEVICE_NEEDS_RESET
 
-from tests.machine.fuzzing import fuzz, mutated
+from tests.machine.fuzzing import mutated
 from tests.machine.net.card import NetDriver
-from tests.machine.net.guest import GATEWAY, MAC, SELF, Tcp, packet
+from tests.machine.net.guest import GATEWAY, MAC, SELF, packet
 from tests.machine.net.test_offload import packet as gso_packet
+from tests.machine.net.virtio_card import ALL, PACKED, PEER, TEXT, build, command_tables, frame
 from tests.machine.virtio import KINDS, connect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dbt.machine.device import Device
-    from dbt.machine.machine import Machine
-    from dbt.machine.memory import AddressSpace
-    from dbt.machine.virtio import VirtQueue
-
-PACKED = RINGS | RING_PACKED | IN_ORDER
-PEER = bytes.fromhex("525400abcdef")
-ALL = CSUM | TSO4 | TSO6 | ECN | UFO
-TEXT = Random(9).randbytes(300_000)
-
-
-def frame(target: bytes = MAC, length: int = 100, *, vlan: int | None = None) -> bytes:
-    tag = b"" if vlan is None else b"\x81\0" + vlan.to_bytes(2, "big")
-    return (target + PEER + tag + b"\x88\xb5").ljust(length, b"\xa5")
-
-
-def build(
-    kind: str = "mmio", wanted: int = ~0, *, net: MemoryNet | None = None, pairs: int = 1, buffer: int | None = None,
-    **options: Any,
-) -> tuple[NetDriver, VirtioNet, MemoryNet]:  # fmt: skip
-    net = net or MemoryNet()
-    guest, device = connect(kind, lambda machine: VirtioNet("net", machine, net, pairs=pairs, **options))
-    assert isinstance(device, VirtioNet)
-    return NetDriver(guest, wanted, pairs=pairs, buffer=buffer), device, net
-
-
-def command_tables(unicast: list[bytes], multicast: list[bytes]) -> bytes:
-    return b"".join(len(table).to_bytes(4, "little") + b"".join(table) for table in (unicast, multicast))
-
-
-@pytest.fixture
-def server() -> Iterator[tuple[int, int]]:
-    """TCP and UDP ports of this host that echo."""
-    listener, datagrams = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", 0))
-
-    def stream() -> None:
-        with contextlib.suppress(OSError):
-            peer, _ = listener.accept()
-            with peer:
-                while data := peer.recv(65536):
-                    peer.sendall(data)
-
-    def echo() -> None:
-        data, peer = datagrams.recvfrom(65536)
-        with contextlib.suppress(OSError):
-            datagrams.sendto(data, peer)
-
-    threads = [threading.Thread(target=target, daemon=True) for target in (stream, echo)]
-    for thread in threads:
-        thread.start()
-    yield listener.getsockname()[1], datagrams.getsockname()[1]
-    for sock in (listener, datagrams):
-        with contextlib.suppress(OSError):  # wakes who waits
-            sock.shutdown(socket.SHUT_RDWR)
-    for thread in threads:
-        thread.join(30)
-    listener.close()
-    datagrams.close()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rings", [RINGS, PACKED], ids=["split", "packed"])
-@pytest.mark.parametrize("wanted", [~0, (1 << 5) | RINGS | PACKED], ids=["offloads", "plain"])
-def test_a_guest_on_the_user_mode_network(kind: str, rings: int, wanted: int, server: tuple[int, int]) -> None:
-    nets: list[UserNet] = []
-
-    def make(machine: Machine) -> VirtioNet:
-        nets.append(UserNet(machine.lock, make_options(loopback=True)))
-        return VirtioNet("net", machine, nets[0], rings=rings)
-
-    guest, device = connect(kind, make)
-    driver = NetDriver(guest, wanted)
-    stack = driver.stack(device.machine.lock)
-    stack.address = bytes(4)
-    assert stack.dhcp()["yiaddr"] == SELF
-    stack.udp_send(1234, (GATEWAY, server[1]), TEXT[:3000][:1400])
-    assert stack.udp_wait(1234) == ((GATEWAY, server[1]), TEXT[:1400])
-    count = 60_000
-    connection = Tcp(stack, (GATEWAY, server[0]), scale=3).connect()
-    connection.send(TEXT[:count])
-    assert connection.read(count) == TEXT[:count]
-    connection.close()
-    connection.read(1)
-    assert connection.ended
-    assert any(header[:2] != b"\0\0" for header in driver.headers) == (wanted == ~0)
-    assert device.machine.log.counts[GUEST_ERROR] == 0
-    nets[0].close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -353,81 +252,3 @@ def test_a_saved_card_goes_on() -> None:
     for _ in range(100):
         with pytest.raises(SnapshotError):
             device.restore(mutated(saved, random))
-
-
-@pytest.mark.parametrize("packed", [0, RING_PACKED])
-def test_hostile_drivers(packed: int) -> None:
-    """Random registers, random rings with buffers in small memory, random commands, frames that come meanwhile."""
-    at = 0x4000_0000
-    done = {"sent": 0, "taken": 0}
-
-    def make(machine: Machine) -> Device:
-        machine.place(RAM("ram", 0x1_0000), at)
-        device = VirtioNet("net", machine, MemoryNet(limit=10), pairs=2, rings=RINGS | RING_PACKED)
-        return VirtioMmio("mmio", machine, device=device)
-
-    def areas(index: int) -> list[int]:
-        return [at + 0x4000 + 0x1000 * index + offset for offset in (0, 0x400, 0x800)]
-
-    def offer(memory: AddressSpace, random: Random, queue: VirtQueue) -> None:
-        """Descriptors that may well mean something, in a ring that does."""
-        table, available, _ = areas(queue.index)
-        ring, size = queue.ring, queue.size
-        count = random.randrange(1, size + 1)
-        for number in range(count):
-            address, length = at + random.randrange(0xC000), random.choice((1, 6, 12, 74, 1526, 3000, 0))
-            flags = random.choice((0, 0, 2 * (not queue.index & 1), 1, 2))
-            slot = number
-            if isinstance(ring, PackedRing):
-                slot = (ring.next_avail + number) % size
-                wrap = ring.avail_wrap ^ (ring.next_avail + number >= size)
-                flags |= 0x80 if wrap else 0x8000
-            memory.write(table + 16 * slot, 8, address)
-            low = flags << 16 | number if isinstance(ring, PackedRing) else random.randrange(size) << 16 | flags
-            memory.write(table + 16 * slot + 8, 8, low << 32 | length)
-        if isinstance(ring, SplitRing):
-            for number in range(count):
-                memory.write(available + 4 + 2 * ((ring.next_avail + number) % size), 2, random.randrange(count))
-            memory.write(available + 2, 2, (ring.next_avail + count) & 0xFFFF)
-
-    frames = [(frame(MAC, length), None) for length in (14, 60, 1514)]
-    large, start = gso_packet(6, 6, bytes(5000))
-    frames.append((large, Offload(True, start, 16, 4, 1000)))  # type: ignore[arg-type]
-
-    def also(device: Device, random: Random) -> None:
-        assert isinstance(device, VirtioMmio)
-        card = device.device
-        assert isinstance(card, VirtioNet)
-        memory = device.machine.memory
-        for _ in range(random.randrange(8)):
-            memory.write(at + random.randrange(0x200) * 8, 8, random.choice((
-                at + random.randrange(0x2000), random.getrandbits(64), random.getrandbits(16),
-                random.randrange(2048) | random.choice((0, 1 << 55, 1 << 47)) | random.randrange(8) << 48 | 1 << 32,
-                random.randrange(6) | random.randrange(3) << 8 | random.randrange(66) << 16,
-            )))  # fmt: skip
-        choice = random.random()
-        if choice < 0.05:
-            card.set_status(0)
-            card.set_status(3)
-            card.accept_word(0, random.getrandbits(30) & card.features)
-            card.accept_word(1, (1 << 32 | packed | random.getrandbits(40)) >> 32 & card.features >> 32)
-            card.set_status(11)
-            for queue in card.queues:
-                queue.size = random.choice((1, 2, 8, 16))
-                places = random.choice((areas(queue.index), [at + 16 * random.randrange(0x40) for _ in range(3)]))
-                queue.descriptors, queue.driver, queue.device = places
-                queue.enable()
-            card.set_status(15)
-        elif choice < 0.7:
-            queue = random.choice(card.queues)
-            if queue.ready and queue.descriptors == areas(queue.index)[0]:
-                offer(memory, random, queue)
-            card.notified(queue.index)
-        else:
-            assert isinstance(card.net, MemoryNet)
-            if len(card.net.waiting) < 20:
-                done["taken"] += card.running and card.net.give(*random.choice(frames))
-            done["sent"] += len(card.net.take())
-
-    fuzz(make, 1510 + bool(packed), also=also)
-    assert min(done.values()) > 100

@@ -24,7 +24,6 @@ from dbt.machine.virtio.device import RINGS
 from dbt.machine.virtio.mmio import VirtioMmio
 from dbt.machine.virtio.spec import RING_PACKED
 
-from tests.machine.devices.test_virtio_net import command_tables, frame
 from tests.machine.net.card import NetDriver
 from tests.machine.net.guest import GATEWAY, MAC, Card, Tcp, internet_sum, packet
 from tests.machine.net.guest6 import (
@@ -41,6 +40,7 @@ from tests.machine.net.guest6 import (
     wait6,
 )
 from tests.machine.net.test_backends import FRAMES, until
+from tests.machine.net.virtio_card import command_tables, frame
 from tests.machine.qtest import ARM, X86, Bus, Ours, agree, qemu
 from tests.machine.test_virtio_qemu import ARM_RAM, LEFT_OUT, SLOT, by_pci, note, pc
 from tests.machine.virtio import Guest, Mmio, PciLegacy, PciModern, Pool
