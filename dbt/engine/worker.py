@@ -221,9 +221,9 @@ def machine_bytes(stamp: str) -> bytes:
     from dbt.backends.llvm.compile import compile_text
     from dbt.backends.llvm.image import link
     from dbt.backends.llvm.native import module_text
-    from dbt.machine.native import builtin, gic, timers, virtqueue
+    from dbt.machine.native import apic, builtin, gic, timers, virtqueue
 
-    roots: list[Native] = [*builtin.ROOTS, *virtqueue.ROOTS, *gic.ROOTS, *timers.ROOTS]
+    roots: list[Native] = [*builtin.ROOTS, *virtqueue.ROOTS, *gic.ROOTS, *apic.ROOTS, *timers.ROOTS]
     return link(stamp, compile_text(module_text(roots, [builtin.PYTHON])))
 
 

@@ -56,6 +56,8 @@ ICR_LEVEL, ICR_LOGICAL = 1 << 14, 1 << 11
 class LocalApic(ApicTimer):
     """Intel local APIC (SDM volume 3, chapter 11), xAPIC and x2APIC."""
 
+    VERSION = 2  # 1 had sets of vectors as one number each
+
     def __init__(
         self, name: str, machine: Machine, *, number: int, bus: ApicBus, processor: Processor | None = None,
         intr: Line | None = None, acknowledge_pic: Callable[[], int] | None = None,
@@ -89,6 +91,7 @@ class LocalApic(ApicTimer):
 
     def on_restore(self) -> None:
         """The page, the timer and the line follow from the state."""
+        self.adopt()
         self.counted = min(self.counted, self.clock.now)
         self._follow()
 
@@ -170,15 +173,15 @@ class LocalApic(ApicTimer):
 
     @ApicCore.ISR.on_read
     def _isr(self, index: int) -> int:
-        return self.in_service >> 32 * index & 0xFFFF_FFFF
+        return self.in_service[index]
 
     @ApicCore.TMR.on_read
     def _tmr(self, index: int) -> int:
-        return self.by_level >> 32 * index & 0xFFFF_FFFF
+        return self.by_level[index]
 
     @ApicCore.IRR.on_read
     def _irr(self, index: int) -> int:
-        return self.requested >> 32 * index & 0xFFFF_FFFF
+        return self.requested[index]
 
     @ApicCore.ESR.on_write
     def _set_esr(self, value: int) -> None:

@@ -23,9 +23,13 @@ from dbt.machine.devices.apic_bus import (
     Message,
     Processor,
 )
+from dbt.machine.devices.apic_native import OFFERED, SETTINGS, SPURIOUS, TASK, shared
+from dbt.machine.devices.apic_vectors import has, put, take, top
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes
-from dbt.machine.registers import RO, RW, WO, Fields, Register, State, View, Window
+from dbt.machine.native import apic as native
+from dbt.machine.native.apic import ASKS, EXTERNAL, LEVEL, NOTHING, PIC, TIMER
+from dbt.machine.registers import RO, RW, WO, Fields, Register, State, States, View, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +44,6 @@ SEND_ILLEGAL, RECEIVE_ILLEGAL, ILLEGAL_REGISTER = 0x20, 0x40, 0x80  # ESR
 VERSION = 0x14 | 5 << 16 | 1 << 24  # six local vectors, EOI broadcasts can be suppressed
 LVT_FIELDS: Fields = {"VECTOR": (7, 0), "MODE": (10, 8), "POLARITY": 13, "RIRR": 14, "TRIGGER": 15, "MASK": 16}
 WORD = AccessSizes((4, 4), (4, 4))
-
-
-def top(bits: int) -> int:
-    """The highest vector of a set; -1 if it is empty."""
-    return bits.bit_length() - 1
 
 
 class ApicCore(Device):
@@ -84,9 +83,9 @@ class ApicCore(Device):
     TIMER_DIVIDE = Register(0x3E0, RW, "timer: divide configuration", mask=0xB)
 
     base = State(DEFAULT_BASE | ENABLED, bits=64)  # IA32_APIC_BASE
-    in_service = State(bits=256)
-    requested = State(bits=256)
-    by_level = State(bits=256)
+    in_service = States(8)  # sets of vectors, as the registers have them
+    requested = States(8)
+    by_level = States(8)
     errors = State(bits=8)  # since ESR was written
     lint = State(bits=2)  # the wires
     external = State(bits=1)  # a message asked for an interrupt of the 8259
@@ -97,6 +96,7 @@ class ApicCore(Device):
         intr: Line | None, acknowledge_pic: Callable[[], int] | None,
     ) -> None:  # fmt: skip
         self.number = number  # APIC ID after a reset
+        self.shared = shared(machine)
         super().__init__(name, machine)
         self.bus = bus
         self.processor = processor or Processor()
@@ -108,11 +108,17 @@ class ApicCore(Device):
 
     def _initial(self) -> None:
         super()._initial()
+        self.adopt()
         self.ID = (self.number & 0xFF) << 24
         if not self.number:
             self.base |= BSP
         else:
             self.waits = 1
+
+    def adopt(self) -> None:
+        """Let native code have the sets, if there is any."""
+        if self.shared:
+            self.shared.adopt(self.__dict__)
 
     # Who it is
 
@@ -182,25 +188,45 @@ class ApicCore(Device):
         entry = self.LVT_LINT0
         return bool(self.external) or (entry >> 8 & 7 == EXTINT and not entry & MASKED and self._active(0))
 
+    def _asked(self) -> bool:
+        """Whether the 8259 asks the CPU."""
+        return self._pic() if self.enabled else bool(self.lint & 1)
+
     def update(self) -> None:
         """Drive the CPU's line."""
-        if self.enabled:
-            self.intr.set(self.pending() >= 0 or self._pic())
+        if self.shared:
+            words = self.shared.words
+            words[TASK], words[SPURIOUS] = self.TPR, self.SVR & 0xFF
+            words[SETTINGS] = (native.ENABLED if self.enabled else 0) | (PIC if self._asked() else 0)
+            self._drive(words[OFFERED])  # what native code has done since
+            self._drive(self.shared.settle())
         else:
-            self.intr.set(bool(self.lint & 1))
+            self.intr.set((self.enabled and self.pending() >= 0) or self._asked())
+
+    def _drive(self, offered: int) -> None:
+        self.intr.set(offered & ASKS != 0)
 
     def acknowledge(self) -> int:
         """The CPU takes an interrupt: its vector. If the request went away meanwhile, the spurious one."""
+        if self.shared:
+            return self.acknowledged(self.shared.acknowledge())
         vector = self.pending() if self.enabled else -1
         if vector >= 0:
-            self.requested &= ~(1 << vector)
-            self.in_service |= 1 << vector
+            take(self.requested, vector)
+            put(self.in_service, vector)
+            return self.acknowledged(vector | TIMER)
+        return self.acknowledged(EXTERNAL if self._asked() else self.SVR & 0xFF | native.SPURIOUS)
+
+    def acknowledged(self, found: int) -> int:
+        """Do what is left to do once the CPU has taken an interrupt (machine/native/apic.py); the vector."""
+        vector = found & 0xFF
+        if found & TIMER:
             self.taken(vector)
-        elif (self._pic() if self.enabled else self.lint & 1) and self._acknowledge_pic:
-            self.external = 0
-            vector = self._acknowledge_pic()
-        else:
+        elif found & EXTERNAL:
             vector = self.SVR & 0xFF
+            if self._acknowledge_pic:
+                self.external = 0
+                vector = self._acknowledge_pic()
         self.update()
         return vector
 
@@ -249,28 +275,40 @@ class ApicCore(Device):
         if vector < 16:
             self.error(RECEIVE_ILLEGAL)
             return False
-        bit = 1 << vector
-        self.requested |= bit
-        self.by_level = self.by_level | bit if level else self.by_level & ~bit
+        if self.shared:
+            self._drive(self.shared.words[OFFERED])
+            self._drive(self.shared.accept(vector, level))
+            return True
+        put(self.requested, vector)
+        (put if level else take)(self.by_level, vector)
         self.update()
         return True
 
     # The end (11.8.5)
 
     def end(self) -> None:
-        """EOI: the highest vector in service is done."""
+        """EOI: the highest vector in service is done; spurious interrupts are ended as well."""
+        if self.shared:
+            self.ended(self.shared.end())
+            return
         vector = top(self.in_service)
         if vector < 0:
-            return  # spurious interrupts are ended as well
-        bit = 1 << vector
-        self.in_service &= ~bit
-        if self.by_level & bit:
+            self.ended(NOTHING)
+            return
+        take(self.in_service, vector)
+        self.ended(vector | LEVEL if has(self.by_level, vector) else vector)
+
+    def ended(self, found: int) -> None:
+        """Do what is left to do once a vector was ended."""
+        vector = found & 0xFF
+        if found & LEVEL:
             if self.LVT_LINT0 & REMOTE_IRR and vector == self.LVT_LINT0 & 0xFF:
                 self.LVT_LINT0 &= ~REMOTE_IRR
                 self.look_at_lint(0)
             if not self.SVR & SUPPRESS_EOI:
                 self.bus.end(vector)
-        self.update()
+        if found != NOTHING:
+            self.update()
 
     # Local inputs (11.5.1)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.clock import SECOND
 from dbt.machine.devices.apic_core import MASKED, RECEIVE_ILLEGAL, ApicCore
+from dbt.machine.devices.apic_native import WATCHED
+from dbt.machine.devices.apic_vectors import has
 from dbt.machine.registers import State
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class ApicTimer(ApicCore):
 
     def arm(self) -> None:
         """Wait for the next expiry that changes something."""
+        if self.shared:
+            self.shared.words[WATCHED] = self.LVT_TIMER & 0xFF
         when = self._next()
         if when is None:
             self.timer.cancel()
@@ -81,7 +85,7 @@ class ApicTimer(ApicCore):
             if not self.deadline:
                 return None
             return self.clock.now + -(-max(self.deadline - self.tsc(), 0) * SECOND // self.tsc_frequency)
-        seen = self.errors & RECEIVE_ILLEGAL if vector < 16 else self.requested >> vector & 1
+        seen = self.errors & RECEIVE_ILLEGAL if vector < 16 else has(self.requested, vector)
         if not self.count or entry & MASKED or seen or not self.software_enabled:
             return None
         gone, expiry = self._gone(), self.count

@@ -39,8 +39,8 @@ class Events(Processor):
 class Cpus:
     """A machine with local APICs, one I/O APIC, and each CPU's view of memory."""
 
-    def __init__(self, count: int) -> None:
-        self.machine = Machine("pc", unassigned=Unassigned.ONES)
+    def __init__(self, count: int, *, native: bool = True) -> None:
+        self.machine = Machine("pc", unassigned=Unassigned.ONES, native=native)
         self.bus = ApicBus()
         self.events = [Events() for _ in range(count)]
         self.vectors = [0x77]

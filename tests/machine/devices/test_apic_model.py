@@ -49,11 +49,12 @@ def chosen(models: list[Model], destination: int, logical: bool, lowest: bool) -
     return [min(named, key=lambda model: (model.ppr() // 16, model.number))]
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_machines_are_what_the_sets_say(seed: int) -> None:
+def test_random_machines_are_what_the_sets_say(seed: int, native: bool) -> None:
     random = Random(seed)
     count = random.choice((1, 2, 4, 6))
-    cpus = Cpus(count)
+    cpus = Cpus(count, native=native)
     cpus.enable()
     models = [Model(n) for n in range(count)]
     pins = {pin: cpus.ioapic.input(pin) for pin in (3, 5, 9, 16)}
