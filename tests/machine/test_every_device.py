@@ -34,10 +34,11 @@ OTHERWISE = {  # what is in configuration space or system registers only, with l
 
 
 def kinds(of: type[Device]) -> Iterator[type[Device]]:
-    """All classes that derive from one."""
+    """All classes of ours that derive from one: tests have some of their own."""
     for kind in of.__subclasses__():
-        yield kind
-        yield from kinds(kind)
+        if kind.__module__.startswith("dbt."):
+            yield kind
+            yield from kinds(kind)
 
 
 def functions() -> Iterator[tuple[str, set[str]]]:
@@ -69,7 +70,7 @@ def test_every_device_is_fuzzed() -> None:
     known = {
         kind.__name__
         for kind in kinds(Device)
-        if (kind.REGISTERS or issubclass(kind, PciFunction)) and not kind.__subclasses__()
+        if (kind.REGISTERS or issubclass(kind, PciFunction)) and not any(kinds(kind))
     }
     assert known - fuzzed - OTHERWISE.keys() == set()
     assert len(known) > 30
