@@ -17,6 +17,7 @@ from dbt.machine.ata.link import Link
 from dbt.machine.block import Request, RequestRefused
 from dbt.machine.device import Device
 from dbt.machine.registers import Fifo, State
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ class Drive(Device):
         self.flying = 0  # requests
         self._epoch = 0  # of requests: those of an older one have been given up
         self._later: list[Callable[[], None]] = []
-        self._timer = self.clock.timer(self._now)
+        self._work = Work(self.clock, self._now)
 
     # What kinds of drives have
 
@@ -129,7 +130,7 @@ class Drive(Device):
     def later(self, function: Callable[[], None]) -> None:
         """Call it when timers are run next: in between, others have the lock."""
         self._later.append(function)
-        self._timer.at(self.clock.now)
+        self._work.later()
 
     def _now(self) -> None:
         functions, self._later = self._later, []
@@ -159,6 +160,7 @@ class Drive(Device):
         """Whatever is under way will not be heard of; what is in flight lands, though."""
         self._epoch += 1
         self._later.clear()
+        self._work.cancel()
         self.moving = None
 
     def begin_reset(self) -> None:

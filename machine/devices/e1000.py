@@ -75,8 +75,8 @@ class E1000(E1000Transmit):
 
     def _stop(self) -> None:
         self.fetched.clear()
-        for timer in (self.resuming, self.going_on):
-            timer.cancel()
+        for work in (self.resuming, self.transmitting):
+            work.cancel()
 
     def on_restore(self) -> None:
         """Go on in the middle."""
@@ -85,7 +85,7 @@ class E1000(E1000Transmit):
         self.restore_interrupts()
         self.restore_link()
         self.plug(connected=self.net.up)
-        self.resuming.at(self.clock.now)
+        self.resuming.later()
         self.on_link()
 
     def _software_reset(self) -> None:
@@ -160,5 +160,5 @@ class E1000(E1000Transmit):
         """The function may now be a bus master: go on."""
         super().on_config_write(offset, size)
         if offset <= 4 < offset + size and self.dma.enabled:
-            self.transmit()
-            self.resuming.at(self.clock.now)
+            self.transmitting.run()
+            self.resuming.later()

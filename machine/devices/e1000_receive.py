@@ -17,6 +17,7 @@ from dbt.machine.devices.e1000_registers import E1000Registers
 from dbt.machine.errors import DmaError
 from dbt.machine.net.offload import ones_sum
 from dbt.machine.registers import State
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -58,7 +59,7 @@ class E1000Receive(E1000Phy):
         self.addresses: frozenset[bytes] = frozenset()
         self.fetched: deque[int] = deque()  # buffers of the descriptors from RDH on
         self.credit: int | None = None  # how many frames are taken now; None: as many as come
-        self.resuming = self.clock.timer(self.resume)
+        self.resuming = Work(self.clock, self.resume)
 
     # From the network
 
@@ -69,7 +70,7 @@ class E1000Receive(E1000Phy):
             return True  # nobody listens
         if self.credit is not None:
             if not self.credit:
-                self.resuming.at(self.clock.now)
+                self.resuming.later()
                 return False
             self.credit -= 1
         return self.take(bytes(frame))

@@ -26,6 +26,7 @@ from dbt.machine.net.offload import (
     segment,
 )
 from dbt.machine.registers import Fifo, State, States
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -55,20 +56,16 @@ class E1000Transmit(E1000Receive):
 
     def __init__(self, name: str, machine: Machine, net: NetBackend, **where: Any) -> None:  # noqa: ANN401 - PciFunction's
         super().__init__(name, machine, net, **where)
-        self.going_on = self.clock.timer(self.transmit)
-        self.working = False
-        self.budget = 0
+        self.transmitting = Work(self.clock, self._transmit, BUDGET)
 
     def ready(self) -> None:
         """The network has room again."""
-        self.transmit()
+        self.transmitting.run()
 
     def on_link(self) -> None:
         """A pause begins or ends, or the link changed."""
-        if self.paused_until > self.clock.now:
-            self.going_on.at(self.paused_until)
-        else:
-            self.going_on.at(self.clock.now)
+        self.transmitting.cancel()
+        self.transmitting.later(self.paused_until)
 
     def paused(self) -> bool:
         """Whether a pause frame holds the transmitter."""
@@ -80,20 +77,18 @@ class E1000Transmit(E1000Receive):
     @E1000Registers.TCTL.after_write
     def transmit(self) -> None:
         """Go through descriptors from TDH on, some of them now and the rest at the next turn of the timers."""
-        if self.working or not self.TCTL & EN or self.TDH == self.TDT:
+        self.transmitting.run()
+
+    def _transmit(self) -> None:
+        if not self.TCTL & EN:
             return
-        self.working = True
-        self.budget = BUDGET
         before = self.TDH
-        try:
-            while self.TDH != self.TDT and not self.paused():
-                if self.budget <= 0:
-                    self.going_on.at(self.clock.now)
-                    break
-                if not self._batch():
-                    break
-        finally:
-            self.working = False
+        while self.TDH != self.TDT and not self.paused():
+            if self.transmitting.over:
+                self.transmitting.later()
+                break
+            if not self._batch():
+                break
         self._interrupts(before)
 
     def _interrupts(self, before: int) -> None:
@@ -119,9 +114,9 @@ class E1000Transmit(E1000Receive):
             return False
         done, reports, at_once = 0, [], False
         for address, lower, upper in DESCRIPTOR.iter_unpack(bytes(data)):
-            if self.budget <= 0 or not self._descriptor(address, lower, upper):
+            if self.transmitting.over or not self._descriptor(address, lower, upper):
                 break
-            self.budget -= 1
+            self.transmitting.spend()
             self.consumed = 0
             if lower & RS:
                 data[16 * done + 12] |= DD
@@ -135,7 +130,7 @@ class E1000Transmit(E1000Receive):
             except DmaError:
                 return False
             self.written_back(delayed=not at_once)
-        return done == number or self.budget <= 0
+        return done == number or self.transmitting.over
 
     # Descriptors (3.3.3, 3.3.6, 3.3.7)
 
@@ -172,7 +167,7 @@ class E1000Transmit(E1000Receive):
                 except DmaError:
                     self._discard()
                 else:
-                    self.budget -= length >> 14
+                    self.transmitting.spend(length >> 14)
                     self.gathered += piece
             self.consumed = 1  # the rest of this is done again if the network is full
         return not lower & EOP or self._frame(lower, upper)
@@ -232,14 +227,14 @@ class E1000Transmit(E1000Receive):
             self._loop_back(data, offload)
         elif self.link and not self.net.send(data, offload):
             return False
-        self.budget -= 1
+        self.transmitting.spend()
         octets, packets = len(data) + 4, 1
         if offload is not None and offload.gso_size:
             headers, size = offload.hdr_len, offload.gso_size
             whole, rest = divmod(len(data) - headers, size)
             packets = whole + (rest > 0 or not whole)
             octets += (packets - 1) * (headers + 4)
-            self.budget -= packets if offload.needs & ~self.net.offers else 4
+            self.transmitting.spend(packets if offload.needs & ~self.net.offers else 4)
             self.count("PTC" + size_class(headers + size + 4), whole)
             self.count("PTC" + size_class(headers + rest + 4), packets - whole)
         else:
@@ -259,7 +254,7 @@ class E1000Transmit(E1000Receive):
             self.guest_error("a frame whose offload cannot be done", f": {wrong.args[0]}")
             return
         for frame in frames:
-            self.budget -= 1
+            self.transmitting.spend()
             if self.RCTL & EN and not self.take(frame):
                 self._overrun()
 
@@ -273,7 +268,7 @@ class E1000Transmit(E1000Receive):
             self.guest_error("a segmentation context with impossible lengths", f": {header} and {size}")
             self._discard()
         while not self.options & DISCARDED:
-            if self.budget <= 0:
+            if self.transmitting.over:
                 return False  # `transmit` goes on by the timer
             if len(self.gathered) == most and (self.consumed < length or not end):
                 if not self._piece(context, last=False):
@@ -288,7 +283,7 @@ class E1000Transmit(E1000Receive):
                 self._discard()
                 break
             self.consumed += number
-            self.budget -= number >> 14
+            self.transmitting.spend(number >> 14)
         if not end:
             return True
         if not self.options & DISCARDED:

@@ -18,6 +18,7 @@ from dbt.machine.devices.gicv3_redistributor import IIDR, PIDR
 from dbt.machine.errors import DmaError
 from dbt.machine.memory import AccessSizes, DmaPort
 from dbt.machine.registers import RO, RW, WO, Fields, Register, Registers, View, Window
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.devices.gicv3 import GICv3
@@ -81,11 +82,11 @@ class GICv3Its(Device):
         super().__init__(name, machine)
         self.dma = DmaPort(name, machine.memory)
         self.commands = Commands(gic, self.dma)
-        self._rest = self.clock.timer(self._run)
+        self.work = Work(self.clock, self._part, AT_ONCE)
 
     def on_reset(self) -> None:
         """Nothing is left to do."""
-        self._rest.cancel()
+        self.work.cancel()
         self._place_tables()
 
     def on_restore(self) -> None:
@@ -93,8 +94,9 @@ class GICv3Its(Device):
         self.GITS_CREADR &= OFFSET | STALLED
         self.GITS_CWRITER &= OFFSET
         self._place_tables()
-        self._rest.cancel()
-        self._go_on()
+        self.work.cancel()
+        if self._left():
+            self.work.later()
 
     def message(self, offset: int, data: int, requester: int) -> None:
         """A message to GITS_TRANSLATER: an event of the device that sends it."""
@@ -120,7 +122,7 @@ class GICv3Its(Device):
         ready = self.GITS_CTLR & ENABLED and self.GITS_CBASER & VALID and not self.GITS_CREADR & STALLED
         return bool(ready and self.GITS_CREADR != self.GITS_CWRITER)
 
-    def _run(self) -> None:
+    def _part(self) -> None:
         """Take some commands."""
         size = (self.GITS_CBASER & 0xFF) + 1 << 12
         base = self.GITS_CBASER & 0xF_FFFF_FFFF_F000
@@ -128,13 +130,16 @@ class GICv3Its(Device):
         if writer >= size:
             self.guest_error("GITS_CWRITER is beyond the end of the queue")
             return
-        for _ in range(AT_ONCE):
-            if not self._left():
+        while self._left():
+            if self.work.over:
+                self.work.later()
                 return
+            self.work.spend()
             try:
                 words = COMMAND.unpack(self.dma.dma_read(base + self.GITS_CREADR, COMMAND.size))
                 if self.commands.waits(words):
-                    break
+                    self.work.later()
+                    return
                 self.commands.run(words)
             except CommandError as error:
                 self.guest_error("a command is left out", f": {error}")
@@ -142,12 +147,6 @@ class GICv3Its(Device):
                 self.GITS_CREADR |= STALLED
                 return
             self.GITS_CREADR = (self.GITS_CREADR + COMMAND.size) % size
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Take what is left as soon as timers run."""
-        if self._left():
-            self._rest.at(self.clock.now)
 
     @GITS_CTLR.on_read
     def _control(self) -> int:
@@ -155,7 +154,7 @@ class GICv3Its(Device):
 
     @GITS_CTLR.after_write
     def _enable(self) -> None:
-        self._run()
+        self.work.run()
 
     @GITS_CBASER.on_write
     def _place_queue(self, value: int) -> None:
@@ -168,7 +167,7 @@ class GICv3Its(Device):
         self.GITS_CWRITER = value & OFFSET
         if value & RETRY:
             self.GITS_CREADR &= ~STALLED
-        self._run()
+        self.work.run()
 
     # The tables
 

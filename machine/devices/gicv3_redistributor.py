@@ -13,6 +13,7 @@ from dbt.machine.devices.gicv3_lpi import MOST, SAVED, Lpis
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, DmaPort
 from dbt.machine.registers import RO, RW, Fifo, Register, States, View, Window
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.device import Saved
@@ -91,19 +92,19 @@ class GICv3Redistributor(InterruptBank):
         self.last = last
         self.wake_request = Line(f"{name}.wake")
         self.lpis = Lpis(DmaPort(name, machine.memory))
-        self._rest = self.clock.timer(self._step)
+        self.work = Work(self.clock, self._step)
 
     def on_reset(self) -> None:
         """Inputs stay as they are; what was pending of LPIs is lost."""
         self._take_inputs()
         self.lpis.forget()
-        self._rest.cancel()
+        self.work.cancel()
         self.GICR_CTLR = CES if self.gic.lpis else 0
         self._restart()
 
     def on_restore(self) -> None:
         """The inputs are those that were saved; whoever drives them is restored as well."""
-        self._rest.cancel()
+        self.work.cancel()
         self.lpis.forget()
         if self.GICR_CTLR & ENABLE_LPIS:
             self.lpis.enable(*self._properties())
@@ -152,7 +153,7 @@ class GICv3Redistributor(InterruptBank):
     def lpis_changed(self) -> None:
         """Have the CPU see what is the most urgent LPI now."""
         if self.lpis.unread:
-            self._rest.at(self.clock.now)
+            self.work.later()
         self.gic.lpis_changed(self.number)
 
     def _step(self) -> None:

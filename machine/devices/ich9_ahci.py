@@ -13,6 +13,7 @@ from dbt.machine.ata.hba import EXCHANGED, PCS, PHY_CHANGED, POD, PRCS, ST, SUD,
 from dbt.machine.memory import AccessSizes
 from dbt.machine.pci import Bar, Capability, Identity, PciFunction
 from dbt.machine.registers import RO, RW, Fields, Register, Registers, States, View, Window
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ class Ich9Ahci(PciFunction):
         self.add_msi(1, at=MSI_AT)
         self.ports = [Port(self, number, (*drives, *[None] * PORTS)[number]) for number in range(PORTS)]
         self._signalled = 0  # ports whose interrupt has been sent as a message
-        self._again = self.clock.timer(self._resume)
+        self._again = Work(self.clock, self._resume)
 
     # Interrupts (AHCI 1.3.1, 10.6)
 
@@ -225,7 +226,7 @@ class Ich9Ahci(PciFunction):
         """Lines by registers; commands when timers run, since guest memory may not be there yet."""
         self._signalled = self.IS if self.GHC & IE else 0
         self.update()
-        self._again.at(self.clock.now)
+        self._again.later()
 
     def _resume(self) -> None:
         for port in self.ports:

@@ -13,6 +13,7 @@ from dbt.machine.clock import SECOND
 from dbt.machine.device import Device
 from dbt.machine.lines import Line
 from dbt.machine.registers import RO, RW, WO, Fields, Fifo, Register, State, States, View, Window
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -68,7 +69,7 @@ class PL011(Device):
         self.chars = chars or CharBackend()
         self.chars.attach(self)
         self.timeout = self.clock.timer(self._timed_out)
-        self.going_on = self.clock.timer(self.ready)
+        self.going_on = Work(self.clock, self.ready)
 
     def on_reset(self) -> None:
         """Nothing is pending."""
@@ -80,7 +81,7 @@ class PL011(Device):
         """Go on where it was; what is to be sent leaves when timers run, since a restore may look at devices again."""
         self._start_timeout()
         self._update()
-        self.going_on.at(self.clock.now)
+        self.going_on.later()
 
     @property
     def depth(self) -> int:

@@ -14,9 +14,10 @@ from dbt.machine.net.backend import NetBackend
 from dbt.machine.net.offload import CSUM, ECN, HEADER, MAX_FRAME, TSO4, TSO6, UFO, USO, unpack
 from dbt.machine.registers import RO, RW, Fifo, Register, Registers, State, Window
 from dbt.machine.virtio import CONFIG_SIZES, VirtioDevice
-from dbt.machine.virtio.device import LONG, RINGS
+from dbt.machine.virtio.device import RINGS
 from dbt.machine.virtio.net_control import TABLE, Control
 from dbt.machine.virtio.spec import VERSION_1
+from dbt.machine.work import Work
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
@@ -40,7 +41,6 @@ CONTROL = F_CTRL_VQ | F_CTRL_RX | F_CTRL_VLAN | F_CTRL_RX_EXTRA | F_CTRL_MAC_ADD
 LINK_UP, ANNOUNCE = 1, 2
 DATA, COMMANDS = 256, 64  # entries of the queues
 MOST_PAIRS = 8
-BUDGET = 64  # frames of up to PIECE bytes in one go
 PIECE = 2048
 BROADCAST = b"\xff" * 6
 PLAIN = bytes(10) + b"\1\0"  # a header for a frame with nothing to do, in one buffer
@@ -107,7 +107,7 @@ class VirtioNet(VirtioDevice):
             self.FEATURES |= F_MTU
         self.max_virtqueue_pairs = pairs
         self.mtu = mtu or 0
-        self._restored = self.clock.timer(self._after_restore)
+        self._restored = Work(self.clock, self._after_restore)
         self.net.attach(self)
 
     @mac.on_write
@@ -139,7 +139,7 @@ class VirtioNet(VirtioDevice):
     def on_restore(self) -> None:
         self.refresh()
         self._flows = bytearray(FLOWS)
-        self._restored.at(self.clock.now)
+        self._restored.later()
 
     def _after_restore(self) -> None:
         """Go on with what the back end had no room for, and let the network know where the guest is now."""
@@ -190,12 +190,8 @@ class VirtioNet(VirtioDevice):
     def _transmit(self, queue: VirtQueue) -> None:
         size, send = self.header_size, self.net.send
         several = self.pairs_used > 1
-        budget = BUDGET
         self._full &= ~(1 << queue.index)
-        while budget > 0:
-            chain = queue.pop()
-            if chain is None:
-                break
+        for chain in self.chains(queue):
             frame = self._frame(chain, size)
             if frame is not None:
                 header, data = frame
@@ -205,11 +201,8 @@ class VirtioNet(VirtioDevice):
                     queue.unpop(chain)
                     self._full |= 1 << queue.index
                     break
-                budget -= len(data) // PIECE
-            budget -= 1 + (len(chain.readable) >> LONG)
+                self.work.spend(len(data) // PIECE)
             queue.push(chain)
-        else:
-            self.later(queue)
         queue.notify()
 
     def _frame(self, chain: Chain, size: int) -> tuple[bytes, bytes] | None:

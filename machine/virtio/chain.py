@@ -5,6 +5,7 @@ The views are the guest's memory itself. The guest may change it at any time, so
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from dbt.machine.block.buffers import cut, scatter
@@ -13,6 +14,10 @@ from dbt.machine.errors import RingError
 if TYPE_CHECKING:
     from dbt.machine.memory import DmaPort, Memory
 
+    Runs = list[tuple[int, int]]
+
+WRONG_ORDER = "a buffer that the device reads is behind one that it writes"
+LENGTH = itemgetter(1)  # of (address, length)
 MOST_BYTES = 1 << 32  # of one chain, section 2.7.5
 
 
@@ -50,22 +55,20 @@ class Chain:
         self.done = False
         self.places: list[tuple[Memory, int, int]] = []  # of the writable views
 
-    def add(self, dma: DmaPort, address: int, length: int, *, writable: bool) -> None:
-        """A buffer. DmaError if it is not memory, RingError for what the driver may not do."""
-        if writable:
-            self.writable_length += length
-            for place in dma.pieces(address, length, writable=True):
-                memory, at, count = place
-                self.writable.append(memory.view[at : at + count])
-                self.places.append(place)
-        else:
-            if self.writable_length or self.writable:
-                raise RingError("a buffer that the device reads is behind one that it writes")
-            self.readable_length += length
-            for memory, at, count in dma.pieces(address, length, writable=False):
-                self.readable.append(memory.view[at : at + count].toreadonly())
+    def fill(self, dma: DmaPort, buffers: Runs, room: Runs) -> None:
+        """The (address, length) that the device reads and writes. DmaError if one is not memory, RingError if too many.
+
+        A hostile driver has a thousand of them, so all are looked up in one go.
+        """
+        self.readable_length = sum(map(LENGTH, buffers))
+        self.writable_length = sum(map(LENGTH, room))
         if self.readable_length + self.writable_length >= MOST_BYTES:
             raise RingError("a chain has 4 GiB or more")
+        self.readable = [
+            memory.view[at : at + count].toreadonly() for memory, at, count in dma.scattered(buffers, writable=False)
+        ]
+        self.places = dma.scattered(room, writable=True)
+        self.writable = [memory.view[at : at + count] for memory, at, count in self.places]
 
     def read(self, offset: int, length: int) -> bytes:
         """A copy of bytes that the driver gave; shorter if there are not as many."""

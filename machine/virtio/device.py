@@ -29,6 +29,7 @@ from dbt.machine.virtio.spec import (
     RING_RESET,
     VERSION_1,
 )
+from dbt.machine.work import UNITS, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,8 +44,8 @@ RINGS = INDIRECT_DESC | EVENT_IDX | RING_RESET  # what is offered unless the boa
 LEGACY_BITS = (1 << 32) - 1
 WRITABLE = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED
 MAX_QUEUES = 1024
-BUDGET = 64  # chains in one go
-LONG = 5  # 32 buffers of a chain are as one more
+BUDGET = UNITS  # chains in one go
+LONG = 4  # 16 buffers of a chain are as one more
 
 
 class VirtioDevice(Device):
@@ -72,8 +73,9 @@ class VirtioDevice(Device):
         self.native = builtins() if machine.native else None  # now, since it may have to be compiled
         self.queues = [VirtQueue(self, index, size) for index, size in enumerate(sizes)]
         self._held_status = 0  # what it was before a reset that is not over
+        self._next = 0  # the queue whose turn it is
         super().__init__(name, machine)
-        self._timer = self.clock.timer(self._go_on)
+        self.work = Work(self.clock, self._part)
 
     def attach(self, transport: Transport) -> None:
         """Be reached through this transport."""
@@ -99,7 +101,7 @@ class VirtioDevice(Device):
         """Subclasses let go of chains that they hold (`queue.drop`), and call this."""
         for queue in self.queues:
             queue.reset()
-        self._timer.cancel()
+        self.work.cancel()
         if self.transport is not None:
             self.transport.device_reset()
 
@@ -160,9 +162,7 @@ class VirtioDevice(Device):
         self.status = old | rising
         if rising & DRIVER_OK:
             self.on_driver_ok()
-            for queue in self.queues:
-                if queue.ready and not self.broken:
-                    self.on_notify(queue)
+            self.kick_all()
 
     def _negotiated(self) -> bool:
         accepted = self.driver_features
@@ -233,7 +233,7 @@ class VirtioDevice(Device):
         elif not self.queues[index].ready:
             self.guest_error(f"queue {index} is notified and not enabled")
         elif self.running:
-            self.on_notify(self.queues[index])
+            self._serve(1 << index, index)
         elif not self.broken:
             self.guest_error(f"queue {index} is notified before DRIVER_OK")
 
@@ -244,37 +244,54 @@ class VirtioDevice(Device):
 
     def kick_all(self) -> None:
         """Look at all queues: something that kept the device from it is over."""
-        for queue in self.queues:
-            if queue.ready and self.running:
-                self.on_notify(queue)
+        self._serve((1 << len(self.queues)) - 1, 0)
 
     def chains(self, queue: VirtQueue, budget: int = BUDGET) -> Iterator[Chain]:
         """What is in `queue`; after `budget` chains the rest comes in a later call of `on_notify`.
 
-        Long chains count for more: a driver may have a thousand buffers in each.
+        All queues that are served in one go share it. Long chains count for more: a driver may have a thousand buffers
+        in each.
         """
-        while budget > 0:
+        work = self.work
+        if not work.within:  # the back end's side: somebody else bounds what comes
+            work.left = work.units
+        each = work.units // budget
+        while not work.over:
             chain = queue.pop()
             if chain is None:
                 return
-            budget -= 1 + (len(chain.readable) + len(chain.writable) >> LONG)
+            work.spend(each + (len(chain.readable) + len(chain.writable) >> LONG))
             yield chain
         self.later(queue)
 
     def later(self, queue: VirtQueue) -> None:
         """Call `on_notify` for `queue` soon, from a timer."""
         self.waiting |= 1 << queue.index
-        if self._timer.deadline is None:
-            self._timer.at(self.clock.now)
+        self.work.later()
 
-    def _go_on(self) -> None:
+    def _serve(self, queues: int, first: int) -> None:
+        """Look at these now, as bits, the `first` one before others."""
+        self.waiting |= queues
+        if self.work.within:
+            self.work.later()
+            return
+        self._next = first
+        self.work.run()
+
+    def _part(self) -> None:
+        """Each queue in its turn, from the one behind that which was served last; what is not reached waits."""
         waiting, self.waiting = self.waiting, 0
-        while waiting:
-            bit = waiting & -waiting
+        while waiting and not self.work.over:
+            behind = waiting >> self._next << self._next or waiting
+            bit = behind & -behind
             waiting ^= bit
             queue = self.queues[bit.bit_length() - 1]
+            self._next = queue.index + 1
             if queue.ready and self.running:
                 self.on_notify(queue)
+        if waiting:
+            self.waiting |= waiting
+            self.work.later()
 
     # Snapshots
 
@@ -302,9 +319,9 @@ class VirtioDevice(Device):
         for queue, state in zip(self.queues, saved["queues"], strict=True):
             queue.restore(state)
         self._held_status = 0
-        self._timer.cancel()
+        self.work.cancel()
         if self.waiting:
-            self._timer.at(self.clock.now)
+            self.work.later()
         self.on_restore()
 
     def on_restore(self) -> None:

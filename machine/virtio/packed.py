@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.errors import RingError
-from dbt.machine.virtio.chain import Chain
+from dbt.machine.virtio.chain import WRONG_ORDER, Chain
 from dbt.machine.virtio.spec import (
     AVAIL,
     DESCRIPTOR_SIZE,
@@ -133,6 +133,7 @@ class PackedRing:
         """The chain from `index` on: neighbours in the ring, or one indirect table in its order."""
         chain = Chain(self, index)
         ring, size, setup, dma = self._ring, self.size, self.setup, self.dma
+        listed: list[tuple[int, int, int]] = []
         count = 0
         while True:
             word = ring[2 * index + 1]  # before the address: the flags say that it is there
@@ -143,16 +144,23 @@ class PackedRing:
                 if not setup.indirect or flags & NEXT or count > 1:
                     raise RingError("an indirect descriptor where none may be")
                 table, entries = indirect_table(dma, address, length, setup.most)
-                for entry in range(entries):
-                    address, inner = table[2 * entry], table[2 * entry + 1]
-                    chain.add(dma, address, inner & 0xFFFF_FFFF, writable=bool(inner >> 48 & WRITE))
+                listed += [
+                    (table[entry], table[entry + 1] & 0xFFFF_FFFF, table[entry + 1] >> 48 & WRITE)
+                    for entry in range(0, 2 * entries, 2)
+                ]
             else:
-                chain.add(dma, address, length, writable=bool(flags & WRITE))
+                listed.append((address, length, flags & WRITE))
             if not flags & NEXT:
                 break
             if count >= min(size, setup.most):
                 raise RingError(f"a chain of over {count} descriptors")
             index = index + 1 if index + 1 < size else 0
+        listed = [buffer for buffer in listed if buffer[1]]
+        room = [(address, length) for address, length, write in listed if write]
+        buffers = [(address, length) for address, length, _ in listed[: len(listed) - len(room)]]
+        if any(write for _, _, write in listed[: len(buffers)]):
+            raise RingError(WRONG_ORDER)
+        chain.fill(dma, buffers, room)
         chain.identifier = word >> 32 & 0xFFFF
         chain.descriptors = count
         return chain

@@ -11,11 +11,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from dbt.machine.errors import RingError
-from dbt.machine.virtio.chain import Chain
+from dbt.machine.virtio.chain import WRONG_ORDER, Chain
 from dbt.machine.virtio.spec import DESCRIPTOR_SIZE, INDIRECT, NEXT, NO_INTERRUPT, WRITE, need_event, split_sizes
 
 if TYPE_CHECKING:
     from dbt.machine.memory import DmaPort, Memory
+    from dbt.machine.virtio.chain import Runs
     from dbt.machine.virtio.queue import Setup
 
 WRAP = 0xFFFF
@@ -167,8 +168,11 @@ class SplitRing:
     def _chain(self, head: int) -> Chain:
         chain = Chain(self, head)
         dma, setup = self.dma, self.setup
-        table, entries, index = self._table, self.size, head
+        table: memoryview | list[int] = self._table
+        entries, index = self.size, head
         left, indirect = setup.most, setup.indirect
+        buffers: Runs = []
+        room: Runs = []
         while True:
             if index >= entries:
                 raise RingError(f"descriptor {index} of {entries}")
@@ -183,8 +187,16 @@ class SplitRing:
             left -= 1
             if left < 0:
                 raise RingError(f"a chain of over {setup.most} descriptors")
-            chain.add(dma, address, length, writable=bool(flags & WRITE))
+            if not length:
+                pass  # nothing, in whichever order
+            elif flags & WRITE:
+                room.append((address, length))
+            elif room:
+                raise RingError(WRONG_ORDER)
+            else:
+                buffers.append((address, length))
             if not flags & NEXT:
+                chain.fill(dma, buffers, room)
                 return chain
             index = word >> 48
 
@@ -212,9 +224,9 @@ class SplitRing:
         return not self._avail[0] & NO_INTERRUPT
 
 
-def indirect_table(dma: DmaPort, address: int, length: int, most: int) -> tuple[memoryview, int]:
-    """A copy of an indirect table and the number of its entries."""
+def indirect_table(dma: DmaPort, address: int, length: int, most: int) -> tuple[list[int], int]:
+    """A copy of an indirect table, two words of 64 bits for each descriptor, and the number of its entries."""
     entries, rest = divmod(length, DESCRIPTOR_SIZE)
     if rest or not 0 < entries <= most:
         raise RingError(f"an indirect table of {length} bytes")
-    return memoryview(dma.dma_read(address, length)).cast("Q"), entries
+    return memoryview(dma.dma_read(address, length)).cast("Q").tolist(), entries

@@ -150,11 +150,57 @@ def test_a_long_queue_is_done_in_parts() -> None:
     for _ in range(64):
         queue.add(places, indirect=True)
     queue.kick()
-    assert len(queue.used()) == 20
+    assert len(queue.used()) == 22
     assert device.waiting == 1
     machine.advance(0)
-    assert len(queue.used()) == 44
+    assert len(queue.used()) == 64 - 22
     assert device.waiting == 0
+
+
+@pytest.mark.usefixtures("rings")
+@pytest.mark.parametrize("kind", [INDIRECT_DESC, INDIRECT_DESC | RING_PACKED], ids=["split", "packed"])
+def test_a_part_has_as_many_buffers_of_hostile_chains_as_of_others(kind: int) -> None:
+    """A thousand buffers in each chain: one chain to a part, and the device's queues share a part."""
+    machine, device, _ = build()
+    guest = drive(machine, kind)
+    queues = guest.queue(0, 64), guest.queue(1, 16)
+    guest.go()
+    device.hold = True
+    place = guest.buffers([], [1])[0]
+    for queue in queues:
+        for _ in range(4):
+            queue.add([place] * 1024, indirect=True)
+    queues[0].kick()
+    queues[1].kick()
+    assert [queue.index for queue, _ in device.held] == [0, 1]
+    assert len(device.held[0][1].writable) == 1024
+    assert device.waiting == 3
+    served = [len(device.held)]
+    for _ in range(6):
+        machine.run_timers()
+        served.append(len(device.held))
+    assert served == [2, 3, 4, 5, 6, 7, 8]
+    order = [queue.index for queue, _ in device.held]
+    assert sorted(order[:4]) == [0, 0, 1, 1]  # each in its turn
+
+
+def test_what_is_left_is_saved_and_is_nothing_after_a_reset() -> None:
+    machine, device, _ = build()
+    guest = drive(machine, INDIRECT_DESC)
+    queue = guest.queue(0, 64)
+    guest.go()
+    places = guest.buffers([b"ab"], [2])
+    for _ in range(64):
+        queue.add(places, indirect=True)
+    queue.kick()
+    first = len(queue.used())
+    saved = machine.save()
+    guest.transport.set_status(0)
+    assert (device.waiting, device.work.waiting) == (0, False)
+    machine.restore(saved)
+    assert (device.waiting, device.work.waiting) == (1, True)
+    machine.advance(0)
+    assert first + len(queue.used()) == 64
 
 
 @pytest.mark.usefixtures("rings")

@@ -40,7 +40,7 @@ class Echo(VirtioDevice):
         return "" if not features & 1 << 3 else "of no reason"
 
     def on_notify(self, queue: VirtQueue) -> None:
-        for chain in self.chains(queue, 20):
+        for chain in self.chains(queue, 21):
             if self.hold:
                 self.held.append((queue, chain))
             else:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.machine.virtio import Guest
 
 Buffer = tuple[int, int, bool]  # address, length, whether the device writes it
-TABLE = 16 * 16  # bytes of an indirect table
+TABLE = 16 * 16  # bytes of an ordinary indirect table
 
 
 class Pool:
@@ -63,8 +63,8 @@ class Ring:
 
     def _table(self, slot: int, buffers: Sequence[Buffer], *, chained: bool) -> tuple[int, int]:
         """An indirect table: (address, length)."""
-        length, at = 16 * len(buffers), self.tables + TABLE * slot
-        assert length <= TABLE
+        length = 16 * len(buffers)
+        at = self.tables + TABLE * slot if length <= TABLE else self.guest.pool.take(length)
         data = b""
         for number, (address, count, writable) in enumerate(buffers):
             more = chained and number + 1 < len(buffers)
