@@ -208,7 +208,7 @@ def machine(setting: Setting) -> Iterator[Figure]:
     for name, nanoseconds in facts_of(setting, "network.py").items():
         limit = 20_000 if name.startswith("packet") else 50_000_000  # 50,000 packets and 20 MiB a second
         yield Figure(f"network: {name}", "ns", nanoseconds, limit=limit, kind="machine")
-    for name, seconds in facts_of(setting, "virtio.py").items():
+    for name, seconds in facts_of(setting, "requests.py").items():
         at_most = VIRTIO_LIMITS.get(name.split(",")[0])
         yield Figure(f"virtio-blk: {name}", "us", seconds, limit=at_most, kind="machine")
 

@@ -122,8 +122,8 @@ class Mover:
     size: int
     requests: int
 
-    def __init__(self) -> None:
-        self.machine = Machine("bench", unassigned=Unassigned.ONES)
+    def __init__(self, *, native: bool = True) -> None:
+        self.machine = Machine("bench", unassigned=Unassigned.ONES, native=native)
         ram = RAM("ram", RAM_SIZE)
         self.ram = ram.memory.view
         self.bus = PciBus("pci", self.machine)
@@ -151,8 +151,9 @@ class Mover:
         raise NotImplementedError
 
 
-def disk() -> Disk:
-    """One of 8 MiB in memory."""
-    made = Disk(open_image({"driver": "memory", "size": 8 * MIB}, "raw", writable=True))
-    made.write(0, IMAGE[: 8 * MIB])
+def disk(size: int = 8 * MIB) -> Disk:
+    """One in memory, with IMAGE in it over and over."""
+    made = Disk(open_image({"driver": "memory", "size": size}, "raw", writable=True))
+    for at in range(0, size, 8 * MIB):
+        made.write(at, IMAGE[: 8 * MIB])
     return made
