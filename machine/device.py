@@ -156,8 +156,17 @@ class Device:
         return list(numbers) if declared.many else value
 
     def restore(self, saved: Saved) -> None:
-        """Be as `save` was called. Nothing changes if that cannot be."""
+        """Be as `save` was called. Nothing changes if that cannot be. Machines take the two steps for all devices."""
+        self.load(saved)
+        self.wire(saved)
+
+    def load(self, saved: Saved) -> None:
+        """Have the saved registers and states; nothing else happens. Nothing changes if that cannot be."""
         self.__dict__.update(self.check(saved))
+
+    def wire(self, saved: Saved) -> None:
+        """Set lines, timers, the memory map and what the host does by what was loaded; it may be done again."""
+        del saved
         self.on_restore()
 
     def traceable(self) -> Iterator[tuple[set[str], set[str]]]:

@@ -3,6 +3,7 @@
     UserError
     ├── MapError         regions that cannot be put together so: the board's author has to change it
     └── SnapshotError    a saved state that is not this device's, or not of this version, or damaged
+        └── RestoreFailed    the host failed in the middle of a restore; also what a machine says that is broken by that
     GuestError
     ├── BusError         an access that the bus answers with an error: an external abort, a machine check
     ├── DmaError         a device was told to reach what is no memory; the device reports it as its data sheet says
@@ -22,6 +23,10 @@ class MapError(UserError):
 
 class SnapshotError(UserError):
     """A saved state that cannot be restored; nothing has been changed."""
+
+
+class RestoreFailed(SnapshotError):
+    """Something of the host failed in the middle of a restore: it says whether the old state is back."""
 
 
 class BusError(GuestError):

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
 
 from dbt.machine.clock import SECOND, Clock
-from dbt.machine.errors import MapError, SnapshotError
+from dbt.machine.errors import MapError, RestoreFailed, SnapshotError
 from dbt.machine.log import Log
 from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
 from dbt.machine.msi import MsiRouter
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dbt.machine.power import PoweredCpu
 
 MEMORY, PORTS = "memory", "ports"
-PASSES = 4  # of a restore: what lines change in a device that was restored already is put right by the next
+HINT = "restore it from a snapshot"
 VERSION = 1  # of what `save` returns, besides the devices' own
 
 
@@ -69,6 +69,7 @@ class Machine:
             PORTS, self.io, bits=16, unassigned=Unassigned.ONES, lock=self.lock, log=self.log
         )  # fmt: skip
         self.msi = MsiRouter(self.memory)
+        self.broken = ""  # what a restore failed by, in its middle: until one succeeds, the machine does nothing
 
     @property
     def wall(self) -> int:
@@ -101,6 +102,7 @@ class Machine:
 
     def advance(self, nanoseconds: int) -> None:
         """Let time pass on a clock without a source. Others get the lock in between."""
+        self.whole()
         turns = self.clock.turns(nanoseconds)
         more = True
         while more:
@@ -109,6 +111,7 @@ class Machine:
 
     def run_timers(self) -> None:
         """Run what is due on a clock that follows the host."""
+        self.whole()
         with self.lock:
             self.clock.run_due()
 
@@ -125,6 +128,7 @@ class Machine:
 
     def reset(self) -> None:
         """Reset all devices; memory stays as it is, and what was asked of the power is forgotten."""
+        self.whole()
         with self.settled():
             self.power.take()
             for device in self.devices.values():
@@ -137,6 +141,7 @@ class Machine:
 
     def state(self) -> dict[str, Any]:
         """`save` for who has settled the machine."""
+        self.whole()
         devices = {name: device.save() for name, device in self.devices.items()}
         return {"version": VERSION, "clock": self.clock.now, "epoch": self.epoch, "devices": devices}
 
@@ -154,20 +159,55 @@ class Machine:
         return saved
 
     def restore(self, saved: object) -> None:
-        """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be."""
+        """Be as `save` was called, with the same devices. SnapshotError, before anything changes, if that cannot be.
+
+        RestoreFailed if the host fails meanwhile: the old state is back, or the machine is `broken` if that fails too.
+        """
         with self.settled():
-            self.put_back(self.check(saved))
+            good = self.check(saved)
+            before = None if self.broken else self.state()
+            try:
+                with self.replacing():
+                    self.put_back(good)
+            except RestoreFailed as error:
+                if before is None:
+                    raise
+                with self.replacing():
+                    self.put_back(before)
+                raise RestoreFailed(f"{error.what}: the old state is back") from error
 
     def put_back(self, good: dict[str, Any]) -> None:
-        """`restore` for who has settled the machine and checked the state."""
+        """`restore` for who has settled the machine and checked the state, within `replacing`.
+
+        First all have their states. Then lines, timers and the map follow, from those who drive lines to those who look
+        at them. What rising lines made of states on the way is no part of it: so states are loaded again, and what
+        follows from them is set again, which changes no line that leads to a device made earlier.
+        """
+        devices = good["devices"]
         self.clock.set(good["clock"])
         self.epoch = good["epoch"]
-        devices = good["devices"]
-        for _ in range(PASSES):
-            for name, device in reversed(self.devices.items()):  # lines lead to what was made earlier
-                device.restore(devices[name])
-            if all(device.save() == devices[name] for name, device in self.devices.items()):
-                break
+        for name, device in self.devices.items():
+            device.load(devices[name])
+        for _ in ("lines", "what follows from the lines and the states"):
+            for name, device in reversed(self.devices.items()):
+                device.load(devices[name])
+                device.wire(devices[name])
+
+    def whole(self) -> None:
+        """RestoreFailed if the machine is broken."""
+        if self.broken:
+            raise RestoreFailed(f"{self.name} is neither the old machine nor the saved one: {self.broken}", HINT)
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """What is within replaces the state. If it ends early, the machine is broken until this is done to its end."""
+        self.broken = "a restore did not end"
+        try:
+            yield
+        except Exception as error:
+            self.broken = f"a restore failed in its middle: {str(error) or type(error).__name__}"
+            raise RestoreFailed(f"{self.name}: {self.broken}", HINT) from error
+        self.broken = ""
 
     def close(self) -> None:
         """End the work of all devices, then close what they own of the host, each once.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbt.machine.errors import MapError, SnapshotError
 from dbt.machine.ninep import Exchange, Session
@@ -157,9 +157,9 @@ class Virtio9p(VirtioDevice):
             Session.check(session)
         return values
 
-    def restore(self, saved: Any) -> None:  # noqa: ANN401 - from outside
-        """Be as `save` was called."""
-        super().restore(saved)
+    def wire(self, saved: Saved) -> None:
+        """A new session with the saved fids."""
+        super().wire(saved)
         self._replace()
         if self.session is not None:
             self.session.load(saved["session"])

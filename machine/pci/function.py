@@ -340,14 +340,15 @@ class PciFunction(Device):
             self.msix.check(saved["msix"])
         return values
 
-    def restore(self, saved: object) -> None:
-        """Be as `save` was called: BARs are where the registers say."""
-        values = self.check(saved)
-        assert isinstance(saved, dict)
+    def load(self, saved: Saved) -> None:
+        """The configuration space and MSI-X's table as well."""
+        super().load(saved)
         self.config.data[:] = self.config.check(saved["config"], self.name)
         if self.msix:
             self.msix.restore(self.msix.check(saved["msix"]))
-        self.__dict__.update(values)
+
+    def wire(self, saved: Saved) -> None:
+        """BARs are where the registers say."""
         self._refresh()
-        self.on_restore()
+        super().wire(saved)
         self._intx_changed(self.intx.level)

@@ -6,7 +6,8 @@
 
 Saving: what is under way on disks is waited for, then devices, then memory and disks. A disk whose state can neither be
 kept in itself nor is to be in the file makes the save fail. Restoring looks at everything, and unpacks it once, before
-it changes anything; then come disks, memory and devices.
+it changes anything; then come disks, memory and devices. If the host fails in the middle of that, the machine is
+broken, says so to whoever uses it, and may be restored again.
 
 container.py: the file; content.py: memory and disks in it.
 """
@@ -55,6 +56,7 @@ def _still(machine: Machine) -> Iterator[dict[str, Disk]]:
 
 def save(machine: Machine, path: str, *, include_disks: bool = False, threads: int = 0) -> int:
     """Write a snapshot; its size. `threads`: how many compress, by default up to four."""
+    machine.whole()
     threads = threads or min(THREADS, os.cpu_count() or 1)
     name = f"dragoman-{uuid.uuid4().hex}"
     made: list[Format] = []
@@ -104,7 +106,10 @@ def _keep(label: str, disk: Disk, name: str, made: list[Format], *, include_disk
 
 
 def restore(machine: Machine, path: str) -> None:
-    """Be as a snapshot says. SnapshotError, before anything changes, if that cannot be."""
+    """Be as a snapshot says. SnapshotError, before anything changes, if that cannot be.
+
+    RestoreFailed if the host fails meanwhile: memory and disks are partly those of before, so the machine is `broken`.
+    """
     with Reader(path) as reader, _still(machine) as found:
         directory = reader.directory
         if directory.get("machine") != machine.name:
@@ -118,11 +123,12 @@ def restore(machine: Machine, path: str) -> None:
         for name, memory in here.items():
             content = MemoryContent(memory)
             loads.append((content, checked(saved[name], content, reader, f"memory {name}")))
-        for node, name in within:
-            node.snapshot_apply(name)
-        for target, chunks in loads:
-            load(target, chunks, reader)
-        machine.put_back(directory["state"])
+        with machine.replacing():
+            for node, name in within:
+                node.snapshot_apply(name)
+            for target, chunks in loads:
+                load(target, chunks, reader)
+            machine.put_back(directory["state"])
 
 
 def _check_disks(

@@ -7,7 +7,7 @@ depend on the driver are in KEPT and set in its constructor. It is entered by `o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dbt.machine.device import Device
 from dbt.machine.errors import MapError, SnapshotError
@@ -313,16 +313,15 @@ class VirtioDevice(Device):
             queue.check(state)
         return values
 
-    def restore(self, saved: Any) -> None:  # noqa: ANN401 - from outside
-        """Be as `save` was called. Chains that were popped are got back by `queue.again` in `on_restore`."""
-        self.__dict__.update(self.check(saved))
+    def wire(self, saved: Saved) -> None:
+        """Queues as well. Chains that were popped are got back by `queue.again` in `on_restore`."""
         for queue, state in zip(self.queues, saved["queues"], strict=True):
             queue.restore(state)
         self._held_status = 0
         self.work.cancel()
         if self.waiting:
             self.work.later()
-        self.on_restore()
+        super().wire(saved)
 
     def on_restore(self) -> None:
         """Registers, states and queues are those of a saved device."""

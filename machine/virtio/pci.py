@@ -20,7 +20,7 @@ from dbt.machine.virtio.queue import NO_VECTOR
 from dbt.machine.virtio.spec import CONFIGURATION_CHANGE, STATUS_FIELDS, USED_BUFFER, legacy_layout
 
 if TYPE_CHECKING:
-    from dbt.machine.device import Bank
+    from dbt.machine.device import Bank, Saved
     from dbt.machine.machine import Machine
     from dbt.machine.memory import Attributes
     from dbt.machine.virtio.device import VirtioDevice
@@ -160,11 +160,11 @@ class VirtioPci(CommonStructures):
         if self.dma.enabled and not before and not self._restoring:
             self.device.kick_all()
 
-    def restore(self, saved: object) -> None:
+    def wire(self, saved: Saved) -> None:
         """As PciFunction has it. Queues are not looked at: memory may not be restored yet."""
         self._restoring = True
         try:
-            super().restore(saved)
+            super().wire(saved)
         finally:
             self._restoring = False
 
