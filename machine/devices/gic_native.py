@@ -24,6 +24,7 @@ STATES = ("group", "enabled", "latched", "level", "active", "edge")
 NOWHERE = 0xFFFF  # a route
 CPU_WORDS = Cpu.size // 8
 SETTINGS, LIMIT, RUNNING, LPI, BEST = (Cpu.offset(name) // 8 for name in ("lpi", "limit", "running", "lpi", "best"))
+ENABLES = Cpu.offset("enables") // 8
 
 
 def packed(offer: Offer) -> int:

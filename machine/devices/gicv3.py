@@ -279,7 +279,12 @@ class GICv3(InterruptBank):
 
     @GICD_CTLR.after_write
     def _control(self) -> None:
-        self.look(-1)
+        if self.shared:
+            for interface in self.interfaces:
+                interface.share_enables()
+            self.resolve()
+        else:
+            self.look(-1)
 
     @GICD_TYPER.on_read
     def _type(self) -> int:

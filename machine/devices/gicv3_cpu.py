@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.device import Device
 from dbt.machine.devices.gic_core import IDLE, NOTHING, SPURIOUS, dropped, running, with_word, word_of
-from dbt.machine.devices.gic_native import BEST, LIMIT, LPI, RUNNING, SETTINGS, packed, unpacked
+from dbt.machine.devices.gic_native import BEST, ENABLES, LIMIT, LPI, RUNNING, SETTINGS, packed, unpacked
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, Attributes
 from dbt.machine.native import gic as native
@@ -201,6 +201,11 @@ class GICv3CpuInterface(Device):
                 self.enables & 3, self.ICC_PMR_EL1, self.running, self._mask(0), self._mask(1), flags,
                 packed(self.redistributor.lpis.best),
             ))  # fmt: skip
+
+    def share_enables(self) -> None:
+        """The groups that are enabled, when it is only these that are other ones."""
+        if self.words:
+            self.words[ENABLES] = self.enables & 3
 
     def signal(self) -> None:
         """Set the lines as native code says."""

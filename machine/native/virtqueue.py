@@ -162,6 +162,16 @@ def needs_event(event: u64, new: u64, old: u64) -> u32:
     return u32((new - event - 1) & 0xFFFF < (new - old) & 0xFFFF)
 
 
+@native(inline=True)
+def signal(q: Queue) -> u64:
+    """Note all that was pushed, before it is read what the driver wants to know of; what was noted up to now."""
+    old = q.signalled
+    if old != q.next_used:
+        q.signalled = q.next_used
+        fence()
+    return old
+
+
 # Split rings
 
 
@@ -248,11 +258,9 @@ def split_push(q: Queue, identifier: u64, written: u64) -> None:
 def split_wants(q: Queue) -> u32:
     """1 if the driver wants an interrupt for what was pushed since the last call."""
     new = q.next_used
-    old = q.signalled
+    old = signal(q)
     if new == old:
         return 0
-    q.signalled = new
-    fence()
     driver = cast(Ptr[u16], q.driver)
     if q.features & EVENTS:
         return needs_event(u64(volatile_load(driver + (2 + q.size))), new, old)
@@ -355,11 +363,9 @@ def packed_push(q: Queue, identifier: u64, descriptors: u64, written: u64) -> No
 def packed_wants(q: Queue) -> u32:
     """1 if the driver wants an interrupt for what was pushed since the last call."""
     new = q.next_used
-    old = q.signalled
+    old = signal(q)
     if new == old:
         return 0
-    q.signalled = new
-    fence()
     word = u64(volatile_load(cast(Ptr[u32], q.driver)))
     flags = (word >> 16) & 3
     if flags != EVENT_DESC or q.features & EVENTS == 0:
