@@ -12,6 +12,9 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from dbt.machine.chardev import MemoryChar
+from dbt.machine.devices.ns16550 import NS16550
+from dbt.machine.devices.pl011 import PL011
 from dbt.machine.errors import BusError, SnapshotError
 from dbt.machine.log import GUEST_ERROR, Log
 from dbt.machine.machine import Machine
@@ -187,3 +190,13 @@ def mutated(saved: dict[str, Any], random: Random) -> dict[str, Any]:
         case _:
             copy["version"] = 99
     return copy
+
+
+def type_and_take(device: Device, random: Random) -> None:
+    """What happens to a serial port from outside: somebody types, and reads what it has sent."""
+    assert isinstance(device, NS16550 | PL011)
+    assert isinstance(device.chars, MemoryChar)
+    if len(device.chars._typed) < 100:
+        device.chars.type(random.randbytes(random.randrange(40)))
+    if random.random() < 0.3:
+        device.chars.take()

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbt.machine.devices.gicv3 import GICv3
-from dbt.machine.devices.gicv3_cpu import encoding
 from dbt.machine.devices.gicv3_its import TRANSLATER, GICv3Its
-from dbt.machine.devices.pl011 import PL011
-from dbt.machine.devices.pl031 import PL031
-from dbt.machine.devices.pl061 import PL061
 from dbt.machine.machine import Machine
 from dbt.machine.memory import RAM
 
+from tests.machine import icc
+from tests.machine.gic_inputs import place_inputs
 from tests.machine.qtest import ARM
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from tests.machine.qtest import Bus
 
 GICD, GITS, GICR, MEMORY = 0x0800_0000, 0x0808_0000, 0x080A_0000, 0x4000_0000
-UART, RTC, GPIO = 0x0900_0000, 0x0901_0000, 0x0903_0000
 SGI = 0x1_0000  # the second frame of a redistributor
 MIB = 1 << 20
 # QEMU's words for the same.
@@ -31,29 +28,16 @@ ARM3 = (ARM[0], "-machine", "virt,gic-version=3", "-smp", "2", "-nodefaults", "-
 ARM3_RTC = ("-rtc", "base=2020-01-01T00:00:00,clock=vm")
 
 
-def icc(crm: int, op2: int) -> int:
-    return encoding(3, 0, 12, crm, op2)
-
-
-PMR = encoding(3, 0, 4, 6, 0)
-IAR0, EOIR0, HPPIR0, BPR0 = (icc(8, n) for n in range(4))
-AP0R, AP1R = icc(8, 4), icc(9, 0)
-DIR, RPR, SGI1R, ASGI1R, SGI0R = icc(11, 1), icc(11, 3), icc(11, 5), icc(11, 6), icc(11, 7)
-IAR1, EOIR1, HPPIR1, BPR1, CTLR, SRE, IGRPEN0, IGRPEN1 = (icc(12, n) for n in range(8))
-
-
 def build(
     cpus: int = 1, *, affinities: Sequence[int] = (), interrupts: int = 288, native: bool = True
 ) -> tuple[Machine, GICv3]:
-    """With the devices that `test_gicv2` has as well."""
+    """With the devices that tests of the GICv2 have as well."""
     machine = Machine(epoch=1_577_836_800, native=native)
     gic = GICv3("gic", machine, affinities=affinities or range(cpus), interrupts=interrupts)
     machine.place(gic, GICD)
     for number, redistributor in enumerate(gic.redistributors):
         machine.place(redistributor, GICR + 0x2_0000 * number)
-    machine.place(PL011("uart", machine, gic.spi(1)), UART)
-    machine.place(PL031("rtc", machine, gic.spi(2)), RTC)
-    machine.place(PL061("gpio", machine, gic.spi(7)), GPIO)
+    place_inputs(machine, gic)
     machine.place(RAM("ram", 128 * MIB), MEMORY)
     its = GICv3Its("its", machine, gic)
     machine.place(its, GITS)
@@ -101,8 +85,8 @@ def start(machine: Machine, gic: GICv3) -> list[Cpu]:
         bus.write(frame + SGI + 0x80, 4, 0xFFFF_FFFF)
         bus.write(frame + SGI + 0x100, 4, 0xFFFF)
         cpu = Cpu(interface)
-        cpu[SRE] = 7
-        cpu[PMR] = 0xFF
-        cpu[IGRPEN0] = cpu[IGRPEN1] = 1
+        cpu[icc.SRE] = 7
+        cpu[icc.PMR] = 0xFF
+        cpu[icc.IGRPEN0] = cpu[icc.IGRPEN1] = 1
         cpus.append(cpu)
     return cpus

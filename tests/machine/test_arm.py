@@ -18,8 +18,10 @@ from dbt.machine.pci import PciFunction
 from dbt.machine.power import CpuState, RecordedCpu
 
 from dbt.errors import UsageError
-from tests.machine.devices.test_gicv2 import GPIO, IAR, setup
-from tests.machine.gicv3 import IAR1, MEMORY, MIB, SGI1R, start
+from tests.machine import icc
+from tests.machine.devices.test_gicv2 import IAR, setup
+from tests.machine.gic_inputs import GPIO
+from tests.machine.gicv3 import MEMORY, MIB, start
 from tests.machine.its import ITTS, LPIS, MAPTI, Its, event, mapc, mapd
 from tests.machine.pci import ECAM, Config, Function
 from tests.machine.qtest import Ours
@@ -73,7 +75,7 @@ def test_messages_wake_cpus_version_3() -> None:
     assert machine.memory.read(GITS, 4) == 1 << 31 | 1
     assert machine.msi.send(GITS + 0x1_0040, 3, 0x10)
     assert states(machine)[0] == CpuState.PENDING
-    assert cpus[0][IAR1] == LPIS + 7
+    assert cpus[0][icc.IAR1] == LPIS + 7
     assert machine.msi.send(GICD + 0x40, 40, 0)
     assert machine.memory.read(GICR + 17 * 0x2_0000 + 8, 8) == 0x101 << 32 | 1 << 24 | 17 << 8 | 1 << 5 | 1 << 4 | 1
 
@@ -135,7 +137,7 @@ def test_vectors_of_pci_functions_reach_the_cpu_version_3() -> None:
     its.configure(LPIS + 9, 0xA0)
     its.do(mapc(0, 0), mapd(requester, ITTS), event(MAPTI, requester, 5, 0, LPIS + 9))
     device.interrupt(0)
-    assert [cpu[IAR1], cpu[IAR1]] == [LPIS + 9, 1023]
+    assert [cpu[icc.IAR1], cpu[icc.IAR1]] == [LPIS + 9, 1023]
 
 
 def test_the_power_button_is_a_pin() -> None:
@@ -154,8 +156,8 @@ def test_a_virt_with_version_3_is_saved_and_comes_back() -> None:
     gic = machines[0].devices["gic"]
     assert isinstance(gic, GICv3)
     cpus = start(machines[0], gic)
-    cpus[0][SGI1R] = 4 << 24 | 0b110
-    assert cpus[2][IAR1] == 4
+    cpus[0][icc.SGI1R] = 4 << 24 | 0b110
+    assert cpus[2][icc.IAR1] == 4
     saved = json.loads(json.dumps(machines[0].save()))
     machines[1].restore(saved)
     assert machines[1].save() == saved

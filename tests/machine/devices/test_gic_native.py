@@ -10,33 +10,9 @@ from dbt.machine.devices.gic_native import BEST, unpacked
 from dbt.machine.memory import Attributes
 from dbt.machine.native import builtin
 
+from tests.machine import icc
 from tests.machine.devices import test_gicv2 as gicv2
-from tests.machine.gicv3 import (
-    AP0R,
-    AP1R,
-    BPR0,
-    BPR1,
-    CTLR,
-    DIR,
-    EOIR0,
-    EOIR1,
-    GICD,
-    GICR,
-    HPPIR0,
-    HPPIR1,
-    IAR0,
-    IAR1,
-    IGRPEN0,
-    IGRPEN1,
-    MEMORY,
-    PMR,
-    RPR,
-    SGI,
-    SGI0R,
-    SGI1R,
-    build,
-    start,
-)  # fmt: skip
+from tests.machine.gicv3 import GICD, GICR, MEMORY, SGI, build, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +56,7 @@ def awake(machine: Machine, gic: GICv3) -> None:
         machine.memory.write(frame + 0x70, 8, TABLE | 13)
         machine.memory.write(frame + 0x78, 8, TABLE + (number + 1 << 16) | 1 << 62)
         machine.memory.write(frame, 4, 1)
-        cpu[PMR] = 0xFF
+        cpu[icc.PMR] = 0xFF
     for slot in (1, 2):
         machine.memory.write(GICD + 0x100 + 4 * slot, 4, 0xFFFF_FFFF)
 
@@ -88,13 +64,18 @@ def awake(machine: Machine, gic: GICv3) -> None:
 def interface(random: Random, cpu: int) -> Callable[[Machine, GICv3], object]:
     """A system register."""
     register, value = random.choice((
-        (IAR0, None), (IAR1, None), (IAR1, None), (IAR1, None), (RPR, None), (HPPIR0, None), (HPPIR1, None),
-        (PMR, random.choice((0xFF, priority(random)))), (BPR0, random.randrange(8)), (BPR1, random.randrange(8)),
-        (CTLR, random.choice((0, 1, 2, 0x40, 0x40, 0x43))),
-        (IGRPEN0, random.random() < 0.9), (IGRPEN1, random.random() < 0.9),
-        (AP0R + random.randrange(4), random.choice((0, word(random)))), (AP1R + random.randrange(4), 0),
-        (SGI0R, random.randrange(16) << 24 | random.randrange(8)), (SGI1R, random.randrange(16) << 24 | 1 << 40),
-        *((each, random.choice((random.randrange(96), LPIS + random.randrange(32)))) for each in (EOIR0, EOIR1, DIR)),
+        (icc.IAR0, None), *[(icc.IAR1, None)] * 3, (icc.RPR, None), (icc.HPPIR0, None), (icc.HPPIR1, None),
+        (icc.PMR, random.choice((0xFF, priority(random)))),
+        (icc.BPR0, random.randrange(8)), (icc.BPR1, random.randrange(8)),
+        (icc.CTLR, random.choice((0, 1, 2, 0x40, 0x40, 0x43))),
+        (icc.IGRPEN0, random.random() < 0.9), (icc.IGRPEN1, random.random() < 0.9),
+        (icc.AP0R + random.randrange(4), random.choice((0, word(random)))), (icc.AP1R + random.randrange(4), 0),
+        (icc.SGI0R, random.randrange(16) << 24 | random.randrange(8)),
+        (icc.SGI1R, random.randrange(16) << 24 | 1 << 40),
+        *(
+            (each, random.choice((random.randrange(96), LPIS + random.randrange(32))))
+            for each in (icc.EOIR0, icc.EOIR1, icc.DIR)
+        ),
     ))  # fmt: skip
     if value is None:
         return lambda _, gic: gic.interfaces[cpu].read(register)
@@ -265,11 +246,11 @@ def test_priorities_hide_cpus_from_what_may_go_to_any(native: bool) -> None:
     machine.memory.write(GICD + 0x6000 + 8 * 34, 8, 1 << 31)
     gic.spi(2).set(True)
     assert [cpu.lines[0] for cpu in cpus] == [True, False]
-    cpus[0][PMR] = 0x80
+    cpus[0][icc.PMR] = 0x80
     assert [cpu.lines[0] for cpu in cpus] == [False, False]
-    cpus[0][CTLR] = 0x40
+    cpus[0][icc.CTLR] = 0x40
     assert [cpu.lines[0] for cpu in cpus] == [False, True]
-    cpus[0][PMR] = 0x81
+    cpus[0][icc.PMR] = 0x81
     assert [cpu.lines[0] for cpu in cpus] == [True, False]
 
 

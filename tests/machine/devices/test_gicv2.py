@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from dbt.machine.devices.gicv2 import GICv2
-from dbt.machine.devices.pl011 import PL011
-from dbt.machine.devices.pl031 import PL031
-from dbt.machine.devices.pl061 import PL061
 from dbt.machine.errors import MapError
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 from dbt.machine.memory import Attributes
 
 from tests.machine.fuzzing import fuzz
+from tests.machine.gic_inputs import lines, place_inputs
 from tests.machine.qtest import ARM, Bus, agree, qemu
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
 
 GICD, GICC = 0x0800_0000, 0x0801_0000
-UART, RTC, GPIO = 0x0900_0000, 0x0901_0000, 0x0903_0000
 CTLR, PMR, BPR, IAR, EOIR, RPR, HPPIR, ABPR, AIAR, AEOIR, AHPPIR = (GICC + 4 * n for n in range(11))
 DIR = GICC + 0x1000
 SPIS = {"uart": 1, "rtc": 2, "gpio": 7}
@@ -33,25 +30,9 @@ def build(cpus: int = 1, *, native: bool = True) -> tuple[Machine, GICv2]:
     gic = GICv2("gic", machine, cpus=cpus)
     machine.place(gic, GICD, window="GICD")
     machine.place(gic, GICC, window="GICC")
-    machine.place(PL011("uart", machine, gic.spi(1)), UART)
-    machine.place(PL031("rtc", machine, gic.spi(2)), RTC)
-    machine.place(PL061("gpio", machine, gic.spi(7)), GPIO)
+    place_inputs(machine, gic)
     machine.reset()
     return machine, gic
-
-
-def lines(bus: Bus, which: int, level: int) -> None:
-    """Interrupts of three devices, up or down."""
-    if which == 0:
-        bus.write(UART, 0x41)
-        bus.write(UART + 0x38, 0x20 * level)
-    elif which == 1:
-        bus.write(RTC + 8, 5)
-        bus.write(RTC + 4, 5)
-        bus.write(RTC + 0x10, level)
-    else:
-        bus.write(GPIO + 0x404, 0xFF)
-        bus.write(GPIO + 0x410, level)
 
 
 def look(bus: Bus) -> None:

@@ -14,33 +14,9 @@ from dbt.machine.errors import MapError
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 
+from tests.machine import icc
 from tests.machine.fuzzing import fuzz, value
-from tests.machine.gicv3 import (
-    AP0R,
-    AP1R,
-    ASGI1R,
-    BPR0,
-    BPR1,
-    CTLR,
-    DIR,
-    EOIR0,
-    EOIR1,
-    GICD,
-    GICR,
-    HPPIR0,
-    HPPIR1,
-    IAR0,
-    IAR1,
-    IGRPEN1,
-    PMR,
-    RPR,
-    SGI,
-    SGI0R,
-    SGI1R,
-    SRE,
-    build,
-    start,
-)  # fmt: skip
+from tests.machine.gicv3 import GICD, GICR, SGI, build, start
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device
@@ -58,31 +34,31 @@ def test_priorities_preemption_and_the_end_of_interrupts() -> None:
         bus.write(GICD + 0x400 + 32 + number, 1, priority)
     inputs[40].set(True)
     assert cpu.lines == (True, False)
-    assert (cpu[HPPIR0], cpu[HPPIR1], cpu[IAR0], cpu[IAR1]) == (SPURIOUS, 72, SPURIOUS, 72)
-    assert (cpu.lines, cpu[RPR], cpu[IAR1]) == ((False, False), 0xA0, SPURIOUS)
+    assert (cpu[icc.HPPIR0], cpu[icc.HPPIR1], cpu[icc.IAR0], cpu[icc.IAR1]) == (SPURIOUS, 72, SPURIOUS, 72)
+    assert (cpu.lines, cpu[icc.RPR], cpu[icc.IAR1]) == ((False, False), 0xA0, SPURIOUS)
     inputs[41].set(True)
     inputs[42].set(True)
-    assert [cpu[IAR1], cpu[RPR], cpu[IAR1]] == [74, 0x40, SPURIOUS]
-    assert [cpu[AP1R + n] for n in range(4)] == [0, 1 << 0x40 // 2 - 32, 1 << 0xA0 // 2 - 64, 0]
+    assert [cpu[icc.IAR1], cpu[icc.RPR], cpu[icc.IAR1]] == [74, 0x40, SPURIOUS]
+    assert [cpu[icc.AP1R + n] for n in range(4)] == [0, 1 << 0x40 // 2 - 32, 1 << 0xA0 // 2 - 64, 0]
     inputs[42].set(False)
     saved = json.loads(json.dumps(machine.save()))
-    cpu[EOIR0] = 74  # nothing of group 0 runs
-    assert cpu[RPR] == 0x40
-    cpu[EOIR1] = 74
-    assert [cpu[IAR1], cpu[RPR]] == [73, 0x80]
+    cpu[icc.EOIR0] = 74  # nothing of group 0 runs
+    assert cpu[icc.RPR] == 0x40
+    cpu[icc.EOIR1] = 74
+    assert [cpu[icc.IAR1], cpu[icc.RPR]] == [73, 0x80]
     inputs[41].set(False)
-    cpu[EOIR1] = 73
-    cpu[EOIR1] = 72
-    cpu[EOIR1] = SPURIOUS
-    assert cpu[RPR] == 0xFF
-    assert cpu[IAR1] == 72  # its level is still up
+    cpu[icc.EOIR1] = 73
+    cpu[icc.EOIR1] = 72
+    cpu[icc.EOIR1] = SPURIOUS
+    assert cpu[icc.RPR] == 0xFF
+    assert cpu[icc.IAR1] == 72  # its level is still up
     other, copy = build()
     other.restore(saved)
     (again,) = (type(cpu)(interface) for interface in copy.interfaces)
-    assert (again[RPR], again[IAR1], again.lines) == (0x40, SPURIOUS, (False, False))
-    again[EOIR1] = 74
+    assert (again[icc.RPR], again[icc.IAR1], again.lines) == (0x40, SPURIOUS, (False, False))
+    again[icc.EOIR1] = 74
     assert again.lines == (True, False)
-    assert again[IAR1] == 73
+    assert again[icc.IAR1] == 73
 
 
 def test_the_binary_point_says_what_preempts() -> None:
@@ -93,28 +69,28 @@ def test_the_binary_point_says_what_preempts() -> None:
     for number, priority in ((40, 0x9C), (41, 0x98), (42, 0x80)):
         bus.write(GICD + 0x400 + 32 + number, 1, priority)
     inputs = [gic.spi(number) for number in (40, 41, 42)]
-    cpu[BPR1] = 4
+    cpu[icc.BPR1] = 4
     inputs[0].set(True)
-    assert (cpu[IAR1], cpu[RPR]) == (72, 0x90)
+    assert (cpu[icc.IAR1], cpu[icc.RPR]) == (72, 0x90)
     inputs[1].set(True)
-    assert (cpu[HPPIR1], cpu[IAR1]) == (73, SPURIOUS)
-    cpu[BPR1] = 0  # the least is 1
-    assert cpu[BPR1] == 1
+    assert (cpu[icc.HPPIR1], cpu[icc.IAR1]) == (73, SPURIOUS)
+    cpu[icc.BPR1] = 0  # the least is 1
+    assert cpu[icc.BPR1] == 1
     inputs[2].set(True)
-    assert (cpu[IAR1], cpu[RPR]) == (74, 0x80)
-    cpu[BPR0] = 5
-    cpu[CTLR] = 1  # one binary point for both groups
-    assert cpu[BPR1] == 6
-    cpu[BPR1] = 2
-    assert (cpu[BPR0], cpu[BPR1]) == (5, 6)
-    cpu[CTLR] = 0
-    assert (cpu[BPR1], cpu[CTLR]) == (1, 0x8700)
-    cpu[PMR] = 0x80
-    assert [cpu[HPPIR1], cpu[PMR]] == [73, 0x80]
-    cpu[AP1R + 2] = 0
-    assert cpu[RPR] == 0xFF
+    assert (cpu[icc.IAR1], cpu[icc.RPR]) == (74, 0x80)
+    cpu[icc.BPR0] = 5
+    cpu[icc.CTLR] = 1  # one binary point for both groups
+    assert cpu[icc.BPR1] == 6
+    cpu[icc.BPR1] = 2
+    assert (cpu[icc.BPR0], cpu[icc.BPR1]) == (5, 6)
+    cpu[icc.CTLR] = 0
+    assert (cpu[icc.BPR1], cpu[icc.CTLR]) == (1, 0x8700)
+    cpu[icc.PMR] = 0x80
+    assert [cpu[icc.HPPIR1], cpu[icc.PMR]] == [73, 0x80]
+    cpu[icc.AP1R + 2] = 0
+    assert cpu[icc.RPR] == 0xFF
     assert cpu.lines == (False, False)
-    cpu[PMR] = 0x99
+    cpu[icc.PMR] = 0x99
     assert cpu.lines == (True, False)
 
 
@@ -123,17 +99,17 @@ def test_groups_are_fast_and_ordinary_interrupts() -> None:
     bus = machine.memory
     cpu, other = start(machine, gic)
     bus.write(GICR + SGI + 0x80, 4, 0xFFFF_FFFE)  # SGI 0 is of group 0
-    cpu[SGI0R] = 0x1
-    assert (cpu.lines, cpu[HPPIR0], cpu[HPPIR1]) == ((False, True), 0, SPURIOUS)
-    assert (cpu[IAR1], cpu[IAR0]) == (SPURIOUS, 0)
-    assert [cpu[AP0R], cpu[AP1R]] == [1, 0]
-    cpu[EOIR1] = 0
-    assert cpu[RPR] == 0
-    cpu[EOIR0] = 0
-    assert cpu[RPR] == 0xFF
-    cpu[SGI1R] = 0x1  # is not of group 1
+    cpu[icc.SGI0R] = 0x1
+    assert (cpu.lines, cpu[icc.HPPIR0], cpu[icc.HPPIR1]) == ((False, True), 0, SPURIOUS)
+    assert (cpu[icc.IAR1], cpu[icc.IAR0]) == (SPURIOUS, 0)
+    assert [cpu[icc.AP0R], cpu[icc.AP1R]] == [1, 0]
+    cpu[icc.EOIR1] = 0
+    assert cpu[icc.RPR] == 0
+    cpu[icc.EOIR0] = 0
+    assert cpu[icc.RPR] == 0xFF
+    cpu[icc.SGI1R] = 0x1  # is not of group 1
     assert cpu.lines == (False, False)
-    cpu[ASGI1R] = 0x3  # is of group 0 here only
+    cpu[icc.ASGI1R] = 0x3  # is of group 0 here only
     assert (cpu.lines, other.lines) == ((False, True), (False, False))
     bus.write(GICD, 4, 2)
     assert cpu.lines == (False, False)
@@ -146,15 +122,15 @@ def test_ends_may_be_split() -> None:
     line = gic.spi(3)
     bus.write(GICD + 0x104, 4, 1 << 3)
     bus.write(GICD + 0xC08, 4, 2 << 6)  # an edge
-    cpu[DIR] = 35
+    cpu[icc.DIR] = 35
     assert machine.log.counts[GUEST_ERROR] == 1
-    cpu[CTLR] = other[CTLR] = 2
+    cpu[icc.CTLR] = other[icc.CTLR] = 2
     line.pulse()
-    assert cpu[IAR1] == 35
+    assert cpu[icc.IAR1] == 35
     line.pulse()
-    cpu[EOIR1] = 35
-    assert (cpu[RPR], cpu.lines, bus.read(GICD + 0x304, 4)) == (0xFF, (False, False), 8)
-    other[DIR] = 35  # any CPU may do so
+    cpu[icc.EOIR1] = 35
+    assert (cpu[icc.RPR], cpu.lines, bus.read(GICD + 0x304, 4)) == (0xFF, (False, False), 8)
+    other[icc.DIR] = 35  # any CPU may do so
     assert (cpu.lines, bus.read(GICD + 0x304, 4)) == ((True, False), 0)
 
 
@@ -168,11 +144,11 @@ def test_software_interrupts_reach_clusters() -> None:
     assert [kind >> 4 & 1 for kind in types] == [0, 0, 0, 0, 0, 1]
 
     def reached(write: int) -> list[int]:
-        cpus[1][SGI1R] = write
+        cpus[1][icc.SGI1R] = write
         found = [number for number, cpu in enumerate(cpus) if cpu.lines[0]]
         for number in found:
-            assert cpus[number][IAR1] == write >> 24 & 15
-            cpus[number][EOIR1] = write >> 24 & 15
+            assert cpus[number][icc.IAR1] == write >> 24 & 15
+            cpus[number][icc.EOIR1] = write >> 24 & 15
         return found
 
     assert reached(5 << 24 | 0x8003) == [0, 1, 2]
@@ -198,18 +174,18 @@ def test_shared_interrupts_go_where_they_are_sent_and_move() -> None:
     bus.write(router, 8, 9)  # there is no such CPU
     assert not any(cpu.lines[0] for cpu in cpus)
     bus.write(router, 8, 3)
-    assert cpus[3][IAR1] == 40
+    assert cpus[3][icc.IAR1] == 40
     bus.write(router, 8, 0)
     assert not any(cpu.lines[0] for cpu in cpus)  # it is active
-    cpus[3][EOIR1] = 40
+    cpus[3][icc.EOIR1] = 40
     assert [cpu.lines[0] for cpu in cpus] == [True, False, False, False]
     ppi = gic.ppi(2, 11)
     frame = GICR + 2 * 0x2_0000 + SGI
     bus.write(frame + 0x100, 4, 1 << 27)
     ppi.set(True)
     assert [cpu.lines[0] for cpu in cpus] == [True, False, True, False]
-    assert (cpus[2][IAR1], bus.read(frame + 0x300, 4), bus.read(frame + 0x200, 4)) == (27, 1 << 27, 1 << 27)
-    cpus[1][EOIR1] = 27
+    assert (cpus[2][icc.IAR1], bus.read(frame + 0x300, 4), bus.read(frame + 0x200, 4)) == (27, 1 << 27, 1 << 27)
+    cpus[1][icc.EOIR1] = 27
     assert bus.read(frame + 0x300, 4) == 1 << 27
 
 
@@ -224,27 +200,27 @@ def test_some_interrupts_go_to_any_cpu() -> None:
     for line in inputs:
         line.set(True)
     assert [cpu.lines[0] for cpu in cpus] == [True, False, False]
-    assert cpus[1][IAR1] == SPURIOUS
-    assert cpus[0][IAR1] == 40  # the busy one is left alone
+    assert cpus[1][icc.IAR1] == SPURIOUS
+    assert cpus[0][icc.IAR1] == 40  # the busy one is left alone
     assert [cpu.lines[0] for cpu in cpus] == [False, True, False]
     bus.write(GICR + 0x2_0000, 4, 1 << 25)  # DPG1NS
     assert [cpu.lines[0] for cpu in cpus] == [False, False, True]
-    assert cpus[2][IAR1] == 41
+    assert cpus[2][icc.IAR1] == 41
     assert not any(cpu.lines[0] for cpu in cpus)
     bus.write(GICR + 0x2_0000, 4, 0)
-    cpus[1][CTLR] = 0x40  # PMHE: its mask is a hint
-    cpus[1][PMR] = 0
-    assert cpus[1][HPPIR1] == SPURIOUS
-    cpus[1][PMR] = 0xF0
+    cpus[1][icc.CTLR] = 0x40  # PMHE: its mask is a hint
+    cpus[1][icc.PMR] = 0
+    assert cpus[1][icc.HPPIR1] == SPURIOUS
+    cpus[1][icc.PMR] = 0xF0
     saved = json.loads(json.dumps(machine.save()))
-    assert cpus[1][IAR1] == 42
+    assert cpus[1][icc.IAR1] == 42
     other, copy = build(3)
     other.restore(saved)
     assert [irq.level for irq in copy.irq] == [False, True, False]
-    cpus[2][IGRPEN1] = 0
-    cpus[0][EOIR1] = 40
+    cpus[2][icc.IGRPEN1] = 0
+    cpus[0][icc.EOIR1] = 40
     inputs[0].set(False)
-    assert cpus[0][IAR1] == 43
+    assert cpus[0][icc.IAR1] == 43
 
 
 def test_sleeping_cpus_are_woken() -> None:
@@ -254,9 +230,9 @@ def test_sleeping_cpus_are_woken() -> None:
     frame = GICR + 0x2_0000
     bus.write(frame + 0x14, 4, 2)
     assert bus.read(frame + 0x14, 4) == 6
-    cpus[0][SGI1R] = 3 << 24 | 2
+    cpus[0][icc.SGI1R] = 3 << 24 | 2
     asleep = gic.redistributors[1]
-    assert (cpus[1].lines, cpus[1][HPPIR1], asleep.wake_request.level) == ((False, False), SPURIOUS, True)
+    assert (cpus[1].lines, cpus[1][icc.HPPIR1], asleep.wake_request.level) == ((False, False), SPURIOUS, True)
     bus.write(frame + 0x14, 4, 0)
     assert (cpus[1].lines, bus.read(frame + 0x14, 4)) == ((True, False), 0)
     woken = bool(asleep.wake_request.level)
@@ -271,15 +247,15 @@ def test_messages_become_shared_interrupts() -> None:
     bus.write(GICD + 0x108, 4, 0b11)
     bus.write(GICD + 0xC10, 4, 0b10)  # 64 is an edge, 65 a level
     assert machine.msi.send(GICD + 0x40, 64, 0x10)
-    assert cpu[IAR1] == 64
+    assert cpu[icc.IAR1] == 64
     bus.write(GICD + 0x40, 2, 64)
     bus.write(GICD + 0x48, 4, 64)
-    cpu[EOIR1] = 64
+    cpu[icc.EOIR1] = 64
     assert cpu.lines == (False, False)
     bus.write(GICD + 0x40, 4, 65)
     for _ in range(2):
-        assert cpu[IAR1] == 65
-        cpu[EOIR1] = 65
+        assert cpu[icc.IAR1] == 65
+        cpu[icc.EOIR1] = 65
     bus.write(GICD + 0x48, 4, 65)
     assert cpu.lines == (False, False)
     errors = machine.log.counts[GUEST_ERROR]
@@ -292,10 +268,10 @@ def test_what_is_no_register() -> None:
     _, gic = build()
     interface = gic.interfaces[0]
     assert "| S3_0_C12_C12_0 | ICC_IAR1_EL1 | 8 | RO |" in document(GICv3CpuInterface)
-    assert interface.read(SGI1R) is None
-    assert not interface.write(IAR1, 0)
+    assert interface.read(icc.SGI1R) is None
+    assert not interface.write(icc.IAR1, 0)
     assert interface.read(encoding(3, 4, 12, 8, 0)) is None  # ICH_AP0R0_EL2
-    assert (interface.read(SRE), interface.write(SRE, 7), interface.read(SRE)) == (7, True, 7)
+    assert (interface.read(icc.SRE), interface.write(icc.SRE, 7), interface.read(icc.SRE)) == (7, True, 7)
     for affinities, interrupts in (((), 64), ((0, 0), 64), ((0,), 65), ((0,), 32), ((0,), 1056)):
         with pytest.raises(MapError, match="gic: "):
             GICv3("gic", Machine(), affinities=affinities, interrupts=interrupts)

@@ -7,35 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine.devices.test_gicv2 import lines
-from tests.machine.gicv3 import (
-    AP0R,
-    AP1R,
-    ASGI1R,
-    BPR0,
-    BPR1,
-    CTLR,
-    DIR,
-    EOIR0,
-    EOIR1,
-    GICD,
-    GICR,
-    GITS,
-    HPPIR0,
-    HPPIR1,
-    IAR0,
-    IAR1,
-    IGRPEN0,
-    IGRPEN1,
-    PMR,
-    RPR,
-    SGI,
-    SGI0R,
-    SGI1R,
-    SRE,
-    Cpu,
-    build,
-)  # fmt: skip
+from tests.machine import icc
+from tests.machine.gic_inputs import lines
+from tests.machine.gicv3 import GICD, GICR, GITS, SGI, Cpu, build
 from tests.machine.its import CLEAR, INT, INV, ITTS, LPIS, MAPTI, Its, event, mapc, mapd, sync
 from tests.machine.script_guest import ISR, MRS, Recorder, compare, on_qemu
 
@@ -54,11 +28,14 @@ def begin(bus: Recorder) -> None:
     for word in (1, 2):
         bus.write(GICD + 0x80 + 4 * word, 0xFFFF_FFFB)
         bus.write(GICD + 0x100 + 4 * word, 0xFFFF_FFFF)
-    for register in (SRE, BPR0, BPR1, PMR, AP0R + 3, AP1R, IGRPEN0, IGRPEN1, RPR, HPPIR0, HPPIR1, ISR):
+    for register in (
+        icc.SRE, icc.BPR0, icc.BPR1, icc.PMR, icc.AP0R + 3, icc.AP1R, icc.IGRPEN0, icc.IGRPEN1, icc.RPR, icc.HPPIR0,
+        icc.HPPIR1, ISR,
+    ):  # fmt: skip
         assert bus[register] >= 0
-    bus[SRE] = 7
-    bus[PMR] = 0xFF
-    bus[IGRPEN0] = bus[IGRPEN1] = 1
+    bus[icc.SRE] = 7
+    bus[icc.PMR] = 0xFF
+    bus[icc.IGRPEN0] = bus[icc.IGRPEN1] = 1
 
 
 def play(seed: int, steps: int, bus: Recorder) -> None:
@@ -89,16 +66,16 @@ def play(seed: int, steps: int, bus: Recorder) -> None:
                 bus.write(at + random.choice((0x200, 0x200, 0x200, 0x280)) + word, bit)
             case 7:
                 sgi = random.choice((0, 3, 15)) << 24 | random.randrange(4)
-                bus[random.choice((SGI1R, SGI1R, SGI0R, ASGI1R))] = sgi
+                bus[random.choice((icc.SGI1R, icc.SGI1R, icc.SGI0R, icc.ASGI1R))] = sgi
             case 8 if not taken:
-                bus[PMR] = random.choice((0xFF, 0xFF, 0xFF, 0xA0, 0x48))
+                bus[icc.PMR] = random.choice((0xFF, 0xFF, 0xFF, 0xA0, 0x48))
             case 9 if not taken:
-                bus[random.choice((BPR0, BPR1))] = random.choice((0, 0, 1, 2, 5, 7))
-                bus[CTLR] = random.choice((0, 0, 1, 2, 3))
-                assert bus[BPR0] + bus[BPR1] >= 0
+                bus[random.choice((icc.BPR0, icc.BPR1))] = random.choice((0, 0, 1, 2, 5, 7))
+                bus[icc.CTLR] = random.choice((0, 0, 1, 2, 3))
+                assert bus[icc.BPR0] + bus[icc.BPR1] >= 0
             case 10 if not taken:
                 # A group that is disabled in QEMU's CPU interface hides the other, if it has what is more urgent.
-                bus[IGRPEN0] = bus[IGRPEN1] = random.random() < 0.95
+                bus[icc.IGRPEN0] = bus[icc.IGRPEN1] = random.random() < 0.95
                 bus.write(GICD, random.choice((3, 3, 3, 3, 3, 3, 2, 1)))
             case 11:
                 bus.write(GITS + 0x1_0040, random.randrange(7))
@@ -112,15 +89,18 @@ def play(seed: int, steps: int, bus: Recorder) -> None:
             case 13 | 14 | 15 | 16 if random.random() < 0.1 or any(bus.cpu.lines):
                 _, fiq = bus.cpu.lines
                 group = fiq if random.random() < 0.1 else not fiq
-                got = bus[IAR1 if group else IAR0]
+                got = bus[icc.IAR1 if group else icc.IAR0]
                 if got != 1023:
                     taken.append((got, group, bool(bus.cpu.interface.ICC_CTLR_EL1 & 2)))
             case 17 | 18 | 19 | 20 | 21 | 22 if taken and random.random() < 0.3 + 0.2 * len(taken):
                 got, whose, split = taken.pop()
-                bus[EOIR1 if whose else EOIR0] = got
+                bus[icc.EOIR1 if whose else icc.EOIR0] = got
                 if split and got < LPIS:
-                    bus[DIR] = got
-        for register in (ISR, RPR, HPPIR0, HPPIR1, *(AP0R + n for n in range(4)), *(AP1R + n for n in range(4))):
+                    bus[icc.DIR] = got
+        for register in (
+            ISR, icc.RPR, icc.HPPIR0, icc.HPPIR1, *(icc.AP0R + n for n in range(4)),
+            *(icc.AP1R + n for n in range(4)),
+        ):  # fmt: skip
             assert bus[register] >= 0
         for offset in (0x304, 0x308):
             bus.read(GICD + offset)
@@ -140,7 +120,7 @@ def test_a_guest_sees_what_it_sees_on_qemu(seed: int, tmp_path: Path) -> None:
     acknowledged = [
         result
         for (kind, _, where, _), result in zip(recorder.reads, recorder.results, strict=True)
-        if kind == MRS and where in (IAR0, IAR1) and result != 1023
+        if kind == MRS and where in (icc.IAR0, icc.IAR1) and result != 1023
     ]
     assert len(acknowledged) > 50
     assert any(number >= LPIS for number in acknowledged)

@@ -13,8 +13,9 @@ from dbt.machine.devices.gicv3_its import TRANSLATER, GICv3Its
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 
+from tests.machine import icc
 from tests.machine.fuzzing import fuzz, value
-from tests.machine.gicv3 import ARM3, EOIR1, GICR, GITS, HPPIR1, IAR1, MIB, RPR, Cpu, build, masked, start
+from tests.machine.gicv3 import ARM3, GICR, GITS, MIB, Cpu, build, masked, start
 from tests.machine.its import (
     CLEAR,
     DEVICES,
@@ -125,24 +126,24 @@ def test_messages_become_lpis() -> None:
     for number in (2, 0, 1, 1):
         message(machine, number)
     assert (cpu.lines, other.lines) == ((True, False), (False, False))
-    assert [cpu[HPPIR1], cpu[IAR1], cpu[RPR], cpu[IAR1]] == [LPIS + 1, LPIS + 1, 0x80, SPURIOUS]
+    assert [cpu[icc.HPPIR1], cpu[icc.IAR1], cpu[icc.RPR], cpu[icc.IAR1]] == [LPIS + 1, LPIS + 1, 0x80, SPURIOUS]
     message(machine, 1)  # while it is served: LPIs are never active
-    cpu[EOIR1] = LPIS + 1
-    assert [cpu[IAR1], cpu[RPR]] == [LPIS + 1, 0x80]
+    cpu[icc.EOIR1] = LPIS + 1
+    assert [cpu[icc.IAR1], cpu[icc.RPR]] == [LPIS + 1, 0x80]
     its.configure(LPIS + 2, 0x40)
-    assert cpu[HPPIR1] == LPIS
+    assert cpu[icc.HPPIR1] == LPIS
     its.do(event(INV, REQUESTER, 2), sync(0))
-    assert [cpu[IAR1], cpu[RPR]] == [LPIS + 2, 0x40]
-    cpu[EOIR1] = LPIS + 2
-    cpu[EOIR1] = LPIS + 1
+    assert [cpu[icc.IAR1], cpu[icc.RPR]] == [LPIS + 2, 0x40]
+    cpu[icc.EOIR1] = LPIS + 2
+    cpu[icc.EOIR1] = LPIS + 1
     its.do(event(MOVI, REQUESTER, 0, 1), sync(0), sync(1))
     assert (cpu.lines, other.lines) == ((False, False), (True, False))
     message(machine, 0)
-    assert other[IAR1] == LPIS
-    assert other[IAR1] == SPURIOUS
-    other[EOIR1] = LPIS
+    assert other[icc.IAR1] == LPIS
+    assert other[icc.IAR1] == SPURIOUS
+    other[icc.EOIR1] = LPIS
     its.do(event(INT, REQUESTER, 0), event(CLEAR, REQUESTER, 0), event(INT, REQUESTER, 1), (MOVALL, 0, 0, 1 << 16))
-    assert (cpu.lines, other[IAR1], other[IAR1]) == ((False, False), LPIS + 1, SPURIOUS)
+    assert (cpu.lines, other[icc.IAR1], other[icc.IAR1]) == ((False, False), LPIS + 1, SPURIOUS)
     errors = machine.log.counts[GUEST_ERROR]
     message(machine, 3)
     message(machine, 0, 0x20)
@@ -165,7 +166,7 @@ def test_device_tables_of_two_levels() -> None:
     machine.memory.write(DEVICES + 8, 8, VALID | DEVICES + 0x5000)
     its.do(mapd(0x208, ITTS), event(MAPI, 0x208, LPIS & 31), event(MAPTI, 0x208, 4, 0, LPIS))
     message(machine, 4, 0x208)
-    assert cpu[IAR1] == LPIS
+    assert cpu[icc.IAR1] == LPIS
     assert machine.memory.read(DEVICES + 0x5000 + 8 * 8, 8) == ITTS | EVENTS - 1 << 1 | 1
     assert machine.log.counts[GUEST_ERROR] == 2  # MAPI of an event that is no LPI
 
@@ -194,9 +195,9 @@ def test_queues_take_their_time_and_go_on_elsewhere() -> None:
         assert each.memory.read(GITS + 0x90, 8) == its.at
         assert each.memory.read(GITS, 4) == 1 << 31 | 1
         for number in range(100):
-            assert first[IAR1] == LPIS + number
-            first[EOIR1] = LPIS + number
-        assert first[IAR1] == SPURIOUS
+            assert first[icc.IAR1] == LPIS + number
+            first[icc.EOIR1] = LPIS + number
+        assert first[icc.IAR1] == SPURIOUS
 
 
 def turns(machine: Machine) -> None:
@@ -215,11 +216,11 @@ def test_synchronisation_waits_for_configurations() -> None:
     for number in (LPIS + 5, 65535):
         its.configure(number, 0x80)
     its.lpis(enable=True)
-    assert cpu[IAR1] == LPIS + 5
+    assert cpu[icc.IAR1] == LPIS + 5
     turns(machine)
-    cpu[EOIR1] = LPIS + 5
-    assert cpu[IAR1] == 65535
-    cpu[EOIR1] = 65535
+    cpu[icc.EOIR1] = LPIS + 5
+    assert cpu[icc.IAR1] == 65535
+    cpu[icc.EOIR1] = 65535
     its.configure(65000, 0x40)
     its.do((INVALL, 0, 0, 0), sync(0))
     assert machine.memory.read(GITS + 0x90, 8) == its.at - 32
@@ -229,10 +230,10 @@ def test_synchronisation_waits_for_configurations() -> None:
     assert again.save() == saved
     assert copy.redistributors[0].lpis.pending == gic.redistributors[0].lpis.pending
     turns(machine)
-    assert (machine.memory.read(GITS + 0x90, 8), cpu[HPPIR1]) == (its.at, 65000)
+    assert (machine.memory.read(GITS + 0x90, 8), cpu[icc.HPPIR1]) == (its.at, 65000)
     its.do((MOVALL, 0, 0, 1 << 16), sync(1))
     turns(machine)
-    assert (cpu[HPPIR1], other[IAR1]) == (SPURIOUS, 65000)
+    assert (cpu[icc.HPPIR1], other[icc.IAR1]) == (SPURIOUS, 65000)
     its.lpis(enable=False)
     assert port.dma_read(its.pending(0) + LPIS // 8, lpis // 8) == bytes(lpis // 8)
     table = int.from_bytes(port.dma_read(its.pending(1) + LPIS // 8, lpis // 8), "little")
@@ -318,7 +319,7 @@ def test_random_tables_and_commands() -> None:
                 its.message(0, random.randrange(10), random.randrange(5))
             case 11:
                 interface = random.choice(gic.interfaces)
-                interface.write(EOIR1, interface.read(IAR1) or 0)
+                interface.write(icc.EOIR1, interface.read(icc.IAR1) or 0)
             case 12:
                 machine.run_timers()
             case _:

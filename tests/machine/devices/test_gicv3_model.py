@@ -7,31 +7,8 @@ from random import Random
 
 import pytest
 
-from tests.machine.gicv3 import (
-    AP0R,
-    AP1R,
-    BPR0,
-    BPR1,
-    CTLR,
-    DIR,
-    EOIR0,
-    EOIR1,
-    GICD,
-    GICR,
-    HPPIR0,
-    HPPIR1,
-    IAR0,
-    IAR1,
-    IGRPEN0,
-    IGRPEN1,
-    PMR,
-    RPR,
-    SGI,
-    SGI0R,
-    SGI1R,
-    build,
-    start,
-)  # fmt: skip
+from tests.machine import icc
+from tests.machine.gicv3 import GICD, GICR, SGI, build, start
 
 CPUS = 3
 PRIVATE = (0, 1, 5, 20, 27, 31)
@@ -185,35 +162,35 @@ def test_random_work_agrees_with_the_model(seed: int) -> None:
             case 10:
                 targets = random.randrange(1 << CPUS)
                 sgi = random.choice((0, 1, 5))
-                interface[SGI1R if group else SGI0R] = sgi << 24 | targets
+                interface[icc.SGI1R if group else icc.SGI0R] = sgi << 24 | targets
                 for target in range(CPUS):
                     if targets >> target & 1 and model.private[target, sgi].group == group:
                         model.private[target, sgi].latched = True
             case 11:
                 me.mask = random.choice((0xFF, 0xFF, 0xA0, 0x44))
-                interface[PMR] = me.mask
+                interface[icc.PMR] = me.mask
             case 12:
                 point = random.choice((0, 0, 1, 1, 2, 4, 7))
                 me.points[group] = max(point, group)
                 if not (me.common and group):
-                    interface[(BPR0, BPR1)[group]] = point
+                    interface[(icc.BPR0, icc.BPR1)[group]] = point
                 elif me.common:
                     me.points[1] = interface.interface.ICC_BPR1_EL1
             case 13:
                 me.common = random.random() < 0.3
                 me.split = random.random() < 0.3
-                interface[CTLR] = me.common | me.split << 1
+                interface[icc.CTLR] = me.common | me.split << 1
             case 14:
                 which = random.choice((me.enables, model.enables))
                 which[group] = random.random() < 0.8
-                interface[IGRPEN0], interface[IGRPEN1] = map(int, me.enables)
+                interface[icc.IGRPEN0], interface[icc.IGRPEN1] = map(int, me.enables)
                 bus.write(GICD, 4, model.enables[0] | model.enables[1] << 1)
             case 15 | 16 | 17:
                 if random.random() < 0.7:
                     ready = [each for each in range(CPUS) if any(model.lines(each))]
                     cpu = max(ready, key=lambda each: len(model.cpus[each].runs), default=cpu)
                     group = int(model.lines(cpu)[0])
-                number = cpus[cpu][(IAR0, IAR1)[group]]
+                number = cpus[cpu][(icc.IAR0, icc.IAR1)[group]]
                 assert number == model.acknowledge(cpu, group)
                 if number != SPURIOUS:
                     taken.append((cpu, number, group))
@@ -222,28 +199,28 @@ def test_random_work_agrees_with_the_model(seed: int) -> None:
             case 18 if taken:
                 cpu, number, group = taken.pop(-1 if random.random() < 0.8 else random.randrange(len(taken)))
                 model.end(cpu, number, group)
-                cpus[cpu][(EOIR0, EOIR1)[group]] = number
+                cpus[cpu][(icc.EOIR0, icc.EOIR1)[group]] = number
                 if model.cpus[cpu].split:
                     split.append((cpu, number))
             case 19 if split:
                 cpu, number = split.pop()
                 if model.cpus[cpu].split:
                     model.find(cpu, number).active = False
-                cpus[cpu][DIR] = number
+                cpus[cpu][icc.DIR] = number
             case 20 | 21:
                 interrupt.active = random.random() < 0.1
                 bus.write(place(0x300 if interrupt.active else 0x380, cpu, number), 4, bit)
             case 22 if me.runs and all(whose != cpu for whose, _, _ in taken):
                 me.runs.clear()  # ends were written in another order than they may be
                 for index in range(4):
-                    interface[AP0R + index] = interface[AP1R + index] = 0
+                    interface[icc.AP0R + index] = interface[icc.AP1R + index] = 0
         for each in range(CPUS):
             assert cpus[each].lines == model.lines(each), step
-            assert cpus[each][RPR] == model.running(each), step
+            assert cpus[each][icc.RPR] == model.running(each), step
             found = model.wanted(each)
             pending = [SPURIOUS, SPURIOUS]
             if found:
                 pending[found.group] = found.number
-            assert [cpus[each][HPPIR0], cpus[each][HPPIR1]] == pending, step
+            assert [cpus[each][icc.HPPIR0], cpus[each][icc.HPPIR1]] == pending, step
     assert acknowledged > 150
     assert nested > 2

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.machine.devices.test_gicv2 import lines
+from tests.machine.gic_inputs import lines
 from tests.machine.gicv3 import ARM3, ARM3_RTC, GICD, GICR, SGI, build, masked
 from tests.machine.qtest import Bus, agree, qemu
 

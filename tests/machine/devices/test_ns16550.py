@@ -10,12 +10,10 @@ from dbt.machine.devices.ns16550 import NS16550
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import PORTS, Machine
 
-from tests.machine.fuzzing import fuzz
+from tests.machine.fuzzing import fuzz, type_and_take
 from tests.machine.qtest import X86, Bus, Ours, agree, qemu
 
 if TYPE_CHECKING:
-    from random import Random
-
     from dbt.machine.device import Device
 
 BASE = 0x3F8
@@ -138,12 +136,4 @@ def test_random_traffic() -> None:
     def make(machine: Machine) -> Device:
         return NS16550("com1", machine, chars=MemoryChar(limit=100))
 
-    def also(device: Device, random: Random) -> None:
-        assert isinstance(device, NS16550)
-        assert isinstance(device.chars, MemoryChar)
-        if len(device.chars._typed) < 100:
-            device.chars.type(random.randbytes(random.randrange(40)))
-        if random.random() < 0.3:
-            device.chars.take()
-
-    fuzz(make, 16, also=also)
+    fuzz(make, 16, also=type_and_take)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,7 @@ from dbt.machine.devices.pl011 import PL011
 from dbt.machine.log import GUEST_ERROR
 from dbt.machine.machine import Machine
 
-from tests.machine.fuzzing import fuzz
+from tests.machine.fuzzing import fuzz, type_and_take
 from tests.machine.qtest import ARM, Bus, Ours, agree, qemu
 
 if TYPE_CHECKING:
@@ -152,12 +151,4 @@ def test_random_traffic() -> None:
     def make(machine: Machine) -> Device:
         return PL011("uart", machine, chars=MemoryChar(limit=100))
 
-    def also(device: Device, random: Random) -> None:
-        assert isinstance(device, PL011)
-        assert isinstance(device.chars, MemoryChar)
-        if len(device.chars._typed) < 100:
-            device.chars.type(random.randbytes(random.randrange(40)))
-        if random.random() < 0.3:
-            device.chars.take()
-
-    fuzz(make, 11, also=also)
+    fuzz(make, 11, also=type_and_take)
