@@ -14,11 +14,12 @@ import pytest
 import dbt
 from dbt.errors import UserError
 from dbt.run import ENGINES
+from tests.threads import when_stored
 
 from .conftest import CODE, DATA, SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 SVC = 0xD4000001
 # x0 rounds: add x3, x3, #1; ldr x2, [x1]; add x4, x4, x2; str x4, [x1, #8]; subs x0, x0, #1; b.ne; svc
@@ -60,26 +61,12 @@ def consistent(cpu: dbt.CPU, place: int) -> int:
     return rounds
 
 
-def elsewhere(cpu: dbt.CPU, action: Callable[[], object]) -> threading.Thread:
-    """A thread that does something when the loop runs."""
-    before = cpu.memory.read(DATA + 8, 8)
-
-    def wait() -> None:
-        while cpu.memory.read(DATA + 8, 8) == before:
-            time.sleep(0.001)
-        action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
 @pytest.mark.parametrize("place", [CODE, LOAD, STORE, CODE + 20])
 def test_a_breakpoint_from_another_thread(cpu: dbt.CPU, place: int) -> None:
     for _ in range(3):
         begin(cpu)
         stops: list[Any] = []
-        thread = elsewhere(cpu, lambda: stops.append(cpu.break_at(place)))  # noqa: B023 - joined in this round
+        thread = when_stored(cpu, DATA + 8, lambda: stops.append(cpu.break_at(place)))  # noqa: B023 - joined in this round
         assert cpu.run() == dbt.Reached(place)
         thread.join()
         rounds = consistent(cpu, place)
@@ -94,7 +81,7 @@ def test_a_watchpoint_from_another_thread(cpu: dbt.CPU) -> None:
     for before in (False, True):
         begin(cpu)
         watches: list[Any] = []
-        thread = elsewhere(cpu, lambda: watches.append(cpu.watch(DATA + 8, 8, before=before)))  # noqa: B023
+        thread = when_stored(cpu, DATA + 8, lambda: watches.append(cpu.watch(DATA + 8, 8, before=before)))  # noqa: B023
         pc = STORE if before else STORE + 4
         assert cpu.run() == dbt.Watched(pc, DATA + 8, 8, "write", STORE)
         thread.join()
@@ -106,7 +93,7 @@ def test_a_hook_from_another_thread_and_its_end(cpu: dbt.CPU) -> None:
     begin(cpu)
     seen: list[object] = []
     hooks: list[Any] = []
-    thread = elsewhere(cpu, lambda: hooks.append(cpu.on_instruction(seen.append, STORE, STORE + 4)))
+    thread = when_stored(cpu, DATA + 8, lambda: hooks.append(cpu.on_instruction(seen.append, STORE, STORE + 4)))
 
     def end() -> None:
         while len(seen) < 100:
@@ -188,7 +175,7 @@ def test_nobody_notices_what_does_not_concern_it(cpu: dbt.CPU) -> None:
             changes += 1
             time.sleep(0.002)
 
-    thread = elsewhere(cpu, change)
+    thread = when_stored(cpu, DATA + 8, change)
     budget = 1 << (18 if cpu.engine == "reference" else 24)
     try:
         before, left = cpu.executed, budget
@@ -222,7 +209,7 @@ def test_a_cpu_is_one_threads(cpu: dbt.CPU) -> None:
                 said.append(str(error))
         cpu.stop()
 
-    thread = elsewhere(cpu, meddle)
+    thread = when_stored(cpu, DATA + 8, meddle)
     assert isinstance(cpu.run(), dbt.Interrupted)
     thread.join()
     assert len(said) == 6
@@ -232,7 +219,9 @@ def test_a_cpu_is_one_threads(cpu: dbt.CPU) -> None:
 
 def test_code_written_by_another_thread(cpu: dbt.CPU) -> None:
     begin(cpu)
-    thread = elsewhere(cpu, lambda: cpu.memory.write(CODE + 16, struct.pack("<I", SVC)))  # in place of the subs
+    thread = when_stored(
+        cpu, DATA + 8, lambda: cpu.memory.write(CODE + 16, struct.pack("<I", SVC))
+    )  # in place of the subs
     assert isinstance(cpu.run(), dbt.SystemCall)
     thread.join()
     assert cpu.registers["pc"] == CODE + 20

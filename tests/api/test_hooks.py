@@ -6,14 +6,14 @@ import os
 import signal
 import struct
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dbt.guests
 import pytest
 
 import dbt
+from tests.threads import ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,15 +215,7 @@ def test_a_program_is_stopped_and_goes_on(tmp_path: Path) -> None:
         found = program.run()
         assert isinstance(found, dbt.Interrupted)
         assert found.pc == 0x400078
-        boundary: Any = program._cpu.boundary
-
-        def interrupt() -> None:
-            while not boundary._runner:
-                time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
+        thread = ctrl_c(program)
         with pytest.raises(KeyboardInterrupt):
             program.run()
         thread.join()

@@ -9,16 +9,16 @@ from __future__ import annotations
 import signal
 import struct
 import threading
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 import dbt
 from dbt.run import ENGINES
+from tests.threads import when_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CODE, DATA, SIZE = 0x10000, 0x40000, 0x1000
 SVC = 0xD4000001
@@ -195,32 +195,18 @@ def consistent(cpu: dbt.CPU, rounds: int) -> None:
     cpu.registers["x0"] -= rounds - done - 3 if cpu.registers["x0"] > 3 else 0  # not all of them
 
 
-def when_it_runs(cpu: dbt.CPU, action: Callable[[], object]) -> threading.Thread:
-    """A thread that does something once the loop has begun."""
-    first = cpu.memory.read(DATA + 8, 8)
-
-    def wait() -> None:
-        while cpu.memory.read(DATA + 8, 8) == first:
-            time.sleep(0.001)
-        action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
 @pytest.mark.parametrize("how", ["stop", "interrupt"])
 def test_stops_from_outside(cpu: dbt.CPU, how: str) -> None:
     hot(cpu)
     rounds = 1 << 40
     start(cpu, LOOP._replace(x0=rounds))
     if how == "stop":
-        thread = when_it_runs(cpu, cpu.stop)
+        thread = when_stored(cpu, DATA + 8, cpu.stop)
         assert isinstance(cpu.run(), dbt.Interrupted)
     else:
         main = threading.main_thread().ident
         assert main is not None
-        thread = when_it_runs(cpu, lambda: signal.pthread_kill(main, signal.SIGINT))
+        thread = when_stored(cpu, DATA + 8, lambda: signal.pthread_kill(main, signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             cpu.run()
     thread.join()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import struct
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import dbt
 from dbt.engine import layout
 from dbt.errors import UserError
+from tests.threads import ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,15 +219,7 @@ def test_an_endless_loop_can_be_stopped_from_another_thread(cpu: dbt.CPU, code: 
 @pytest.mark.parametrize("code", [(SELF,), (0x10000001, 0xD61F0020)])
 def test_ctrl_c_interrupts(cpu: dbt.CPU, code: tuple[int, ...]) -> None:
     load(cpu, *code)
-    boundary: Any = cpu._cpu.boundary
-
-    def interrupt() -> None:
-        while not boundary._runner:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    thread = ctrl_c(cpu)
     with pytest.raises(KeyboardInterrupt):
         cpu.run(CODE)
     thread.join()
