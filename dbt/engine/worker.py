@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 BATCH: Final = 64  # stencils of a child process at most
 PATIENCE: Final = 5.0  # seconds to wait for another request
 REGION_PATIENCE: Final = 60.0  # the same after a region: hot code is met again and again, and starting costs a second
-MOST_REGIONS: Final = 4000  # requests for them until the worker ends: some 10 KB of each stay with LLVM and Python
+MOST_REGIONS: Final = 2000  # requests for them until the worker ends: llvmlite frees no pipeline of passes, some 50 KB
 SPECIALS: Final = [-1]  # the batch of the special stencils
 RUNTIME: Final = "runtime.image"
 SUPERINSTRUCTIONS: Final = "superinstructions"

@@ -35,7 +35,7 @@ MOST: Final = 5  # differences that are made small; whatever is behind them is p
 BUDGETS: Final = {"programs": 60, "pages": 1500}  # instructions at most, of runs with a budget
 STOPPED: Final = 0.15  # how many of the batches have stop addresses
 WRITABLE: Final = 0.25  # how many of the batches of pages may change themselves
-COUNTED: Final = {"programs": 0.125, "pages": 0.5}  # how many of the batches have one
+COUNTED: Final = {"programs": 0.06, "pages": 0.5}  # how many of the batches have one
 SLOTS: Final = {"programs": programs.SLOTS, "pages": pages.SLOTS}
 ENGINES: Final = ("reference", "interpreter", "baseline", "optimizer", "unicorn")
 PLACE: Final = struct.Struct("<qq")  # number, index of the engine
@@ -45,10 +45,7 @@ DIFFERS: Final = 7  # exit status of an attempt
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`every`: how many batches go to the optimizer, one of so many; 0: none.
-
-    `seconds`: for all of it; where it takes longer, fewer batches go to the optimizer, evenly spread. 0: no matter.
-    """
+    """`every`: how many batches go to the optimizer, one of so many; 0: none."""
 
     kind: str  # programs, pages
     start: int
@@ -57,7 +54,6 @@ class Options:
     place: str  # the shared file
     large: str = "baseline"  # as Trial has it
     isolate: bool = False
-    seconds: float = 0.0
 
     def text(self) -> str:
         """As an argument."""
@@ -103,7 +99,6 @@ class Child:
         self.place: Final = Place(options.place)
         self.trial: Final = Trial(self.place.at, options.large)
         self.found = 0
-        self._begin: Final = time.monotonic()
 
     def report(self, **what: Any) -> None:
         """A line for the parent."""
@@ -141,18 +136,12 @@ class Child:
     def plan(self, seeds: range, mode: Mode) -> Iterator[tuple[int, Program, list[str], int | None]]:
         """(number, program, engines, budget)."""
         kind, every = self.options.kind, self.options.every
-        optimizer = bool(every) and seeds.start // SLOTS[kind] % every == 0 and self._in_time(seeds.start)
+        optimizer = bool(every) and seeds.start // SLOTS[kind] % every == 0
         for seed in seeds:
             random = Random(f"budget {seed}")
             for program in made(kind, seed):
                 budget = random.randint(1, BUDGETS[kind]) if mode.counted else None
                 yield seed, program, program_engines(program, mode, optimizer=optimizer), budget
-
-    def _in_time(self, seed: int) -> bool:
-        """Whether there is time for the optimizer."""
-        options = self.options
-        part = (seed - options.start + SLOTS[options.kind]) / options.count
-        return not options.seconds or time.monotonic() - self._begin <= options.seconds * part
 
     def _batch(self, mode: Mode, seeds: range) -> None:
         plan = list(self.plan(seeds, mode))

@@ -20,7 +20,8 @@ from dbt.engine.promoter import Promoter
 from tests.differential.case import CODE, DATA, DATA_SIZE
 from tests.differential.engines import Registers
 
-from .programs import MASK64, SLOT, SLOTS, jumped
+from .programs import MASK64, SLOT, SLOTS
+from .words import jumped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

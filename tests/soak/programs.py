@@ -21,12 +21,16 @@ from tests.differential.case import CODE, DATA, DATA_MIDDLE, DATA_SIZE, GENERAL,
 from tests.differential.exceptions import FLAG_FORMATS, IGNORED, NOT_COMPARED, skip
 from tests.differential.generate import ALIGNED_OPS, MEMORY_OPS, integer, vector
 
+from .words import retarget
+
 if TYPE_CHECKING:
     from dbt.frontends.forms import Form
 
 SLOT: Final = 0x200  # bytes for one program; what it does not use is nops
 SLOTS: Final = 64  # programs that are in memory at the same time, one after the other
 MOST: Final = 84  # words of a program, about
+SIZES: Final = (1, 2, 3, 6, 10, 16, 24)  # items of the body: most are small, since what LLVM takes grows with them
+WEIGHTS: Final = (34, 30, 20, 7, 5, 3, 1)
 MASK64: Final = (1 << 64) - 1
 BAD_POINTERS: Final = (
     0x0020_0000, DATA + DATA_SIZE - 4, DATA - 8, CODE + 0x8000, 0xFFFF << 48 | DATA, 1 << 50 | DATA,
@@ -375,7 +379,7 @@ def program(seed: int) -> Program:
     random = Random(f"program {seed}")
     writer = Writer(random)
     writer.put(CLREX)  # Unicorn's monitor may still be armed
-    writer.body(random.choice((3, 6, 10, 16, 24)), 0)
+    writer.body(random.choices(SIZES, WEIGHTS)[0], 0)
     kind = random.random()
     writer.put(
         0xD4000001 | random.getrandbits(16) << 5  # svc
@@ -387,43 +391,3 @@ def program(seed: int) -> Program:
     address = CODE + seed % SLOTS * SLOT
     case = Case(tuple(writer.words), values, random.choice(pools()[2]), f"program {seed}", address)
     return Program(case, writer.outside)
-
-
-# Words with a displacement that is counted in words: (mask, value, lowest bit, width).
-_BRANCHES: Final = (
-    (0x7C000000, 0x14000000, 0, 26),  # b, bl
-    (0xFF000010, 0x54000000, 5, 19),  # b.cond
-    (0x7E000000, 0x34000000, 5, 19),  # cbz, cbnz
-    (0x7E000000, 0x36000000, 5, 14),  # tbz, tbnz
-    (0x3B000000, 0x18000000, 5, 19),  # literals
-    (0x9F000000, 0x10000000, 5, 19),  # adr, of whole words
-)
-
-
-def displacement(word: int) -> int | None:
-    """How many words from itself a word leads to; None if it leads nowhere."""
-    for mask, value, low, width in _BRANCHES:
-        if word & mask == value:
-            found = word >> low & (1 << width) - 1
-            return found - (found >> width - 1 << width)
-    return None
-
-
-def retarget(word: int, words: int) -> int:
-    """The word with another displacement."""
-    for mask, value, low, width in _BRANCHES:
-        if word & mask == value:
-            field = (1 << width) - 1
-            return word & ~(field << low) | (words & field) << low
-    raise ValueError(f"{word:#x} has no displacement")
-
-
-def jumped(case: Case) -> list[int]:
-    """Where indirect jumps of a program may go: what it takes the address of, and behind its calls."""
-    found = []
-    for at, word in enumerate(case.words):
-        if word & 0x9F000000 == 0x10000000:  # adr
-            found.append(case.code_address + 4 * (at + (displacement(word) or 0)))
-        elif word & 0xFC000000 == 0x94000000 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
-            found.append(case.code_address + 4 * (at + 1))
-    return sorted(set(found))

@@ -13,7 +13,7 @@ from dbt.frontends.a64.guest import GUEST
 from tests.differential.case import CODE, DATA_SIZE, Case
 from tests.differential.minimise import minimise
 
-from .programs import displacement, retarget
+from .words import displacement, retarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

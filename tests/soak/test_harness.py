@@ -24,9 +24,10 @@ from .compare import between_ours
 from .machines import LIMIT, Machine, Mode, Result, pack
 from .pages import page
 from .parent import Parent
-from .programs import SLOT, displacement, names_of, program, retarget
+from .programs import SLOT, names_of, program
 from .shrink import Subject, without
 from .trial import Trial
+from .words import displacement, retarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def executed(machine: Machine, seeds: range) -> Iterator[Result]:
 
 def test_programs_are_what_they_should_be(reference: Machine) -> None:
     """They fit into their slots, most of them end by themselves, and they have all that is asked for."""
-    cases = [program(seed).case for seed in range(800)]
+    cases = [program(seed).case for seed in range(3000)]
     assert max(len(case.code) for case in cases) <= SLOT
     forms = [GUEST.tables.decode(word).form for case in cases for word in case.words]
     operations = Counter(name for form in forms for name in names_of(form))

@@ -2,8 +2,8 @@
 
 DRAGOMAN_SOAK_PROGRAMS and DRAGOMAN_SOAK_PAGES are how many, DRAGOMAN_SOAK_START is the first number,
 DRAGOMAN_SOAK_OPTIMIZER=N has only each Nth batch go to the optimizer, since a region takes LLVM 0.5 ms an instruction.
-With CI=true there are 100,000 programs and 10,000 pages, else fewer; all programs go to the optimizer then, as long as
-SECONDS last: on a slower machine fewer do, evenly spread.
+With CI=true there are 106,000 programs, of which 100,000 run on the optimizer as well (the others have a budget, and
+there are no regions while instructions are counted), and 10,000 pages, else fewer.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from .child import Options
 from .parent import Parent, prepare
 
 CI = os.environ.get("CI") == "true"
-PROGRAMS = int(os.environ.get("DRAGOMAN_SOAK_PROGRAMS", "100000" if CI else "5000"))
+PROGRAMS = int(os.environ.get("DRAGOMAN_SOAK_PROGRAMS", "106000" if CI else "5000"))
 PAGES = int(os.environ.get("DRAGOMAN_SOAK_PAGES", "10000" if CI else "1000"))
 START = int(os.environ.get("DRAGOMAN_SOAK_START", "0"))
 OPTIMIZER = {
     "programs": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "1" if CI else "15")),
     "pages": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "50")),
 }
-SECONDS = {"programs": float(os.environ.get("DRAGOMAN_SOAK_SECONDS", "400" if CI else "0")), "pages": 0.0}
 
 
 @pytest.mark.parametrize(("kind", "count"), [("programs", PROGRAMS), ("pages", PAGES)])
 def test_all_engines_agree(kind: str, count: int) -> None:
     prepare()
-    options = Options(kind, START, count, OPTIMIZER[kind], "", seconds=SECONDS[kind])
+    options = Options(kind, START, count, OPTIMIZER[kind], "")
     report = Parent(options, os.cpu_count() or 1).run()
     print(report.summary(kind))
     assert not report.wrong, report.details()
@@ -38,6 +37,8 @@ def test_all_engines_agree(kind: str, count: int) -> None:
     assert counts["left out"] < 0.05 * count if kind == "programs" else counts["interpreter"] > 3 * count
     assert counts["interpreter"] >= count * 0.95
     assert counts["baseline"] >= count * 0.95
-    assert counts["optimizer"] > (0.05 * count if SECONDS[kind] else 0) or count < 1000 * OPTIMIZER[kind]
+    assert counts["optimizer"] > 0 or count < 1000 * OPTIMIZER[kind]
     if kind == "programs":
         assert counts["unicorn"] > 0.6 * count
+        if OPTIMIZER[kind] == 1 and count >= 1000:
+            assert counts["optimizer"] > 0.92 * count  # all but those with a budget
