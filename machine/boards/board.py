@@ -125,6 +125,8 @@ def made(machine: Machine, kind: type[T], name: str, plugged: Plugged, **place: 
         taken = signature(kind).bind(name, machine, **arguments).signature.parameters
     except TypeError as error:
         raise UsageError(f"{name}: {error}") from error
+    if unknown := given.keys() - taken.keys():  # where a function is plugged is not theirs to say
+        raise UsageError(f"{name}: got an unexpected keyword argument {min(unknown)!r}")
     for key, value in given.items():  # the command gives numbers only
         if isinstance(value, int) and key in taken and not {"int", "bool"} & {*str(taken[key].annotation).split()}:
             raise UsageError(f"{name}: {key} is not a number, but {taken[key].annotation}")

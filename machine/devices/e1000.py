@@ -7,7 +7,7 @@ resets, device control, and the way to the registers through I/O space.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.devices.e1000_eeprom import contents
 from dbt.machine.devices.e1000_phy import PHY_RST
@@ -20,7 +20,7 @@ from dbt.machine.registers import State
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
-    from dbt.machine.pci import PciBus
+    from dbt.machine.pci.function import Where
 
 MAC = bytes.fromhex("525400123456")
 RST, EE_RST = 1 << 26, 1 << 13
@@ -42,15 +42,13 @@ class E1000(E1000Transmit):
         name: str,
         machine: Machine,
         *,
-        bus: PciBus,
-        slot: int,
-        function: int = 0,
         net: NetBackend | None = None,
         mac: bytes = MAC,
+        **where: Unpack[Where],
     ) -> None:
         if len(mac) != 6 or mac[0] & 1:
             raise MapError(f"{name}: {mac.hex(':')} is no address of a card")
-        super().__init__(name, machine, net or NetBackend(), bus=bus, slot=slot, function=function)
+        super().__init__(name, machine, net or NetBackend(), **where)
         identity = self.identity
         self.words = contents(
             mac, identity.device, identity.vendor, identity.subsystem, identity.subsystem_vendor

@@ -6,13 +6,14 @@ Manual: 13.4.17 to 13.4.21 (registers), 3.2.7.1 (receive delays), 13.4.41 (trans
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.devices.e1000_registers import ALL_CAUSES, E1000Registers
 from dbt.machine.registers import State
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
+    from dbt.machine.pci.function import Where
 
 TXDW, TXQE, LSC, RXDMT0, RXO, RXT0, MDAC = 1 << 0, 1 << 1, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 9
 PHYINT, TXD_LOW, SRPD = 1 << 12, 1 << 15, 1 << 16
@@ -30,7 +31,7 @@ class E1000Interrupts(E1000Registers):
     transmit_due = State(bits=64)
     transmit_limit = State(bits=64)
 
-    def __init__(self, name: str, machine: Machine, **where: Any) -> None:  # noqa: ANN401 - PciFunction's
+    def __init__(self, name: str, machine: Machine, **where: Unpack[Where]) -> None:
         super().__init__(name, machine, **where)
         self.throttle = self.clock.timer(self.update_interrupt)
         self.receive_delay = self.clock.timer(self._receive_delayed)

@@ -5,7 +5,7 @@ The link partner can do everything but pause. Negotiation takes half a second of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.clock import SECOND
 from dbt.machine.devices.e1000_eeprom import E1000Eeprom
@@ -15,6 +15,7 @@ from dbt.machine.registers import RO, State
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
+    from dbt.machine.pci.function import Where
 
 ADDRESS = 1
 MDIC_WRITE, MDIC_READ, READY, INTERRUPT, ERROR = 1, 2, 1 << 28, 1 << 29, 1 << 30
@@ -34,7 +35,7 @@ class E1000Phy(E1000Eeprom):
     link = State(bits=1)  # as STATUS.LU has it
     link_was_lost = State(bits=1)  # PSTATUS shows that once
 
-    def __init__(self, name: str, machine: Machine, **where: Any) -> None:  # noqa: ANN401 - PciFunction's
+    def __init__(self, name: str, machine: Machine, **where: Unpack[Where]) -> None:
         super().__init__(name, machine, **where)
         self.negotiation = self.clock.timer(self._negotiated)
 

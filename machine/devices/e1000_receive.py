@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.devices.e1000_checksums import IXSM, inspect, multicast_hash
 from dbt.machine.devices.e1000_interrupts import RXDMT0, RXO, SRPD
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbt.machine.machine import Machine
     from dbt.machine.net.backend import NetBackend
     from dbt.machine.net.offload import Buffer, Offload
+    from dbt.machine.pci.function import Where
 
 EN, UPE, MPE, LPE, BAM, VFE, CFIEN = 1 << 1, 1 << 3, 1 << 4, 1 << 5, 1 << 15, 1 << 18, 1 << 19
 CFI, DPF, PMCF, BSEX, SECRC = 1 << 20, 1 << 22, 1 << 23, 1 << 25, 1 << 26
@@ -53,7 +54,7 @@ class E1000Receive(E1000Phy):
 
     accepts = 0  # the network checks and segments: what comes in here is as on the wire
 
-    def __init__(self, name: str, machine: Machine, net: NetBackend, **where: Any) -> None:  # noqa: ANN401 - PciFunction's
+    def __init__(self, name: str, machine: Machine, net: NetBackend, **where: Unpack[Where]) -> None:
         super().__init__(name, machine, **where)
         self.net = net
         self.addresses: frozenset[bytes] = frozenset()

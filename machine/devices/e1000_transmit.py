@@ -7,7 +7,7 @@ back end's business; a context of more than 64 KiB leaves in several pieces.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.devices.e1000_interrupts import TXD_LOW, TXQE
 from dbt.machine.devices.e1000_phy import LOOPBACK
@@ -31,6 +31,7 @@ from dbt.machine.work import Work
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
     from dbt.machine.net.backend import NetBackend
+    from dbt.machine.pci.function import Where
 
 DESCRIPTOR = struct.Struct("<QII")
 CONTEXT = struct.Struct("<BBHBBHIBBH")  # IPCSS IPCSO IPCSE TUCSS TUCSO TUCSE PAYLEN+DTYP+TUCMD STA HDRLEN MSS
@@ -54,7 +55,7 @@ class E1000Transmit(E1000Receive):
     options = State(bits=36)  # of the first descriptor of the frame
     payload = State(bits=40)  # of the segmented packet, what left already
 
-    def __init__(self, name: str, machine: Machine, net: NetBackend, **where: Any) -> None:  # noqa: ANN401 - PciFunction's
+    def __init__(self, name: str, machine: Machine, net: NetBackend, **where: Unpack[Where]) -> None:
         super().__init__(name, machine, net, **where)
         self.transmitting = Work(self.clock, self._transmit, BUDGET)
 

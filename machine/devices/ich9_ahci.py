@@ -6,7 +6,7 @@ staggered spin-up (drives spin up by themselves), no command completion coalesci
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.ata.ahci import Port
 from dbt.machine.ata.hba import EXCHANGED, PCS, PHY_CHANGED, POD, PRCS, ST, SUD, UFS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dbt.machine.ata import Drive
     from dbt.machine.machine import Machine
-    from dbt.machine.pci import PciBus
+    from dbt.machine.pci.function import Where
 
 PORTS, STRIDE = 6, 0x80
 CAP = 1 << 31 | 1 << 30 | 1 << 24 | 1 << 20 | 1 << 18 | 31 << 8 | PORTS - 1  # S64A SNCQ SCLO ISS=1 SAM NCS NP
@@ -101,12 +101,10 @@ class Ich9Ahci(PciFunction):
         name: str,
         machine: Machine,
         *,
-        bus: PciBus,
-        slot: int,
-        function: int = 0,
         drives: Sequence[Drive | None] = (),
+        **where: Unpack[Where],
     ) -> None:
-        super().__init__(name, machine, bus=bus, slot=slot, function=function)
+        super().__init__(name, machine, **where)
         self.config.install(MapRegisters)
         self.add_capability(SATA_ID, bytes(6), layout=SataCapability, prefix="SATA_", at=SATA_AT)
         self.add_msi(1, at=MSI_AT)

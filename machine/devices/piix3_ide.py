@@ -6,7 +6,7 @@ Physical region descriptors and the bus master's registers: Programming Interfac
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from dbt.machine.ata.scatter import Piece, Scatter, Source
 from dbt.machine.devices.ide import Engine, IdeChannel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dbt.machine.ata import Drive
     from dbt.machine.lines import Line
     from dbt.machine.machine import Machine
-    from dbt.machine.pci import PciBus
+    from dbt.machine.pci.function import Where
 
 PORTS = ((0x1F0, 0x3F6), (0x170, 0x376))  # command and control block of each channel
 SSBM, TO_MEMORY = 0x01, 0x08  # BMICX: start; the direction
@@ -148,11 +148,9 @@ class Piix3Ide(PciFunction):
         name: str,
         machine: Machine,
         *,
-        bus: PciBus,
-        slot: int,
-        function: int = 0,
         irqs: Sequence[Line | None] = (None, None),
         drives: Sequence[Drive | None] = (),
+        **where: Unpack[Where],
     ) -> None:
         """`drives`: master and slave of the first channel, then of the second."""
         four = (*drives, None, None, None, None)[:4]
@@ -162,14 +160,14 @@ class Piix3Ide(PciFunction):
                        engine=self.engines[number])
             for number in range(2)
         )  # fmt: skip
-        super().__init__(name, machine, bus=bus, slot=slot, function=function)
+        super().__init__(name, machine, **where)
         self.config.install(self.TIMING)
         self.config.preset(Header.COMMAND, 0, mask=IO | MASTER)
         self.config.preset(Header.STATUS, 0x0280)
         for number, (channel, places) in enumerate(zip(self.channels, PORTS, strict=True)):
             for region, place in zip(channel.regions.values(), places, strict=True):
                 region.enabled = False
-                bus.io.place(region, place)
+                self.bus.io.place(region, place)
             channel.irq.connect((self._interrupt_0, self._interrupt_1)[number])
 
     def on_config_write(self, offset: int, size: int) -> None:

@@ -5,16 +5,17 @@ Transactions are done at once. A device answers `transfer`; where none is, the h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 from dbt.machine.lines import Line
 from dbt.machine.memory import AccessSizes, Region
-from dbt.machine.pci import PciBus, PciFunction
+from dbt.machine.pci import PciFunction
 from dbt.machine.pci.config import IO, Header
 from dbt.machine.registers import RO, RW, Fifo, Register, State, View, Window
 
 if TYPE_CHECKING:
     from dbt.machine.machine import Machine
+    from dbt.machine.pci.function import Where
 
 BUSY, INTER, DEV_ERR, FAILED = 1, 2, 4, 16  # of SMBHSTSTS
 INTEREN, KILL, START = 1, 2, 0x40  # of SMBHSTCNT
@@ -62,12 +63,12 @@ class PiixSmbus(PciFunction):
     block = Fifo(MOST)
     at = State(bits=5)  # which byte of the block SMBBLKDAT is
 
-    def __init__(self, name: str, machine: Machine, *, bus: PciBus, slot: int, function: int) -> None:
-        super().__init__(name, machine, bus=bus, slot=slot, function=function)
+    def __init__(self, name: str, machine: Machine, **where: Unpack[Where]) -> None:
+        super().__init__(name, machine, **where)
         self.smbus: dict[int, SmbusDevice] = {}
         self.smbus_irq = Line(f"{name}.smbus")
         self.regions["SMBUS"].enabled = False
-        bus.io.place(self.regions["SMBUS"], 0)
+        self.bus.io.place(self.regions["SMBUS"], 0)
 
     def show(self, region: Region, at: int, *, on: bool) -> None:
         """A window of ports is at `at`, or is not there."""

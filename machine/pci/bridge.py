@@ -6,7 +6,7 @@ ones: a master abort. Windows are one union, so that nested bridges cost no more
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.memory import Windows
 from dbt.machine.pci.bar import rank
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dbt.machine.machine import Machine
     from dbt.machine.pci.bar import Bar
+    from dbt.machine.pci.function import Where
 
 ISA, VGA, VGA16, RESET = 1 << 2, 1 << 3, 1 << 4, 1 << 6  # of BRIDGE_CONTROL
 VGA_MEMORY, VGA_PORTS = (0xA0000, 0xBFFFF), ((0x3B0, 0x3BB), (0x3C0, 0x3DF))
@@ -48,20 +49,18 @@ class PciBridge(PciFunction):
         name: str,
         machine: Machine,
         *,
-        bus: PciBus,
-        slot: int,
-        function: int = 0,
         bars: Iterable[Bar] | None = None,
         identity: Identity | None = None,
         chassis: int = 1,
+        **where: Unpack[Where],
     ) -> None:
-        self.secondary = PciBus(f"{name}.bus", machine, bridge=self, zero=bus.zero)
+        self.secondary = PciBus(f"{name}.bus", machine, bridge=self, zero=where["bus"].zero)
         self._memory = Windows(f"{name}.memory", self.secondary.memory)
         self._io = Windows(f"{name}.ports", self.secondary.io)
         self._in_reset = False
-        super().__init__(name, machine, bus=bus, slot=slot, function=function, bars=bars, identity=identity)
-        bus.memory.place(self._memory, 0, rank(self.devfn, WINDOW))
-        bus.io.place(self._io, 0, rank(self.devfn, WINDOW))
+        super().__init__(name, machine, **where, bars=bars, identity=identity)
+        self.bus.memory.place(self._memory, 0, rank(self.devfn, WINDOW))
+        self.bus.io.place(self._io, 0, rank(self.devfn, WINDOW))
         for register in (Type1.STATUS, Type1.SECONDARY_STATUS):
             self.config.preset(register, 0x00A0)  # 66 MHz, fast back-to-back
         if chassis:

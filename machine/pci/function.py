@@ -13,7 +13,7 @@ messages calls `add_msi` or `add_msix` in its constructor, and `interrupt(vector
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NotRequired, Protocol, TypedDict
 
 from dbt.machine.device import Device
 from dbt.machine.errors import MapError, SnapshotError
@@ -69,6 +69,14 @@ class Identity:
     pin: int = 0
     multifunction: bool = False
     express: bool = False
+
+
+class Where(TypedDict):
+    """Where a function is plugged, as keywords of its constructor: those of subclasses pass them on."""
+
+    bus: PciBus
+    slot: int
+    function: NotRequired[int]
 
 
 class PciFunction(Device):

@@ -9,11 +9,11 @@ guest's byte order, and all guests here are little-endian.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from dbt.machine.errors import BusError
 from dbt.machine.memory import CPU0, MMIO, AccessSizes
-from dbt.machine.pci import Bar, Identity, PciBus
+from dbt.machine.pci import Bar, Identity
 from dbt.machine.registers import RO, RW, Register, State, View, Window
 from dbt.machine.virtio.pci_common import MULTIPLIER, PAGE, WIDE, CommonStructures
 from dbt.machine.virtio.queue import NO_VECTOR
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbt.machine.device import Bank, Saved
     from dbt.machine.machine import Machine
     from dbt.machine.memory import Attributes
+    from dbt.machine.pci.function import Where
     from dbt.machine.virtio.device import VirtioDevice
 
 VENDOR, MODERN = 0x1AF4, 0x1040
@@ -70,11 +71,9 @@ class VirtioPci(CommonStructures):
         machine: Machine,
         device: VirtioDevice,
         *,
-        bus: PciBus,
-        slot: int,
-        function: int = 0,
         transitional: bool = True,
         vectors: int | None = None,
+        **where: Unpack[Where],
     ) -> None:
         """`transitional`: also for legacy drivers, if the kind of device ever had any; `vectors`: of MSI-X, 0: none."""
         kind = device.DEVICE_ID
@@ -84,7 +83,7 @@ class VirtioPci(CommonStructures):
             revision=0 if transitional else 1, subsystem_vendor=VENDOR,
             subsystem=kind if transitional else 0x1100, pin=1,
         )  # fmt: skip
-        super().__init__(name, machine, bus=bus, slot=slot, function=function, identity=identity)
+        super().__init__(name, machine, **where, identity=identity)
         self.device = device
         self._restoring = False
         self.regions["DEVICE"].handler = _DeviceSpace(device)

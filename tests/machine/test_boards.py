@@ -313,3 +313,12 @@ def test_the_command_shows_boards_maps_and_registers(dragoman: Command) -> None:
     ):
         done = dragoman(*words)
         assert (done.returncode, says in done.stderr) == (2, True)
+
+
+def test_users_do_not_say_where_a_function_is_by_arguments() -> None:
+    for arguments in ({"function": 1}, {"slots": 3}):
+        plugged = Plugged("e1000", arguments=arguments)
+        with pytest.raises(UsageError, match=f"unexpected keyword argument '{min(arguments)}'"):
+            load("virt").build(Options(devices=(plugged,)))
+    with pytest.raises(UsageError, match="unexpected keyword argument 'colour'"):
+        load("virt").build(Options(devices=(Plugged("virtio_rng", arguments={"colour": 3}),)))
