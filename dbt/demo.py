@@ -31,8 +31,13 @@ Try next:
 """
 
 
-def run_guest(command: Sequence[bytes | str], guest: Guest, engine: str) -> tuple[bool, list[str]]:
-    """Run one guest on one engine: whether it did what it should, and its row of the table."""
+def run_guest(
+    command: Sequence[bytes | str], guest: Guest, engine: str, counts: dict[str, float]
+) -> tuple[bool, list[str]]:
+    """Run one guest on one engine: whether it did what it should, and its row of the table.
+
+    `counts`: instructions by what was run; an engine that counts notes them for one that does not.
+    """
     slow = engine == "reference"
     expected = guest.short_line if slow else guest.ordinary_line
     work = [] if guest.kind == PLAIN else [str(guest.short if slow else guest.ordinary)]
@@ -47,9 +52,12 @@ def run_guest(command: Sequence[bytes | str], guest: Guest, engine: str) -> tupl
         message = [line for line in done.stderr.splitlines() if not line.startswith(statistics.PREFIX)]
         return False, [guest.name, engine, f"FAILED ({done.returncode}) {output} {' '.join(message[-2:])}", "", "", ""]
     facts = statistics.read(done.stderr)
-    executed, seconds = facts.get("executed", 0), facts.get("time", 0)
-    speed = f"{executed / seconds / 1e6:,.1f} M/s" if seconds and guest.kind != PLAIN else ""
-    return True, [guest.name, engine, output, f"{executed:,.0f}", f"{seconds * 1e3:,.1f} ms", speed]
+    if "executed" in facts:
+        counts[output] = facts["executed"]
+    executed, seconds = counts.get(output, 0), facts.get("time", 0)
+    speed = f"{executed / seconds / 1e6:,.1f} M/s" if executed and seconds and guest.kind != PLAIN else ""
+    number = f"{executed:,.0f}" if executed else ""
+    return True, [guest.name, engine, output, number, f"{seconds * 1e3:,.1f} ms", speed]
 
 
 def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -72,10 +80,10 @@ def demo(out: TextIO, command: Sequence[bytes], engines: Sequence[str] | None = 
     widths = [*names, longest, 13, 11, 12]
     out.write(format_row(COLUMNS, widths))
     out.write("  ".join("-" * width for width in widths) + "\n")
-    failed = 0
+    failed, counts = 0, dict[str, float]()
     for engine in chosen:
         for guest in GUESTS:
-            good, row = run_guest(command, guest, engine)
+            good, row = run_guest(command, guest, engine, counts)
             failed += not good
             out.write(format_row(row, widths))
             out.flush()

@@ -32,7 +32,8 @@ options:
   --wait               with the optimizer: the program waits for code that is compiled again, so that each run does the
                        same
   --strace             print each system call with its result on standard error
-  --stats              print what was translated, and how fast, on standard error at the end
+  --stats              print what was translated, and how fast, on standard error at the end; instructions are counted,
+                       but on the optimizer, which has no regions where they are
   -E NAME=VALUE        set a variable in the guest's environment; may be repeated
   -U NAME              remove a variable from the guest's environment; may be repeated
   -g PORT              wait for gdb on 127.0.0.1:PORT, HOST:PORT or a Unix socket's path (with a slash in it)

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 from dbt.guests import BY_NAME, GREETING
 
+from dbt import statistics
+
 if TYPE_CHECKING:
     from tests.conftest import Command
 
 HELLO = BY_NAME["hello"].path
+FIB = BY_NAME["fib"].path
 
 
 def elf(machine: int = 183, size: int = 64) -> bytes:
@@ -104,6 +107,14 @@ def test_statistics_count_every_instruction(warm: Command) -> None:
     done = warm("run", "--stats", HELLO)
     assert done.stdout.decode() == GREETING + "\n"
     assert b"dragoman: stats: executed 8 instructions\n" in done.stderr
+
+
+def test_statistics_of_the_optimizer_are_those_of_regions(warm: Command) -> None:
+    done = warm("run", "--stats", "--engine", "optimizer", "--wait", FIB, "30")
+    facts = statistics.read(done.stderr.decode())
+    assert facts["regions_compiled"] > 0
+    assert "executed" not in facts
+    assert facts["time"] > 0
 
 
 def test_strace_names_the_calls(warm: Command) -> None:
