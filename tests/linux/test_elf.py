@@ -99,6 +99,20 @@ def test_complaint_names_the_offset(tmp_path: Path) -> None:
     assert "at offset 0x12" in complaint(tmp_path, program(head=header(machine=40)))
 
 
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (segment(filesz=0x300), 0x20), (segment(offset=0x1000), 8), (segment(address=1 << 46), 0x10),
+        (segment(address=0x500010), 0x10), (segment(address=0x300000), 0x10),
+        (segment(address=0x500000, align=3), 0x30),
+    ],
+    ids=("filesz", "offset", "limit", "page", "order", "align"),
+)  # fmt: skip
+def test_complaints_about_a_segment_name_its_field(tmp_path: Path, bad: bytes, field: int) -> None:
+    """Of the second header, which is 64 bytes of the file's header and 56 of the first one behind the start."""
+    assert f"at offset {64 + 56 + field:#x}" in complaint(tmp_path, program(segment(), bad))
+
+
 def test_other_classes(tmp_path: Path) -> None:
     data = bytearray(program())
     data[4] = 1

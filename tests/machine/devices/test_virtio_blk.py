@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 from pathlib import Path
@@ -133,6 +134,20 @@ def test_queues_and_many_requests(tmp_path: Path) -> None:
     for number in range(128):
         assert driver.read(number, 512, queue=driver.queues[number % 3]) == bytes([number]) * 512
     assert not device.busy
+    image.close()
+
+
+def test_the_largest_range(tmp_path: Path) -> None:
+    most = (1 << 31) // 512 - 1
+    path = tmp_path / "disk"
+    path.touch()
+    os.truncate(path, 1 << 32)  # a hole, which writing zeroes leaves as it is
+    image = Disk(open_image(str(path), "raw", writable=True))
+    guest, _ = connect("mmio", lambda machine: VirtioBlk("disk", machine, image))
+    driver = Driver(guest)
+    for kind, flags in ((DISCARD, 0), (WRITE_ZEROES, 1)):
+        assert driver.do(kind, 0, [segment(1, most, flags)], []) == b"\0"
+        assert driver.do(kind, 0, [segment(1, most + 1, flags)], []) == b"\1"
     image.close()
 
 
