@@ -138,6 +138,20 @@ def busybox() -> Path:
     return path
 
 
+def withheld() -> list[str]:
+    """The signals that are blocked in this thread or ignored in this process, as the kernel has them."""
+    with open("/proc/thread-self/status", encoding="ascii") as file:
+        return [line.strip() for line in file if line.startswith(("SigBlk:", "SigIgn:"))]
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_left_alone() -> Iterator[None]:
+    """What a test leaves blocked or ignored, guests of later tests would inherit: it is that test's fault."""
+    before = withheld()
+    yield
+    assert withheld() == before
+
+
 def default_signals() -> None:
     """In a child, before its program starts: give every signal its default action, whatever was inherited.
 
