@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -10,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Command = Sequence[str | os.PathLike[str]]
-NATIVE = "native"  # the kind of figures that say how many times as long we take as the host's own code
+NATIVE = "native"  # in the kind of figures that say how many times as long we take as the host's own code
+CONFIDENCE = 0.95
 SAMPLE_SECONDS = 0.0002  # between two looks at a process's peak memory
 
 
@@ -37,11 +39,31 @@ class Figure:
         return statistics.median(self.qemus) / statistics.median(self.ours) if self.qemus else None
 
     @property
+    def pairs(self) -> list[float]:
+        """The ratio of each pair."""
+        return [theirs / ours for ours, theirs in zip(self.ours, self.qemus, strict=True)]
+
+    @property
     def met(self) -> bool | None:
         """Whether the figure is what is wanted; None if nothing particular is."""
         if self.limit is not None:
             return statistics.median(self.ours) <= self.limit
         return None if self.goal is None or self.ratio is None else self.ratio >= self.goal
+
+
+def interval(samples: Sequence[float]) -> tuple[float, float]:
+    """Where the median of what the samples are of lies, 95 times in 100; of less than six samples, their range.
+
+    By the sign test: between the k-th smallest and the k-th largest, with the largest k for which the tails of the
+    binomial distribution are small enough. It asks nothing of how the samples are distributed.
+    """
+    ordered, count = sorted(samples), len(samples)
+    k, tail = 0, 0.5**count
+    while 2 * tail <= 1 - CONFIDENCE:
+        k += 1
+        tail += math.comb(count, k) * 0.5**count
+    k = max(k - 1, 0)
+    return ordered[k], ordered[count - 1 - k]
 
 
 def check(command: Command, environ: Mapping[str, str], expected: str | None = None) -> str:

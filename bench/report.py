@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import devices
 from .guests import INTEGER, MEMORY
-from .measure import NATIVE
+from .measure import NATIVE, interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ SCALES = {
 # Geometric means that are wanted: of qemu's speed, and of native time.
 GOALS = {"all kernels": 0.8, "optimizer, integer kernels": 2.5}
 LIMITS = {"optimizer by native": 1.8}
+KINDS = (INTEGER, MEMORY)
 
 
 def _amount(values: Sequence[float], unit: str) -> str:
@@ -59,13 +60,13 @@ def means(figures: Iterable[Figure]) -> list[tuple[str, float]]:
     figures = list(figures)
     groups: list[tuple[str, list[float]]] = []
     for engine in ("", "optimizer"):
-        ratios = [
-            [f.ratio for f in figures if f.kind == f"{engine} {kind}".strip() and f.ratio] for kind in (INTEGER, MEMORY)
-        ]
+        ratios = [[f.ratio for f in figures if f.kind == f"{engine} {kind}".strip() and f.ratio] for kind in KINDS]
         before = f"{engine}, " if engine else ""
         groups += zip((f"{before}{INTEGER} kernels", f"{before}{MEMORY} kernels"), ratios, strict=True)
         groups.append((f"{before}all kernels", [*ratios[0], *ratios[1]]))
-    groups.append(("optimizer by native", [statistics.median(f.ours) for f in figures if f.kind == NATIVE]))
+    natives = {kind: [statistics.median(f.ours) for f in figures if f.kind == f"{NATIVE} {kind}"] for kind in KINDS}
+    groups.append((f"optimizer by native, {INTEGER}", natives[INTEGER]))
+    groups.append(("optimizer by native", [ratio for ratios in natives.values() for ratio in ratios]))
     return [(name, statistics.geometric_mean(values)) for name, values in groups if values]
 
 
@@ -79,7 +80,19 @@ def summary(figures: Sequence[Figure]) -> list[str]:
         elif name in LIMITS:
             wanted = f"<= {LIMITS[name]:.2f}x       {'met' if mean <= LIMITS[name] else 'MISSED'}"
         lines.append(f"{'geometric mean of ' + name:32} {'':12} {'':12} {mean:7.2f}x  {wanted}".rstrip())
-    return [*lines, *devices.table(figures)]
+    return [*lines, *slowest(figures), *devices.table(figures)]
+
+
+def slowest(figures: Iterable[Figure]) -> list[str]:
+    """The kernel that is slowest against qemu: the median ratio of its pairs, and between what that lies (interval)."""
+    kinds = {f"{engine} {kind}".strip() for engine in ("", "optimizer") for kind in KINDS}
+    kernels = [figure for figure in figures if figure.kind in kinds and figure.qemus]
+    if not kernels:
+        return []
+    last = min(kernels, key=lambda figure: statistics.median(figure.pairs))
+    low, high = interval(last.pairs)
+    what = f"slowest against qemu: {last.name}"
+    return [f"{what:58} {statistics.median(last.pairs):7.2f}x  {low:.2f} to {high:.2f} in {len(last.pairs)} pairs"]
 
 
 def save_json(figures: Sequence[Figure], path: Path, qemu: str | None) -> None:

@@ -116,7 +116,7 @@ def _against_host(setting: Setting, guest: Guest, built: Path | None) -> Iterato
     yield Figure(f"{guest.name}, optimizer", "s", times, qemus, goal=1, kind=f"optimizer {guest.kind}")
     for natives in host:
         ratios = [ours / native for ours, native in zip(times, natives, strict=True)]
-        yield Figure(f"{guest.name}, optimizer by native", "x", ratios, kind=NATIVE)
+        yield Figure(f"{guest.name}, optimizer by native", "x", ratios, kind=f"{NATIVE} {guest.kind}")
 
 
 def _kernels(setting: Setting, engine: str, goal: float) -> Iterator[Figure]:

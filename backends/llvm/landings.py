@@ -1,8 +1,10 @@
 """Accesses to guest memory in regions: inline assembly that names where its fault goes on (callbr, C's `asm goto`).
 
 LLVM knows a second way out of each access, its *landing*: code that writes what is only in host registers to Env and
-leaves. The assembly notes {access, landing} in a section of the function's own, and the fault handler goes from the one
-to the other (dbt/engine/faults.py). So the state is exact at every fault, and nothing is stored for faults that do not
+leaves. The assembly notes {access, landing, guest address} in a section of the function's own; the fault handler writes
+the address of the instruction to Env and goes on at the landing (dbt/engine/faults.py), which several may share. Were
+it the landing that writes the address, LLVM would make one of those that differ in nothing else, and have the address
+in a register before each access. So the state is exact at every fault, and nothing is stored for faults that do not
 happen. LLVM's own way to the same end, stackmaps with deoptimisation state, has the runtime read values out of frames
 and registers by itself; here LLVM writes that code.
 """
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from .text import Body
 
 SECTION: Final = ".dragoman_landings."  # and the name of the function
-NOTE: Final = struct.Struct("<II")  # offsets of access and landing from the start of the function
+NOTE: Final = struct.Struct("<IIQ")  # offsets of access and landing from the start of the function, guest address
 
 
 class Extension(NamedTuple):
@@ -80,13 +82,20 @@ def _cast(body: Body, value: str, type_: str, to: str) -> str:
     return value if type_ == to else body.emit(f"bitcast {type_} {value} to {to}")
 
 
-def _assembly(move: str, label: int, function: str) -> str:
-    note = f".long 1b-{function}, ${{{label}:l}}-{function}"
+class Landing(NamedTuple):
+    """Where the fault of the instruction at the guest address `pc` goes on."""
+
+    label: str
+    pc: int
+
+
+def _assembly(move: str, operand: int, landing: Landing, function: str) -> str:
+    note = f".long 1b-{function}, ${{{operand}:l}}-{function}; .quad {landing.pc}"
     return f'"1: {move}\\0A.pushsection {SECTION}{function}\\0A{note}\\0A.popsection"'
 
 
-def read(body: RegionBody, pointer: str, type_: str, landing: str, extension: Extension | None = None) -> str:
-    """Load a value of an LLVM type, extended if that is wanted; a fault goes on at the label `landing`."""
+def read(body: RegionBody, pointer: str, type_: str, landing: Landing, extension: Extension | None = None) -> str:
+    """Load a value of an LLVM type, extended if that is wanted; a fault goes on at `landing`."""
     bits = width(type_)
     if type_ == "half":
         return body.emit(f"bitcast i16 {read(body, pointer, 'i16', landing)} to half")
@@ -95,12 +104,12 @@ def read(body: RegionBody, pointer: str, type_: str, landing: str, extension: Ex
         kind = (extension.name, bits) if extension.name == "zext" else (extension.name, bits, extension.bits)
         wide = extension.name == "sext" and extension.bits == 64
         move = _Move(_EXTENDING[kind], "$#" if wide else "${#:k}", "r", f"i{extension.bits}")
-    text = _assembly(f"{move.mnemonic} $1, {move.operand.replace('#', '0')}", 2, body.name)
+    text = _assembly(f"{move.mnemonic} $1, {move.operand.replace('#', '0')}", 2, landing, body.name)
     on = body.label("on")
     value = body.emit(
         f'callbr {move.held} asm sideeffect {text}, "={move.constraint},*m,!i"'
         f"(ptr elementtype(i{bits}) {pointer}) nounwind memory(argmem: read)"
-        f" to label %{on} [label %{landing}], {LIKELY}"
+        f" to label %{on} [label %{landing.label}], {LIKELY}"
     )
     body.place(on)
     if extension is not None:
@@ -110,23 +119,23 @@ def read(body: RegionBody, pointer: str, type_: str, landing: str, extension: Ex
     return _cast(body, value, move.held, type_)
 
 
-def write(body: RegionBody, pointer: str, type_: str, value: str, landing: str) -> None:
-    """Store a value of an LLVM type; a fault goes on at the label `landing`."""
+def write(body: RegionBody, pointer: str, type_: str, value: str, landing: Landing) -> None:
+    """Store a value of an LLVM type; a fault goes on at `landing`."""
     bits = width(type_)
     if type_ == "half":
         value, type_ = body.emit(f"bitcast half {value} to i16"), "i16"
     move = _STORES.get(type_) or _vector(bits)
     value = _cast(body, value, type_, move.held)
-    text = _assembly(f"{move.mnemonic} {move.operand.replace('#', '1')}, $0", 2, body.name)
+    text = _assembly(f"{move.mnemonic} {move.operand.replace('#', '1')}, $0", 2, landing, body.name)
     on = body.label("on")
     body.line(
         f'callbr void asm sideeffect {text}, "=*m,{move.constraint},!i"'
         f"(ptr elementtype(i{bits}) {pointer}, {move.held} {value}) nounwind memory(argmem: write)"
-        f" to label %{on} [label %{landing}], {LIKELY}"
+        f" to label %{on} [label %{landing.label}], {LIKELY}"
     )
     body.place(on)
 
 
-def notes(section: bytes) -> list[tuple[int, int]]:
-    """(access, landing) of a region's section, by access; offsets count from the start of its code."""
+def notes(section: bytes) -> list[tuple[int, int, int]]:
+    """(access, landing, guest address) of a region's section, by access; offsets count from the start of its code."""
     return sorted(NOTE.iter_unpack(section))

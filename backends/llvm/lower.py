@@ -122,6 +122,10 @@ class Lowering:
         """Whether an i128 is only moved or combined bitwise: then it is better held in a vector register."""
         return value.type is I128 and value.index not in self._numeric
 
+    def is_index(self, value: Value) -> bool:  # noqa: ARG002 - regions know
+        """Whether a value is known to be so small that it may be added to a masked address."""
+        return False
+
     def compared(self, number: Value) -> bool:
         """Whether flags or a comparison may be taken from an operation with this number."""
         return self._sets_flags or self.uses[number.index] > 1

@@ -1,8 +1,9 @@
 """Lowering of guest state and guest memory: loads, stores, atomics, exclusives, fences (DESIGN, section 6).
 
 host = base + (address AND mask). Where the address is a value plus an immediate, only the value is masked and the
-immediate becomes the displacement: guard zones at both ends of the range absorb it. A number of the record alone is
-a code address plus an offset, in the range by construction, and not masked.
+immediate becomes the displacement: guard zones at both ends of the range absorb it. So it is with an index that has few
+bits, where it is known (in regions): then the mask is not on the way from a register to what is loaded. A number of the
+record alone is a code address plus an offset, in the range by construction, and not masked.
 """
 
 from __future__ import annotations
@@ -111,8 +112,17 @@ def host_pointer(low: Lowering, address: Value) -> str:
             displacement = low.hold(number)
     else:
         displacement = str(constant) if constant else ""
-    pointer = low.source.base if left is None else _masked(low, low.use(left))
+    pointer = low.source.base if left is None else _indexed(low, left)
     return low.emit(f"getelementptr i8, ptr {pointer}, i64 {displacement}") if displacement else pointer
+
+
+def _indexed(low: Lowering, address: Value) -> str:
+    """Host pointer of a sum whose one term is an index that guard zones absorb: only the other term is masked."""
+    if address.op.name == "add":
+        for rest, index in (address.op.args, address.op.args[::-1]):
+            if low.is_index(index) and isinstance(low.operand(rest), str):
+                return low.emit(f"getelementptr i8, ptr {_masked(low, low.use(rest))}, i64 {low.use(index)}")
+    return _masked(low, low.use(address))
 
 
 def _masked(low: Lowering, address: str) -> str:

@@ -31,6 +31,8 @@ def _set_up() -> None:
     # Without these passes code generation takes half the time, and what it makes is as good.
     for option in ("-disable-lsr", "-disable-constant-hoisting", "-disable-partial-libcall-inlining"):
         llvm.set_option("dragoman", option)
+    # Code of a case of a switch has some ten instructions, and each has its place in the table.
+    llvm.set_option("dragoman", "-jump-table-density=2")
 
 
 def compile_region(region: Region, places: Places) -> RegionCode:
@@ -105,11 +107,12 @@ def _take_out(obj: elf.ObjectFile, name: str) -> RegionCode:
         if r.symbol.section in placed or not r.symbol.defined:
             continue
         section = obj.sections[r.symbol.section]
-        if not section.name.startswith(".rodata") or section.relocations:
+        if not section.name.startswith(".rodata"):
             raise elf.ElfError(f"a region refers to section {section.name}")
         code += bytes(-len(code) % max(section.align, 1))
         placed[section.index] = len(code)
         code += section.data
+        _fill_tables(code, placed[section.index], section, text.index, start)
     links: list[tuple[int, int]] = []
     leaves: list[int] = []
     for r in relocations:
@@ -130,8 +133,21 @@ def _take_out(obj: elf.ObjectFile, name: str) -> RegionCode:
     return RegionCode(bytes(code), links, leaves, _landings(obj, name))
 
 
-def _landings(obj: elf.ObjectFile, name: str) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+def _fill_tables(code: bytearray, at: int, section: elf.Section, text: int, start: int) -> None:
+    """Jump tables of a section of constants at `at` of the code: distances from a table to places in the function.
+
+    Those of other functions of the module, which are in the section as well, nobody reads.
+    """
+    for r in section.relocations:
+        if r.type not in _RELATIVE or r.symbol.section != text:
+            raise elf.ElfError(f"relocation {r.type} against {r.symbol.name!r} in constants of a region")
+        place = at + r.offset
+        value = r.symbol.value + r.addend - start - place
+        code[place : place + 4] = value.to_bytes(4, "little", signed=True)
+
+
+def _landings(obj: elf.ObjectFile, name: str) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
     for section in obj.sections:
         if section.name == landings.SECTION + name:
             if section.relocations:

@@ -81,11 +81,12 @@ class RegionSource(TailCalls):
             return self.value(immediate)
         return str(value) if abs(value) < _SMALL else None
 
-    def _offset(self, place: Place) -> int:
+    def offset(self, place: Place) -> int:
+        """Where it is in Env."""
         return place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
 
     def pointer(self, place: Place) -> str:
-        offset = self._offset(place)
+        offset = self.offset(place)
         unit = self.places.unit(offset)
         if unit is None:
             if self.places.zero <= offset < self.places.zero + 8:
@@ -97,7 +98,7 @@ class RegionSource(TailCalls):
 
     def part(self, place: Place, type_: Type) -> str | None:
         # Were some accesses to a slot narrow, LLVM would keep its halves apart and put them together again everywhere.
-        offset = self._offset(place)
+        offset = self.offset(place)
         unit = self.places.unit(offset)
         if unit is None or unit.size != WORD_BYTES or unit.offset != offset or not type_.is_int or type_.bits >= WORD:
             return None
@@ -163,7 +164,7 @@ class RegionSource(TailCalls):
         self.edge(self.step.pc, flags)
 
     def indirect(self, address: str, flags: Flags, hint: str) -> None:
-        body = self.body
+        body, number = self.body, address
         ways = self.region.return_sites if hint == "return" else self.ways
         if ways:
             out = body.label("out")
@@ -172,8 +173,16 @@ class RegionSource(TailCalls):
                 body.line(f"br i1 {self._polled()}, label %{out}, label %{on}, {UNLIKELY}")
                 body.place(on)
             labels = {way: body.label("way") for way in ways}
-            cases = " ".join(f"i64 {way}, label %{label}" for way, label in labels.items())
-            body.line(f"switch i64 {address}, label %{out} [ {cases} ]")
+            cases = {way: way for way in ways}
+            if hint == "jump":
+                # The number of the instruction, so that LLVM makes a table where there are many. Rotated, so that what
+                # lies between two instructions has none of the numbers.
+                first = min(ways)
+                distance = body.emit(f"sub i64 {address}, {first}")
+                number = body.call("i64", "llvm.fshr.i64", ("i64", distance), ("i64", distance), ("i64", "2"))
+                cases = {way: (way - first) // 4 for way in ways}
+            listed = " ".join(f"i64 {cases[way]}, label %{label}" for way, label in labels.items())
+            body.line(f"switch i64 {number}, label %{out} [ {listed} ]")
             for way, label in labels.items():
                 body.place(label)
                 inside, _ = self._way(way, flags)

@@ -23,10 +23,12 @@ from dbt.ir.types import I8, I16, I32, I64
 from dbt.ir.values import IRError
 
 from . import landings
+from .bounds import Bounds
 from .compile import host_cpu
 from .lower import BITWISE, Lowering, lowering_table
 from .lower_flags import words
 from .region_source import DEAD, LEAVE, LINK, SLOT_TYPES, WORDS, RegionBody, RegionSource
+from .source import Immediate
 from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, Declarations, attributes
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
-    from dbt.ir.values import Op, Template
+    from dbt.ir.values import Op, Template, Value
 
 ENTRY: Final = "region"
 
@@ -90,11 +92,16 @@ class RegionLowering(Lowering):
     _ahead: dict[int, Ahead]
     _extension: landings.Extension | None = None  # of what the load in hand loads
 
+    def __init__(self, source: RegionSource) -> None:
+        super().__init__(source, StateOffsets(), tuple(HELPERS))
+        self._bounds: Final = Bounds(self._constant, source.offset)
+
     def begin(self, block: Block, flags: object) -> None:
         """Start a block. `flags`: those of its only predecessor, if it has one."""
         pc = block.pc
         self.body.place(f"b{pc:x}")
         self._tail, self._ahead = None, look_ahead(block.steps)
+        self._bounds.forget()
         self.source.ways = block.ways
         self.source.dirty = self.source.region.dirty[pc]
         self.flags = flags or self.source.flags_for(pc)  # type: ignore[assignment]
@@ -144,6 +151,17 @@ class RegionLowering(Lowering):
                 self._values[op.result.index] = result
         if not template.ops or not OPS[template.ops[-1].name].effects & END:
             source.dirty = after(step, source.dirty)
+        self._bounds.note(template)
+
+    def is_index(self, value: Value) -> bool:
+        return self._bounds.magnitude(value) <= self.source.region.index_bits
+
+    def _constant(self, value: Value) -> int | None:
+        """The number that is known for a value, if there is one."""
+        if value.op.name == "const":
+            return int(str(value.op.attrs["value"]))
+        found = self._values.get(value.index)
+        return self.source.number(found.which) + found.addend if isinstance(found, Immediate) else None
 
     def _extensions(self, template: Template) -> dict[int, Op]:
         """By what a load gives: the op that extends it, if that is all that is done with it."""
@@ -170,18 +188,17 @@ class RegionLowering(Lowering):
         else:
             landings.write(self.body, pointer, type_, value, self._land())
 
-    def _land(self) -> str:
-        """The label of the code that leaves as this instruction finds the state."""
+    def _land(self) -> landings.Landing:
+        """The code that leaves as this instruction finds the state."""
         if not self._landing:
             source, flags = self.source, self.flags
             self._landing = self.body.label("landing")
             with self.body.out_of_line(), self.side_block():
                 self.body.place(self._landing)
                 self.line(f"; {source.step.pc:x}")  # as above
-                source.put("pc", str(source.step.pc))
                 self._leave_landing(self._ahead[source.step.pc])
             self.flags = flags  # as they were: what has been computed here is known here only
-        return self._landing
+        return landings.Landing(self._landing, self.source.step.pc)
 
     def _leave_landing(self, ahead: Ahead) -> None:
         """Write what is dirty and leave.
@@ -259,14 +276,14 @@ def module_text(regions: dict[str, Region], places: Places) -> str:
     functions = [line for name, region in regions.items() for line in _function(name, region, places, declared)]
     return "\n".join([
         declared.text(), *functions,
-        attributes(host_cpu()[1]).replace("nounwind", 'nounwind "no-jump-tables"="true"'), METADATA, "",
+        attributes(host_cpu()[1]), METADATA, "",
     ])  # fmt: skip
 
 
 def _function(name: str, region: Region, places: Places, declared: Declarations) -> Iterable[str]:
     body = RegionBody(declared, name)
     source = RegionSource(body, region, places)
-    low = RegionLowering(source, StateOffsets(), tuple(HELPERS))
+    low = RegionLowering(source)
     _entry(source)
     predecessors: dict[int, int] = {region.entry: 1}
     for block in region.blocks.values():

@@ -193,6 +193,10 @@ class Baseline:
             self.ctx.mode = wanted
             self.flush()
 
+    def misjudged(self) -> None:
+        """An access has faulted on the host that does not on the guest: its code has changed, or its address wraps."""
+        self.flush()
+
     def set_stops(self, addresses: frozenset[int]) -> None:
         """Stop before instructions at these addresses (EXIT_UNTIL)."""
         if len(addresses) > MAX_STOPS:

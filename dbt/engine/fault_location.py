@@ -23,7 +23,8 @@ class FaultLocation:
     def find(self) -> int:
         """Set env.value to the guest address of a fault in translated code; returns env.exit.
 
-        EXIT_BUDGET: the guest has changed the code since, and what is there now has run without a fault.
+        EXIT_BUDGET: the guest has changed the code since, and what is there now has run without a fault; or base and
+        index of the access are on two sides of an end of the range, and their sum is not.
         """
         cpu = self._cpu
         env, memory = cpu.env, cpu.memory
@@ -47,7 +48,7 @@ class FaultLocation:
                 env.fault_error = error  # the host knows which access of several it was; of others it says nothing
             return reason
         if cpu.baseline is not None:
-            cpu.baseline.flush()
+            cpu.baseline.misjudged()
         return found
 
     def is_write(self) -> bool:

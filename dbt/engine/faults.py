@@ -88,8 +88,11 @@ def owner(area: SignalArea, host: u64, pinned: u64) -> u64:
 
 
 @native(inline=False)
-def find_landing(c: Ctx, host: u64) -> u64:
-    """Where the access of a region at a host address goes on when it has faulted; 0: at the leave stencil."""
+def land(c: Ctx, env: Env, host: u64) -> u64:
+    """Where the access of a region at a host address goes on when it has faulted; 0: at the leave stencil.
+
+    Env gets the address of its instruction.
+    """
     at = u32(host - c.regions)
     low: u64 = 0
     high = c.n_landings
@@ -100,6 +103,7 @@ def find_landing(c: Ctx, host: u64) -> u64:
         else:
             high = middle
     if low < c.n_landings and c.landings[low].access == at:
+        env.pc = c.landings[low].pc
         return c.regions + u64(c.landings[low].landing)
     return 0
 
@@ -181,7 +185,7 @@ def on_signal(signo: i32, info: Ptr[u8], context: Ptr[u8]) -> None:
             if number == SIGBUS and code == BUS_ADRERR:
                 env.exit = EXIT_BUS
             if rip[0] >= c.regions and rip[0] < c.regions_end:
-                landing = find_landing(c, rip[0])
+                landing = land(c, env, rip[0])
                 if landing:  # the stack and all registers are what that code expects
                     rip[0] = landing
                     return

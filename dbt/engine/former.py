@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 500  # instructions of a region
 REACH: Final = 1 << 14  # bytes that an indirect jump goes at most to stay in its region
-MOST_WAYS: Final = 16  # of an indirect jump inside a region: each costs the others a comparison
+MOST_WAYS: Final = 32  # of an indirect jump inside a region, which has a table of them: they cost time to compile
 ALL_FLAGS: Final = 15
 MASK64: Final = (1 << 64) - 1
 WORD: Final = 64  # bits
@@ -115,6 +115,7 @@ class Region(NamedTuple):
     live: dict[int, int]
     used: int
     ranges: list[tuple[int, bytes]]  # guest bytes it was made from
+    index_bits: int  # a number of so many bits may be added to an address behind the mask (memory.py)
 
     @property
     def size(self) -> int:
@@ -155,10 +156,11 @@ def form_region(
     *,
     all_flags: bool = False,
     profile: Profile = EVERYTHING,
+    index_bits: int = 0,
 ) -> Region | None:
     """The region at `entry`; None if there is no instruction. Blocks at `stops` stay outside.
 
-    `all_flags`: no flags are dead.
+    `all_flags`: no flags are dead. `index_bits`: see Region.
     """
     words: dict[int, int] = {}
     steps: dict[int, Step] = {}
@@ -200,7 +202,7 @@ def form_region(
     blocks = _ordered(blocks, entry, sites)
     sites = [site for site in sites if site in blocks]
     live = _live(tables, fetch, blocks, sites, stops, all_flags=all_flags)
-    return Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words))
+    return Region(entry, blocks, sites, _dirty(blocks, sites, entry), live, _used(blocks), _ranges(words), index_bits)
 
 
 def is_call(template: Template) -> bool:

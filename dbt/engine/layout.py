@@ -211,6 +211,7 @@ class Landing(Struct):
 
     access: u32  # offsets from Ctx.regions
     landing: u32
+    pc: u64  # guest address of the instruction
 
 
 @struct

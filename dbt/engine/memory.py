@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-GUARD: Final = 1 << 20  # bytes at both ends: more than the largest immediate offset of an addressing mode
+GUARD: Final = 1 << 20  # bytes at both ends at least: more than the largest immediate offset of an addressing mode
+GUARD_PART: Final = 8  # where the range has 2**n bytes they have 2**(n - 8): regions let them absorb indices as well
 LARGEST: Final = 1 << 46  # bytes of the range of an address space, if the host grants it
 RANGE_BITS: Final = (46, 44, 42, 40, 38)  # the largest that the host grants (RLIMIT_AS may forbid the first ones)
 CANONICAL_BITS: Final = 47  # host user addresses are below 2**47
@@ -66,7 +67,8 @@ class AddressSpace:
 
     def __init__(self, wanted: int | None = None) -> None:
         for bits in RANGE_BITS if wanted is None else (wanted,):
-            size = (1 << bits) + 2 * GUARD
+            guard = max(GUARD, 1 << bits >> GUARD_PART)
+            size = (1 << bits) + 2 * guard
             try:
                 start = hostmem.map_memory(size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
                 break
@@ -80,8 +82,9 @@ class AddressSpace:
                 else "Other CPUs of this process may have it: ask for fewer bits.",
             )
         self._reserved = (start, size)
-        self.base = start + GUARD
+        self.base = start + guard
         self.limit = 1 << bits
+        self.index_bits = (guard - (GUARD >> 1)).bit_length() - 1  # of what may be added to an address that is masked
         aliasing = ((1 << CANONICAL_BITS) - 1) & ~(self.limit - 1)
         self.mask = ((1 << TAG_SHIFT) - 1) & ~aliasing
         self.areas: list[Area] = []

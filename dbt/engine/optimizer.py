@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import time
 
 from dbt.errors import GuestFault
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .cpu import Cpu
     from .promoter import Promoter, Promotion, RegionCode
 
-    Key = tuple[tuple[int, ...], bool]  # what a region depends on beside its bytes: see Promoter.begin
+    Key = tuple[tuple[int, ...], bool, int]  # what a region depends on beside its bytes: see Promoter.begin
     Known = tuple[RegionCode, list[tuple[int, bytes]], Key]
 
 THRESHOLD = 20000  # entries of a block before it is promoted: a region costs tens of milliseconds
@@ -39,8 +40,10 @@ WARM = 16  # a block is warm after this part of them
 REGION_BYTES = 128 << 20  # of the arena
 MAX_LANDINGS = 1 << 22
 STUB_ROOM = 1 << 16  # bytes of the arena that dropping regions may need
+MISJUDGED = 8  # accesses that only host addresses made fault: more of them, and whole sums are masked
 JUMP = 0xE9
 JUMP_BYTES = 5
+NOTE = struct.Struct("<IIQ")  # a Landing
 U64 = ctypes.c_uint64
 
 
@@ -78,6 +81,7 @@ class Optimizer(Baseline):
         self._count: dict[int, int] = {}  # of blocks that are counted again
         self._hot: set[int] = set()  # blocks that have been
         self._awaited: set[int] = set()  # blocks on which a worker has ended
+        self._misjudged = 0
         self.seconds = 0.0  # waited for regions
         self.compiled = 0
 
@@ -99,6 +103,10 @@ class Optimizer(Baseline):
         self._hot.clear()
         self.ctx.n_landings = 0
         self._room = int(self.ctx.regions)
+
+    def misjudged(self) -> None:
+        self._misjudged += 1
+        super().misjudged()
 
     def invalidate(self, start: int, end: int) -> None:
         for placed in list(self._placed):
@@ -169,7 +177,8 @@ class Optimizer(Baseline):
         self._finish(pc, found)
 
     def _key(self) -> Key:
-        return tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS)
+        index_bits = 0 if self._misjudged > MISJUDGED else self.cpu.memory.index_bits
+        return tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS), index_bits
 
     def _wait(self, pc: int, key: Key) -> Known | None:
         started = time.monotonic()
@@ -310,8 +319,8 @@ class Optimizer(Baseline):
         for offset in code.leaves:
             _displace(start + offset, int(ctx.leave))
         offset = start - int(ctx.regions)
-        notes = [offset + place for landing in code.landings for place in landing]
-        (ctypes.c_uint32 * len(notes)).from_address(int(ctx.landings) + known * Landing.size)[:] = notes
+        notes = b"".join(NOTE.pack(offset + access, offset + landing, at) for access, landing, at in code.landings)
+        ctypes.memmove(int(ctx.landings) + known * Landing.size, notes, len(notes))
         ctx.n_landings = known + len(code.landings)
         self._placed.append(Placed(pc, start, ranges))
         return start

@@ -32,13 +32,13 @@ class RegionCode(NamedTuple):
     """Code and constants in one piece; displacements have 32 bits and count from behind themselves.
 
     `links`: (offset of a displacement, guest address that it leads to); `leaves`: offsets of those that lead to the
-    leave stencil; `landings`: (offset of an access, offset of where its fault goes on), sorted.
+    leave stencil; `landings`: (offset of an access, offset of where its fault goes on, guest address), sorted.
     """
 
     code: bytes
     links: list[tuple[int, int]]
     leaves: list[int]
-    landings: list[tuple[int, int]]
+    landings: list[tuple[int, int, int]]
 
 
 class NoRegion(Exception):

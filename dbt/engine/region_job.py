@@ -56,6 +56,12 @@ def _guest(name: str) -> tuple[Guest, Places]:
     return _guests[name]
 
 
+def _wanted(key: tuple[Any, ...]) -> dict[str, Any]:
+    """What a region depends on beside the guest's bytes (Optimizer), as arguments of form_region."""
+    stops, all_flags, index_bits = key
+    return {"stops": frozenset(stops), "all_flags": all_flags, "index_bits": index_bits}
+
+
 def compile_region(
     server: Server, name: str, entry: int, key: tuple[Any, ...], profile: Profile, careful: bool
 ) -> tuple[str, object]:
@@ -70,8 +76,7 @@ def compile_region(
 
     guest, places = _guest(name)
     fetch = Pages(server).fetch
-    stops, all_flags = key
-    region = form_region(guest.tables, places, fetch, entry, frozenset(stops), all_flags=all_flags, profile=profile)
+    region = form_region(guest.tables, places, fetch, entry, **_wanted(key), profile=profile)
     if region is None:
         return "none", "no instruction"
     server.channel.send(("formed", region.ranges))
@@ -109,11 +114,8 @@ def compile_several(
 
     guest, places = _guest(name)
     fetch = Pages(server).fetch
-    stops, all_flags = frozenset(key[0]), key[1]
-    formed = [
-        form_region(guest.tables, places, fetch, entry, stops, all_flags=all_flags, profile=profile)
-        for entry, profile in blocks
-    ]
+    wanted = _wanted(key)
+    formed = [form_region(guest.tables, places, fetch, entry, **wanted, profile=profile) for entry, profile in blocks]
     found = [region for region in formed if region is not None]
     server.channel.send(("formed", [(region.entry, region.ranges) for region in found]))
     signal.alarm(LIMIT)

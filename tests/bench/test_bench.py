@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import BenchError
+from bench import report
+from bench.measure import BenchError, Figure, interval
 from bench.movers import MIB, Counted, Mover, ata, network, virtio
 from bench.suites import Setting
 
@@ -61,6 +62,31 @@ def test_a_wrong_result_is_no_measurement(busybox: Path, tmp_path: Path) -> None
     done = bench("startup", "--dragoman", "/bin/false", "--busybox", busybox, "--output", tmp_path)
     assert done.returncode == 2
     assert "/bin/false" in done.stderr
+
+
+def test_intervals_of_medians() -> None:
+    """From tables of the sign test: of 15 samples the fourth from each end, of 5 all that there is."""
+    assert interval([5, 1, 3, 2, 4]) == (1, 5)
+    assert interval(range(6)) == (0, 5)
+    assert interval(range(15)) == (3, 11)
+    assert interval(range(100)) == (39, 60)
+
+
+def test_means_and_the_slowest_kernel() -> None:
+    figures = [
+        Figure("a, optimizer", "s", [1.0, 1.0, 1.0], [4.0, 4.0, 4.0], kind="optimizer integer"),
+        Figure("b, optimizer", "s", [1.0, 1.0, 1.0], [1.0, 0.8, 1.1], kind="optimizer integer"),
+        Figure("c, optimizer", "s", [1.0], [2.0], kind="optimizer memory"),
+        Figure("a, optimizer by native", "x", [2.0], kind="native integer"),
+        Figure("c, optimizer by native", "x", [4.5], kind="native memory"),
+    ]
+    means = dict(report.means(figures))
+    assert means["optimizer, integer kernels"] == pytest.approx(2)
+    assert means["optimizer by native, integer"] == 2
+    assert means["optimizer by native"] == pytest.approx(3)
+    (line,) = report.slowest(figures)
+    assert " ".join(line.split()) == "slowest against qemu: b, optimizer 1.00x 0.80 to 1.10 in 3 pairs"
+    assert "MISSED" in next(line for line in report.summary(figures) if "optimizer by native " in line)
 
 
 def test_what_a_suite_needs_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CODE = 0x10000
 # x0 rounds: ldr x2, [x1]; add x3, x3, x2; str x3, [x1, #8]; subs x0, x0, #1; b.ne to the start; svc
 LOOP = struct.pack("<6I", 0xF9400022, 0x8B020063, 0xF9000423, 0xF1000400, 0x54FFFF81, 0xD4000001)
-KEY = ((), True)
+KEY = ((), True, 37)
 
 
 @pytest.fixture

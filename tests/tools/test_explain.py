@@ -212,7 +212,7 @@ def test_the_region_is_the_engines_own(hash_region: Table) -> None:
     def fetch(pc: int) -> int | None:
         return int.from_bytes(memory.read(pc, 4), "little") if memory.executable(pc) else None
 
-    region = form_region(guest.tables, places, fetch, HOT)
+    region = form_region(guest.tables, places, fetch, HOT, index_bits=memory.index_bits)
     process.cpu.close()
     assert region is not None
     assert len(compile_region(region, places).code) == dict(hash_region.sizes)["optimizer: x86-64"]

@@ -126,7 +126,7 @@ def _form(process: Process, guest: Guest, places: Places, pc: int) -> Region | N
             return None
         return int.from_bytes(word, "little") if word else None
 
-    return form_region(guest.tables, places, fetch, pc)
+    return form_region(guest.tables, places, fetch, pc, index_bits=memory.index_bits)
 
 
 # ---- in a child process
