@@ -91,16 +91,23 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
 
 def leave(status: int) -> NoReturn:
     """End the process, without Python's finalisation, which costs milliseconds."""
-    finish_output()
-    os._exit(status)
+    lost = finish_output()
+    os._exit(status or int(lost))
 
 
-def finish_output() -> None:
-    """What Python would do at its end and must not be left out: exit functions, buffered output."""
+def finish_output() -> bool:
+    """What Python would do at its end and must not be left out: exit functions, buffered output.
+
+    The result is whether output was lost. What failed is said, except for a reader who has had enough (EPIPE).
+    """
     if "atexit" in sys.modules:
         sys.modules["atexit"]._run_exitfuncs()  # noqa: SLF001 - the documented way ends the interpreter as well
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:  # the reader of our output is gone: there is nobody to tell
-        pass
+    except BrokenPipeError:
+        return True
+    except OSError as error:  # a full disk, for example: what came so far must not pass for all of it
+        os.write(2, f"dragoman: output: {error.strerror}\n".encode())
+        return True
+    return False
