@@ -30,7 +30,8 @@ SLOT: Final = 0x200  # bytes for one program; what it does not use is nops
 SLOTS: Final = 64  # programs that are in memory at the same time, one after the other
 MOST: Final = 84  # words of a program, about
 SIZES: Final = (1, 2, 3, 6, 10, 16, 24)  # items of the body: most are small, since what LLVM takes grows with them
-WEIGHTS: Final = (34, 30, 20, 7, 5, 3, 1)
+WEIGHTS: Final = (32, 30, 24, 6, 4, 3, 1)
+LONG: Final = 6  # items from which on a program is no short one
 MASK64: Final = (1 << 64) - 1
 BAD_POINTERS: Final = (
     0x0020_0000, DATA + DATA_SIZE - 4, DATA - 8, CODE + 0x8000, 0xFFFF << 48 | DATA, 1 << 50 | DATA,
@@ -119,10 +120,11 @@ def foreign(form: Form, word: int) -> bool:
 
 
 class Writer:
-    """Writes one program."""
+    """Writes one program. `short`: loops, branches and functions have few items."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, short: bool) -> None:
         self.random: Final = random
+        self.short: Final = short
         self.words: Final[list[int]] = []
         self.outside = True
         roles = random.sample(range(30), 11)
@@ -251,6 +253,10 @@ class Writer:
                 return
 
     # structure
+    def _some(self, most: int) -> int:
+        """How many items stand inside something."""
+        return self.random.randint(1, 2 if self.short else most)
+
     def body(self, size: int, depth: int) -> None:
         """About `size` items."""
         random = self.random
@@ -294,7 +300,7 @@ class Writer:
         if random.random() < 0.08:
             self.put(0xD4000001 | random.getrandbits(16) << 5)  # svc: an early end
         else:
-            self.body(random.randint(1, 4), depth)
+            self.body(self._some(4), depth)
         self.words[start] = retarget(self.words[start], len(self.words) - start)
 
     def loop(self, depth: int) -> None:
@@ -306,7 +312,7 @@ class Writer:
         kind = random.randrange(5)
         if kind == 4:
             self.put(0xB4000000 | counter)  # cbz counter, behind
-        self.body(random.randint(1, 5), depth + 1 if self._function < 0 else 2)
+        self.body(self._some(5), depth + 1 if self._function < 0 else 2)
         back = start - len(self.words) - 1
         if kind == 0:
             self.put(0xF1000400 | counter << 5 | counter, retarget(0x54000001, back))  # subs; b.ne
@@ -339,7 +345,7 @@ class Writer:
             self._function = number
             start, before = len(self.words), len(self._calls)
             self.put(0xAA1E03E0 | self.link) if number == 0 else None  # mov link, x30
-            self.body(random.randint(1, 6), 1)
+            self.body(self._some(6), 1)
             through = 30
             if len(self._calls) > before:
                 if random.random() < 0.5:
@@ -377,9 +383,10 @@ class Writer:
 def program(seed: int) -> Program:
     """The program of a number."""
     random = Random(f"program {seed}")
-    writer = Writer(random)
+    size = random.choices(SIZES, WEIGHTS)[0]
+    writer = Writer(random, short=size < LONG)
     writer.put(CLREX)  # Unicorn's monitor may still be armed
-    writer.body(random.choices(SIZES, WEIGHTS)[0], 0)
+    writer.body(size, 0)
     kind = random.random()
     writer.put(
         0xD4000001 | random.getrandbits(16) << 5  # svc

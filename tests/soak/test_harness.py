@@ -16,6 +16,7 @@ import pytest
 from dbt.frontends.a64.guest import GUEST
 
 from tests.differential.case import CODE, DATA, Case
+from tests.differential.generate import MEMORY_OPS
 from tests.differential.text import parse
 
 from . import child, parent, trial
@@ -62,8 +63,23 @@ def test_programs_are_what_they_should_be(reference: Machine) -> None:
     assert stops["syscall"] > 180
     assert 10 < stops["fault"] < 90
     assert stops["budget"] < 10
-    backward = [word for case in cases for word in case.words if (displacement(word) or 0) < 0]
-    assert len(backward) > 100
+
+
+def test_most_programs_are_short_but_enough_have_structure() -> None:
+    cases = [program(seed).case for seed in range(3000)]
+    forms = [{GUEST.tables.decode(word).form for word in case.words} for case in cases]
+    having = {
+        "loops": sum(
+            any((displacement(word) or 0) < 0 and word >> 24 != 0x10 for word in case.words) for case in cases
+        ),
+        "calls": sum(any("npc" in names_of(form) for form in found) for found in forms),
+        "accesses": sum(any(names_of(form) & MEMORY_OPS for form in found) for found in forms),
+        "flags": sum(any("flags" in names_of(form) for form in found) for found in forms),
+        "over 20 words": sum(len(case.words) > 20 for case in cases),
+    }
+    for what, least in {"loops": 0.1, "calls": 0.1, "accesses": 0.4, "flags": 0.2, "over 20 words": 0.05}.items():
+        assert having[what] > least * len(cases), (what, having)
+    assert having["over 20 words"] < 0.2 * len(cases)
 
 
 def test_the_same_number_is_the_same_program() -> None:
