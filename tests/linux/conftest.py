@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,13 @@ def notes() -> list[str]:
 
 
 @pytest.fixture
-def process(cpu: Any, notes: list[str]) -> Process:
+def process(cpu: Any, notes: list[str]) -> Iterator[Process]:
+    """A process that does not run. What it blocks is blocked in this process as well, and is not any more behind it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     made = Process(cpu, log=notes.append)
     made.memory.map(HEAP, 0x2000, 3)
     made.memory.map(READ_ONLY, 0x1000, 1)
     made.mmap_top = made.limit - 0x100000
     made.brk_start = made.brk = 0x400000
-    return made
+    yield made
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
