@@ -90,6 +90,7 @@ def _start(fd: int, log: int) -> None:
         if os.fork():
             os._exit(0)
         os.setsid()
+        _keep_niceness()
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -105,6 +106,14 @@ def _start(fd: int, log: int) -> None:
         os.execve(sys.executable, [sys.executable, "-I", "-c", BOOTSTRAP], environment)  # noqa: S606 - no shell
     finally:
         os._exit(127)
+
+
+def _keep_niceness() -> None:
+    """Give the nice value to the session: the kernel makes a group of it, in which alone it would count (sched(7))."""
+    niceness = os.nice(0)
+    if niceness > 0:
+        with suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write(str(niceness))
 
 
 # The worker finds dbt as this process did, also where the launcher put a folder on the path by hand.

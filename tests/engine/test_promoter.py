@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,36 @@ def test_another_worker_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.Monke
     store.compile("aarch64", {8})
     assert "aarch64.pack" not in store.kept
     assert Path(store.path("aarch64.pack")).stat().st_size > 1000
+
+
+def groups_of_sessions() -> list[str]:
+    """What the kernel says of the groups of all processes that can be looked at: "/autogroup-NUMBER nice VALUE"."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/autogroup"):
+        with suppress(OSError):
+            found.append(path.read_text().strip())
+    return found
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").exists() or os.nice(0) > 12,
+    reason="the kernel makes no groups of sessions, or these tests are nice",
+)
+def test_a_worker_is_as_nice_as_who_starts_it() -> None:
+    assert not any(group.endswith(" nice 13") for group in groups_of_sessions())
+    child = os.fork()
+    if not child:
+        os.nice(13 - os.nice(0))
+        with spawn.held_signals():
+            connection, _ = spawn.start_worker()  # which waits for a greeting
+        late = time.monotonic() + 60
+        found = False
+        while not found and time.monotonic() < late:
+            time.sleep(0.05)
+            found = any(group.endswith(" nice 13") for group in groups_of_sessions())
+        connection.close()
+        os._exit(not found)
+    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_children_of_the_guest_are_reported_to_it(promoter: Promoter) -> None:
