@@ -5,7 +5,8 @@
     JSON     whatever the writer wants to find again
 
 Files are hostile: numbers are checked before they are used, and nothing is allocated in proportion to one of them but
-up to fixed bounds. A file is written beside, and takes its name when all of it is on the disk.
+up to fixed bounds. A file is written beside, and takes its name when all of it is on the disk; through a link it takes
+the name that the link leads to, and what is no ordinary file (root could lose /dev/null so) is not replaced.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import struct
 import tempfile
 import zlib
@@ -41,10 +43,12 @@ class Writer:
     """Use it with `with`: what was not finished leaves nothing behind."""
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
-        folder = os.path.dirname(self.path)
+        self.path = os.path.realpath(path)
+        folder, name = os.path.split(self.path)
         try:
-            self._fd, self._beside = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+            if os.path.exists(self.path) and not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise SnapshotError(f"{path}: is no ordinary file", "Name a file that is to be made or replaced.")
+            self._fd, self._beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         except OSError as error:
             raise SnapshotError(f"{path}: {error.strerror}") from error
         self._end = HEADER.size

@@ -202,6 +202,20 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
         machine.save_file(str(tmp_path / "no" / "s"))
 
 
+def test_a_save_replaces_ordinary_files_only_and_follows_links(tmp_path: Path) -> None:
+    machine = load("isapc").build(Options(ram=MIB))
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to("target")
+    for path in (fifo, tmp_path):
+        with pytest.raises(SnapshotError, match="is no ordinary file"):
+            machine.save_file(str(path))
+    assert fifo.is_fifo()
+    machine.save_file(str(link))
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "link", "target"]
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Machine, Path, bytes]:
     machine = simple()
