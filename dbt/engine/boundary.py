@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 class Boundary:
     """One CPU's. It is held, as a context, by whoever runs the CPU; by one thread, as often as it likes."""
 
-    __slots__ = ("_changes", "_depth", "_hurry", "_lock", "_runner")
+    __slots__ = ("_changes", "_closed", "_depth", "_hurry", "_lock", "_runner")
 
     def __init__(self, hurry: Callable[[], object]) -> None:
         self._hurry = hurry  # makes a CPU that runs come out soon
         self._lock = RLock()
         self._runner = 0
         self._depth = 0
+        self._closed = False
         self._changes: list[Callable[[], object]] = []
 
     def __enter__(self) -> None:
         me = get_ident()
         with self._lock:
+            self._check_open()
             if self._runner not in {0, me}:
                 raise UserError("this CPU runs in another thread", "Wait for it, or open another CPU.")
             self._runner = me
@@ -46,9 +48,37 @@ class Boundary:
             if self._changes:
                 self._make()
 
-    def change(self, change: Callable[[], object]) -> None:
-        """Have a change made at the next boundary: at once, unless another thread runs the CPU. It must not raise."""
+    def outermost(self) -> Boundary:
+        """To be held by what may not be done in a callback: the CPU is in the middle of something. Raises UserError."""
         with self._lock:
+            self._check_open()
+            if self._runner == get_ident():
+                raise UserError("this CPU runs already", "Have the callback return first, or open another CPU.")
+        return self
+
+    def close(self) -> bool:
+        """Nothing runs on the CPU any more; False if that was so. Raises UserError while something does."""
+        with self._lock:
+            if self._closed:
+                return False
+            if self._runner:
+                raise UserError("this CPU runs: it cannot be closed", "Stop it, and close it when `run` has returned.")
+            self._closed = True
+            self._changes.clear()
+        return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("this CPU is closed", "Open another one.")
+
+    def change(self, change: Callable[[], object]) -> None:
+        """Have a change made at the next boundary: at once, unless another thread runs the CPU. It must not raise.
+
+        On a CPU that is closed there is nothing to change.
+        """
+        with self._lock:
+            if self._closed:
+                return
             if self._runner in {0, get_ident()}:
                 self._make()
                 change()

@@ -87,8 +87,16 @@ class Cpu:
 
     # ---- life
 
+    def opened(self) -> Cpu:
+        """This CPU; raises UserError if it is closed."""
+        if not self.env_address:
+            raise UserError("this CPU is closed", "Open another one.")
+        return self
+
     def close(self) -> None:
-        """Give back all host resources. The Cpu cannot be used afterwards."""
+        """Give back all host resources. The Cpu cannot be used afterwards. Raises UserError while it runs."""
+        if not self.boundary.close():
+            return
         if self.baseline is not None:
             self.baseline.close()
             self.baseline = None
@@ -98,12 +106,11 @@ class Cpu:
         if self.instrumentation is not None:
             self.instrumentation.close()
             self.instrumentation = None
-        if self.env_address:
-            self.memory.close()
-            del self.x
-            self.registers.close()
-            hostmem.unmap_memory(self.env_address, Env.size)
-            self.env_address = 0
+        self.memory.close()
+        del self.x
+        self.registers.close()
+        env_address, self.env_address = self.env_address, 0
+        hostmem.unmap_memory(env_address, Env.size)
 
     def reset(self) -> None:
         """For exec: no memory mapped, no translations, all registers zero."""

@@ -98,11 +98,12 @@ class AddressSpace:
 
     def close(self) -> None:
         """Give everything back to the host."""
-        if self._reserved[1]:
-            hostmem.unmap_memory(*self._reserved)
-            self._reserved = (0, 0)
+        reserved, self._reserved = self._reserved, (0, 0)
+        if reserved[1]:
+            self.limit = 0  # what the host puts there next is nobody's to read and write here
             self.areas.clear()
             self._starts.clear()
+            hostmem.unmap_memory(*reserved)
 
     def clear(self) -> None:
         """Unmap everything (exec). Whoever keeps translations checks them against what is mapped next."""

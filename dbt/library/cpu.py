@@ -35,9 +35,8 @@ class CPU(Tooled):
         self.registers = Registers(self._cpu)
 
     def close(self) -> None:
-        """Give back all memory. Closing twice does no harm."""
-        if self._cpu.env_address:
-            self._cpu.close()
+        """Give back all memory. Closing twice does no harm. Raises UserError while it runs, also in a callback."""
+        self._cpu.close()
 
     @property
     def guest(self) -> str:
@@ -64,7 +63,7 @@ class CPU(Tooled):
         addresses = check.addresses(until, "until")
         if start is not None:
             check.address(start)
-        with cpu.boundary:
+        with cpu.boundary.outermost():
             tools.begin(addresses)
             if start is not None:
                 cpu.set_reg("pc", start)
@@ -106,7 +105,7 @@ class CPU(Tooled):
     def step(self) -> Exit:
         """Run one instruction; BudgetSpent if nothing else happened."""
         cpu = self._tools.cpu
-        with cpu.boundary:
+        with cpu.boundary.outermost():
             found = self._exit(cpu.step())
             return BudgetSpent(cpu.reg("pc")) if self._tools.hooks.offer(found) else found
 
@@ -129,6 +128,7 @@ class CPU(Tooled):
         """Let one gdb drive this CPU: on a port of 127.0.0.1, HOST:PORT, or a Unix socket's path. See docs/gdb.md."""
         from dbt.gdb.server import listen, serve
 
+        self._tools.cpu.boundary.outermost()
         serve(self._tools.cpu, None, listen(where), traps=self._tools.traps)
 
     def _exit(self, reason: int) -> Exit:

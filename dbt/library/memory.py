@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from dbt.engine.cpu import Cpu
+    from dbt.engine.memory import AddressSpace
 
 _PROTECTION: Final = {"r": hostmem.PROT_READ, "w": hostmem.PROT_WRITE, "x": hostmem.PROT_EXEC, "-": 0}
 
@@ -31,9 +32,13 @@ class Memory:
     """
 
     def __init__(self, cpu: Cpu, traps: Traps | None = None) -> None:
-        self._space = cpu.memory
+        self._cpu = cpu
         self._boundary = cpu.boundary
         self._traps = traps or Traps(cpu)
+
+    @property
+    def _space(self) -> AddressSpace:
+        return self._cpu.opened().memory
 
     @property
     def limit(self) -> int:
@@ -97,6 +102,7 @@ class Memory:
         there is no function, stops with AccessRefused. What they raise comes out of `run`, with the guest as it was
         before the instruction. The result's `remove()` takes the device away.
         """
+        self._cpu.opened()
         return self._traps.map_io(address, size, read, write, sizes)
 
     def mappings(self) -> list[tuple[int, int, str, str]]:

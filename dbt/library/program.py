@@ -63,9 +63,9 @@ class Program(Tooled):
         hooks.changed = traps.changed = self._exits.changed
 
     def close(self) -> None:
-        """Give back all memory."""
-        self._process.close()
+        """Give back all memory. Raises UserError while it runs, also in a callback."""
         self.cpu.close()
+        self._process.close()
 
     @property
     def memory(self) -> Memory:
@@ -83,7 +83,7 @@ class Program(Tooled):
         cpu, tools, process = self._tools.cpu, self._tools, self._process
         addresses = check.addresses(until, "until")
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        with cpu.boundary:
+        with cpu.boundary.outermost():
             tools.begin(addresses)
             try:
                 if cpu.reg("pc") in tools.stops and process.status is None:
@@ -124,6 +124,7 @@ class Program(Tooled):
         """As CPU.serve_gdb; the program stands still again when gdb has gone. `run` goes on, or says how it ended."""
         from dbt.gdb.server import listen, serve
 
+        self._tools.cpu.boundary.outermost()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             serve(self._tools.cpu, self._process, listen(where), traps=self._tools.traps)

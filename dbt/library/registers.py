@@ -19,11 +19,11 @@ class Registers(MutableMapping[str, int]):
         self._cpu = cpu
 
     def __getitem__(self, name: str) -> int:
-        return self._cpu.reg(check.text(name, "the name of a register"))
+        return self._cpu.opened().reg(check.text(name, "the name of a register"))
 
     def __setitem__(self, name: str, value: int) -> None:
         check.text(name, "the name of a register")
-        self._cpu.set_reg(name, check.number(value, f"register {name}"))
+        self._cpu.opened().set_reg(name, check.number(value, f"register {name}"))
 
     def __delitem__(self, name: str) -> None:
         raise UserError(f"register {name} cannot be deleted", "Set it to 0 instead.")

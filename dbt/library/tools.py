@@ -31,8 +31,8 @@ class Tools:
 
     def __init__(self, cpu: Cpu) -> None:
         self._cpu = cpu
-        self.traps = Traps(cpu)
-        self.hooks = Hooks(cpu)
+        self._traps = Traps(cpu)
+        self._hooks = Hooks(cpu)
         self._code: CodeHooks | None = None
         self._breakpoints: Counter[int] = Counter()
         self._until: frozenset[int] = frozenset()  # of the run that is or was last
@@ -40,9 +40,19 @@ class Tools:
     @property
     def cpu(self) -> Cpu:
         """The engine's CPU; raises UserError if it is closed."""
-        if not self._cpu.env_address:
-            raise UserError("this CPU is closed", "Open another one.")
-        return self._cpu
+        return self._cpu.opened()
+
+    @property
+    def traps(self) -> Traps:
+        """Watchpoints and devices; raises UserError if the CPU is closed, as do the next ones."""
+        self._cpu.opened()
+        return self._traps
+
+    @property
+    def hooks(self) -> Hooks:
+        """Hooks on what the CPU stops for."""
+        self._cpu.opened()
+        return self._hooks
 
     @property
     def stops(self) -> frozenset[int]:
@@ -70,15 +80,15 @@ class Tools:
         self._breakpoints[address] += by
         if not self._breakpoints[address]:
             del self._breakpoints[address]
-        if self._cpu.env_address:
-            self._cpu.set_stops(self.stops)
+        self._cpu.set_stops(self.stops)
 
     def code_hooks(self) -> CodeHooks:
         """Hooks on blocks, instructions and accesses; imported when they are first asked for."""
+        cpu = self.cpu
         if self._code is None:
             from dbt.control.code_hooks import CodeHooks
 
-            self._code = CodeHooks(self.cpu)
+            self._code = CodeHooks(cpu)
         return self._code
 
 
