@@ -187,10 +187,10 @@ class E1000Transmit(E1000Receive):
     def _frame(self, lower: int, upper: int) -> bool:
         """All of it is there: checksums, tag, padding. False: the network is full."""
         data = bytearray(self.gathered)
-        if self.options & DISCARDED or not data:
-            return self._ended()
         if not lower & IFCS:
             del data[-4:]  # the guest's own check sequence
+        if self.options & DISCARDED or not data:
+            return self._ended()
         offload = None
         if lower & DEXT:
             offload = self._checksums(data, self.options & (IXSM | TXSM))
@@ -303,7 +303,8 @@ class E1000Transmit(E1000Receive):
         number = len(data) - header
         tcp, ipv4 = bool(command & TUCMD_TCP), bool(command & TUCMD_IP)
         field = tucss + (16 if tcp else 6)
-        if number < 0 or not 14 <= ipcss < ipcss + 20 <= tucss < header - 7 or tucso != field or field + 2 > header:
+        fits = 14 <= ipcss < ipcss + (20 if ipv4 else 40) <= tucss < header - 7
+        if number < 0 or not fits or tucso != field or field + 2 > header:
             self.guest_error("a segmentation context that does not fit the headers")
             self._discard()
             return True

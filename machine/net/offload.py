@@ -176,10 +176,13 @@ class _Headers:
 def _length(header: bytearray, headers: _Headers, total: int, identity: int) -> None:
     """Set the length of the network header for a frame of `total` bytes, and IPv4's identification and checksum."""
     at = headers.network
+    length = total - at - (40 if headers.version == 6 else 0)
+    if length > 0xFFFF:  # a frame has room for two tags; without them it may be longer than any packet
+        raise BadOffload(f"a packet of {total - at} bytes")
     if headers.version == 6:
-        struct.pack_into(">H", header, at + 4, total - at - 40)
+        struct.pack_into(">H", header, at + 4, length)
         return
-    struct.pack_into(">HH", header, at + 2, total - at, identity & 0xFFFF)
+    struct.pack_into(">HH", header, at + 2, length, identity & 0xFFFF)
     header[at + 10 : at + 12] = b"\0\0"
     struct.pack_into(">H", header, at + 10, checksum(header[at : headers.transport]))
 

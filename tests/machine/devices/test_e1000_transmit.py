@@ -187,3 +187,16 @@ def test_contexts_that_make_no_sense() -> None:
     driver.set("TDT", 64)
     driver.set("TDT", 0xFFFF)
     assert (errors(driver), net.sent) == (11, [])
+
+
+def test_frames_and_headers_that_are_too_short() -> None:
+    driver, _, _ = build()
+    driver.start()
+    driver.set("TCTL", 2)  # no padding
+    for frame in (b"a", b"four"):
+        driver.send(frame, EOP | RS)  # nothing is left without a check sequence
+    assert (driver.sent(), errors(driver)) == ([], 0)
+    driver.context((14, 24, 33), (34, 40, 0), command=TSE, payload=0, header=42, mss=100)  # IPv6 in 20 bytes
+    driver.data([bytes(42)], IFCS | RS | TSE, 2)
+    driver.send(bytes(60))
+    assert (driver.sent(), errors(driver)) == ([bytes(60)], 1)

@@ -15,6 +15,7 @@ from dbt.machine.net.offload import (
     GSO_TCPV6,
     GSO_UDP,
     GSO_UDP_L4,
+    MAX_FRAME,
     MAX_SEGMENTS,
     NO_HEADER,
     TSO4,
@@ -180,6 +181,15 @@ def test_what_guests_say_is_not_believed() -> None:
             assert 0 < len(pieces) <= MAX_SEGMENTS + 1
             done += 1
     assert min(refused, done) > 1000
+
+
+@pytest.mark.parametrize(("kind", "protocol", "size"), [(GSO_TCPV4, 6, 65535), (GSO_UDP, 17, 65528), (GSO_UDP_L4, 17, 65535)])
+def test_a_segment_is_no_longer_than_a_packet(kind: int, protocol: int, size: int) -> None:
+    frame = packet(4, protocol, b"")[0].ljust(MAX_FRAME, b"\0")  # which has room for two tags, and has none
+    with pytest.raises(BadOffload, match="a packet of 655"):
+        segment(frame, Offload(gso_type=kind, gso_size=size))
+    tagged = packet(4, protocol, b"", tags=2)[0].ljust(MAX_FRAME, b"\0")
+    assert len(b"".join(segment(tagged, Offload(gso_type=kind, gso_size=size)))) >= MAX_FRAME
 
 
 class Card:

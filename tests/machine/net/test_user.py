@@ -66,6 +66,22 @@ def test_arp_and_echo(make: Make) -> None:
     assert (answer.payload[0], answer.payload[4:]) == (0, message[4:])
 
 
+def test_large_echoes_are_answered_in_fragments(make: Make) -> None:
+    net, guest = make()
+    message = b"\x08\0\0\0\x12\x34\0\1" + Random(5).randbytes(3992)
+    message = message[:2] + stack.internet_sum(message).to_bytes(2, "big") + message[4:]
+    for start in range(0, 4000, 1480):
+        guest.send(packet(SELF, GATEWAY, 1, message[start : start + 1480], start >> 3 | (0x2000 if start < 2960 else 0)))
+    got = b""
+    for number, more in enumerate((1, 1, 0)):
+        frame = guest.wait(lambda frame: frame[23] == 1)
+        assert stack.internet_sum(frame[14:34]) == 0
+        assert int.from_bytes(frame[20:22], "big") == more << 13 | 185 * number
+        got += frame[34:]
+    assert (got[0], stack.internet_sum(got), got[4:]) == (0, 0, message[4:])
+    assert not net.counts
+
+
 def test_dhcp(make: Make) -> None:
     net, guest = make()
     answer = guest.dhcp()
