@@ -17,6 +17,8 @@ from typing import Protocol
 
 from dbt.machine.net.offload import BadOffload, Buffer, Offload, segment
 
+SHORTEST = 14  # addresses and type
+
 
 class NetDevice(Protocol):
     """A card. Devices have `guest_error` from their base class."""
@@ -49,7 +51,7 @@ class NetBackend:
         self.up = True
         self._leaving: deque[bytes] = deque()  # segments of one frame that `put` did not take
         self._coming: deque[tuple[Buffer, Offload | None]] = deque()  # what the card did not take
-        self.bad = 0  # frames from the network that could not be segmented
+        self.bad = 0  # frames from the network that are none, or could not be segmented
 
     def attach(self, device: NetDevice) -> None:
         """Serve this card."""
@@ -119,6 +121,9 @@ class NetBackend:
             return True
         if self._coming and not self.deliver():
             return False
+        if len(frame) < SHORTEST:  # what peers send need not be frames: cards look at addresses and type
+            self.bad += 1
+            return True
         if offload is None or not offload.needs & ~device.accepts:
             return device.receive(frame, offload)
         self._coming.extend((piece, None) for piece in self._pieces(frame, offload))

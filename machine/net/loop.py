@@ -34,7 +34,8 @@ class Loop:
         self.closed = False
         self._follows = clock is None
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._callbacks: dict[int, tuple[int, Callable[[int], None]]] = {}  # by descriptor; numbered
+        self._watches = 0
         self._until = 0  # the time to which the thread sleeps; 0 while it is awake
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, IN)
@@ -45,7 +46,8 @@ class Loop:
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call back when one of `events` (or GONE) is there."""
-        self._callbacks[fd] = callback
+        self._watches += 1
+        self._callbacks[fd] = self._watches, callback
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
@@ -78,6 +80,7 @@ class Loop:
         while not self.closed:
             with self.lock:
                 timeout = None
+                watches = self._watches
                 self._until = FOREVER
                 if self._follows and (deadline := self.clock.next_deadline()) is not None:
                     self._until = deadline
@@ -90,8 +93,9 @@ class Loop:
                         os.eventfd_read(self._wake)
                     continue
                 with self.lock:
-                    callback = self._callbacks.get(fd)  # what was forgotten meanwhile calls nobody
-                    if callback is not None and not self.closed:
+                    number, callback = self._callbacks.get(fd, (0, None))
+                    # What was forgotten meanwhile calls nobody, nor does what has its number now: that is asked next.
+                    if callback is not None and number <= watches and not self.closed:
                         callback(event)
             if self._follows:
                 with self.lock:

@@ -17,6 +17,7 @@ from dbt.machine.clock import SECOND
 from dbt.machine.net.address import Address, bind, remove
 from dbt.machine.net.backend import NetBackend
 from dbt.machine.net.errors import NetError
+from dbt.machine.net.listener import Listener
 from dbt.machine.net.loop import IN, OUT, Loop
 from dbt.machine.net.offload import MAX_FRAME
 
@@ -51,20 +52,19 @@ class StreamNet(NetBackend):
         self.counts: Counter[str] = Counter()
         self.connected = False
         self._reconnect = reconnect
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._sock: socket.socket | None = None
         self._watched = 0
         self._out = bytearray()
         self._in = bytearray()
         self._refused = False  # the card waits for room
-        if listen:
-            self._listener = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            self._listen(self._listener)
+        listener = self._listen() if listen else None
         self.loop = Loop(lock, clock, f"network {address}")
         with lock:
             self._retry = self.loop.timer(self._connect)
-            if self._listener is not None:
-                self.loop.watch(self._listener.fileno(), IN, self._accept)
+            if listener is not None:
+                self._listener = Listener(self.loop, listener, self._accept)
+                self._listener.start()
         if not listen:
             try:
                 with lock:
@@ -73,7 +73,8 @@ class StreamNet(NetBackend):
                 self.close()
                 raise
 
-    def _listen(self, listener: socket.socket) -> None:
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(self.address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if self.address.family != socket.AF_UNIX:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,11 +83,12 @@ class StreamNet(NetBackend):
         except NetError:
             listener.close()
             raise
+        return listener
 
     @property
     def port(self) -> int:
         """The port that is listened at, which may have been left to the host."""
-        return int(self._listener.getsockname()[1]) if self._listener else 0
+        return int(self._listener.sock.getsockname()[1]) if self._listener else 0
 
     def close(self) -> None:
         self.loop.close()
@@ -100,19 +102,18 @@ class StreamNet(NetBackend):
 
     # The connection
 
-    def _accept(self, events: int) -> None:
-        del events
+    def _accept(self, sock: socket.socket, address: object) -> None:
+        del address
         assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        sock.setblocking(False)
-        self.loop.forget(self._listener.fileno())  # others wait until this one has gone
+        self._listener.stop()  # others wait until this one has gone
         self._begin(sock)
 
     def _connect(self, *, first: bool = False) -> None:
-        sock = socket.socket(self.address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(self.address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:  # the host has no descriptors: perhaps later
+            self._failed(error.errno or 0, first=first)
+            return
         status = sock.connect_ex(self.address.where)
         if status not in {0, errno.EINPROGRESS}:
             sock.close()
@@ -163,7 +164,7 @@ class StreamNet(NetBackend):
         if self.loop.closed:
             return
         if self._listener is not None:
-            self.loop.watch(self._listener.fileno(), IN, self._accept)
+            self._listener.start()
         elif self._reconnect is not None:
             self.loop.after(self._retry, int(self._reconnect * SECOND))
         self._told()

@@ -98,7 +98,7 @@ class TapNet(NetBackend):
         if events & OUT:
             self._watch(self._watched & ~OUT)
             self.room()
-        if not events & IN:
+        if not events & ~OUT:  # what is removed has an error and nothing to read: reading says which
             return
         for _ in range(READS):
             try:

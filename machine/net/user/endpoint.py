@@ -382,14 +382,14 @@ class Endpoint:
         (guest, guest_port), (remote, port) = self.guest, self.remote
         words = (port, guest_port, sequence, self.rcv_nxt if flags & ACK else 0, 20 + len(said) << 2, flags, window)
         net = self.net
-        if data and net.device is not None and net.device.accepts & CSUM:
+        mac = net.arp.table.get(guest)
+        if data and mac is not None and net.device is not None and net.device.accepts & CSUM:
             segment, offload = left_to_card(words, data, self._sum), LEFT6 if self._six else LEFT
             if len(data) > self.mss:
                 kind, start = (GSO_TCPV6, 54) if self._six else (GSO_TCPV4, 34)
                 offload = Offload(True, start, 16, kind, self.mss, start + 20)
         else:
             segment, offload = complete(words, said, data, self._sum), None
-        mac = net.arp.table.get(guest)
         if mac is None:
             net.give_ip(remote, guest, TCP, segment)
             return True

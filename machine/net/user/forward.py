@@ -7,13 +7,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from dbt.machine.net.errors import NetError
-from dbt.machine.net.loop import IN
+from dbt.machine.net.listener import Listener
 
 if TYPE_CHECKING:
     from dbt.machine.net.user.net import UserNet
     from dbt.machine.net.user.options import Forward
-
-ACCEPTS = 16  # at once, under the lock
 
 
 class TcpForward:
@@ -21,19 +19,13 @@ class TcpForward:
 
     def __init__(self, net: UserNet, sock: socket.socket, forward: Forward) -> None:
         self.net = net
-        self.sock = sock
         self.guest = (forward.guest or net.options.first, forward.guest_port)
-        net.loop.watch(sock.fileno(), IN, self._event)
+        self.listener = Listener(net.loop, sock, self._accepted)
+        self.listener.start()
 
-    def _event(self, events: int) -> None:
-        del events
-        for _ in range(ACCEPTS):
-            try:
-                sock, (host, port) = self.sock.accept()
-            except OSError:  # none waits, or the host has no descriptors: it waits longer
-                return
-            sock.setblocking(False)
-            self.net.tcp.accept(sock, (self.net.hosts.of_host(host), port), self.guest)
+    def _accepted(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        host, port = address
+        self.net.tcp.accept(sock, (self.net.hosts.of_host(host), port), self.guest)
 
 
 def bind_all(forwards: tuple[Forward, ...]) -> list[tuple[Forward, socket.socket]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.clock import SECOND
 from dbt.machine.net.backend import NetBackend
 from dbt.machine.net.loop import Loop
-from dbt.machine.net.offload import CSUM, ECN, GSO_UDP, IPV4, IPV6, TSO4, TSO6, UFO, Buffer, Offload, segment
+from dbt.machine.net.offload import CSUM, ECN, IPV4, IPV6, TSO4, TSO6, UFO, Buffer, Offload
 from dbt.machine.net.user.arp import Arp, our_mac
 from dbt.machine.net.user.dhcp import SERVER, DhcpServer
 from dbt.machine.net.user.forward import TcpForward, bind_all
@@ -36,8 +36,8 @@ from dbt.machine.net.user.packets import (
     Malformed,
     Packet,
     ether,
-    ip_header,
     kind_of,
+    packets,
     parse,
     parse6,
 )
@@ -82,7 +82,7 @@ class UserNet(NetBackend):
         self.stopped: dict[Flow, None] = {}  # whoever waits for room at the guest
         self.blocked: dict[Endpoint, None] = {}
         self._stalled = False  # the guest has no room
-        self._listeners: list[TcpForward] = []
+        self._forwards: list[TcpForward] = []
         self._fragments = Reassembly(self.loop.clock)
         self._queue: deque[tuple[bytes, Offload | None]] = deque()
         self._identity = 0
@@ -92,7 +92,7 @@ class UserNet(NetBackend):
             self.loop.after(self._sweep, SWEEP)
             for forward, sock in sockets:
                 if forward.protocol == "tcp":
-                    self._listeners.append(TcpForward(self, sock, forward))
+                    self._forwards.append(TcpForward(self, sock, forward))
                 else:
                     guest = (forward.guest or self.options.first, forward.guest_port)
                     self.udp.add(guest, sock, forwarded=True)
@@ -102,8 +102,8 @@ class UserNet(NetBackend):
         self.loop.close()
         with self.loop.lock:
             self.device = None
-            for listener in self._listeners:
-                listener.sock.close()
+            for forward in self._forwards:
+                forward.listener.close()
             for connection in list(self.tcp.connections.values()):
                 connection.abort()
             for flow in list(self.udp.flows.values()):
@@ -220,20 +220,13 @@ class UserNet(NetBackend):
     def give_ip(self, source: bytes, target: bytes, protocol: int, payload: bytes, mac: bytes | None = None) -> None:
         """A packet for a guest, in fragments if it has to be."""
         self._identity = self._identity + 1 & 0xFFFF
-        packet = ip_header(source, target, protocol, len(payload), self._identity) + payload
         mac = mac or self.arp.table.get(target)
         ours, kind = self.router_mac(target), kind_of(target)
-        if len(packet) > MTU:
-            if protocol != UDP or mac is None:
-                self.count("a packet that is too large")
-                return
-            offload = Offload(gso_type=GSO_UDP, gso_size=MTU - (20 if kind == IPV4 else 48))
-            for piece in segment(ether(mac, ours, kind) + packet, offload):
-                self.give(piece)
-        elif mac is None:
-            self.arp.ask(target, packet)
-        else:
-            self.give(ether(mac, ours, kind) + packet)
+        for packet in packets(source, target, protocol, payload, self._identity, MTU):
+            if mac is None:
+                self.arp.ask(target, packet)
+            else:
+                self.give(ether(mac, ours, kind) + packet)
 
     def give_data(self, frame: bytes, offload: Offload | None) -> bool:
         """A frame that its sender keeps if the guest has no room."""

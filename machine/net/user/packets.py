@@ -85,12 +85,35 @@ def parse6(view: memoryview, *, checked: bool) -> Packet:
     raise Malformed("IPv6 extension headers that cannot be")
 
 
-def ip_header(source: bytes, target: bytes, protocol: int, length: int, identity: int = 0, ttl: int = TTL) -> bytes:
+def ip_header(
+    source: bytes, target: bytes, protocol: int, length: int, identity: int = 0, ttl: int = TTL, fragment: int = 0
+) -> bytes:
     """A header for `length` bytes of payload."""
     if len(source) == 16:
         return HEADER6.pack(6 << 28, length, protocol, ttl, source, target)
-    words = (0x45, 0, 20 + length, identity, 0, ttl, protocol, 0, source, target)
+    words = (0x45, 0, 20 + length, identity, fragment, ttl, protocol, 0, source, target)
     return HEADER.pack(*words[:7], checksum(HEADER.pack(*words)), source, target)
+
+
+def packets(source: bytes, target: bytes, protocol: int, payload: bytes, identity: int, mtu: int) -> list[bytes]:
+    """One packet, or its fragments (RFC 791, 3.2; RFC 8200, 4.5)."""
+    six = len(source) == 16
+    room = mtu - (40 if six else 20)
+    if len(payload) <= room:
+        return [ip_header(source, target, protocol, len(payload), identity) + payload]
+    size = (room - 8 if six else room) & ~7
+    found = []
+    for start in range(0, len(payload), size):
+        data = payload[start : start + size]
+        more = start + size < len(payload)
+        if six:
+            data = struct.pack(">BBHI", protocol, 0, start | more, identity) + data
+            header = ip_header(source, target, FRAGMENT, len(data))
+        else:
+            place = start >> 3 | (MORE if more else 0)
+            header = ip_header(source, target, protocol, len(data), identity, fragment=place)
+        found.append(header + data)
+    return found
 
 
 def ether(target: bytes, source: bytes, kind: int = IPV4) -> bytes:

@@ -183,8 +183,9 @@ def test_what_guests_say_is_not_believed() -> None:
     assert min(refused, done) > 1000
 
 
-@pytest.mark.parametrize(("kind", "protocol", "size"), [(GSO_TCPV4, 6, 65535), (GSO_UDP, 17, 65528), (GSO_UDP_L4, 17, 65535)])
-def test_a_segment_is_no_longer_than_a_packet(kind: int, protocol: int, size: int) -> None:
+@pytest.mark.parametrize("kind", [GSO_TCPV4, GSO_UDP, GSO_UDP_L4])
+def test_a_segment_is_no_longer_than_a_packet(kind: int) -> None:
+    protocol, size = (6 if kind == GSO_TCPV4 else 17), 65528
     frame = packet(4, protocol, b"")[0].ljust(MAX_FRAME, b"\0")  # which has room for two tags, and has none
     with pytest.raises(BadOffload, match="a packet of 655"):
         segment(frame, Offload(gso_type=kind, gso_size=size))
@@ -235,10 +236,10 @@ def test_neither_side_loses_segments() -> None:
         told.append(card.told)
     assert (taken, told) == (whole, [0, 1, 2])
     assert net.give(frame, offload)
-    assert not net.give(b"last")
+    assert not net.give(b"last" * 4)
     card.buffers = 9
     net.resume()
-    assert card.got == [*whole, b"last"]
+    assert card.got == [*whole, b"last" * 4]
 
 
 def test_what_is_offered_goes_in_whole() -> None:

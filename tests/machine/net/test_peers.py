@@ -43,11 +43,11 @@ def test_what_is_no_frame_reaches_no_card(close: list[Any]) -> None:
     server.attach(device)
     with socket.create_connection(("127.0.0.1", server.port)) as peer:
         peer.sendall(bytes(4) + b"\0\0\0\1x" + b"\0\0\0\x64" + frame())
-        until(lambda: driver.raw())
+        until(driver.raw)
         assert (server.bad, server.connected) == (2, True)
 
 
-def test_an_interface_that_is_removed_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch, close: list[Any]) -> None:
+def test_an_interface_that_is_removed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, close: list[Any]) -> None:
     reading, writing = os.pipe()  # the end for writing of a broken pipe has an error, and nothing to read
 
     def opened(net: TapNet, name: str) -> int:
@@ -85,6 +85,7 @@ def test_without_descriptors_who_calls_has_to_wait(
 ) -> None:
     lock, clock = threading.RLock(), Clock()
     host = Exhausted(monkeypatch)
+    came: Callable[[], object]
     if kind == "socket":
         server = StreamNet(lock, parse_address("127.0.0.1:0", socket.SOCK_STREAM), listen=True, clock=clock)
         port, came = server.port, lambda: server.connected

@@ -71,7 +71,8 @@ def test_large_echoes_are_answered_in_fragments(make: Make) -> None:
     message = b"\x08\0\0\0\x12\x34\0\1" + Random(5).randbytes(3992)
     message = message[:2] + stack.internet_sum(message).to_bytes(2, "big") + message[4:]
     for start in range(0, 4000, 1480):
-        guest.send(packet(SELF, GATEWAY, 1, message[start : start + 1480], start >> 3 | (0x2000 if start < 2960 else 0)))
+        place = start >> 3 | (0x2000 if start < 2960 else 0)
+        guest.send(packet(SELF, GATEWAY, 1, message[start : start + 1480], place))
     got = b""
     for number, more in enumerate((1, 1, 0)):
         frame = guest.wait(lambda frame: frame[23] == 1)
