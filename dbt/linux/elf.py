@@ -7,11 +7,12 @@ no number of the file is used before it is checked, and nothing is allocated in 
 from __future__ import annotations
 
 import os
+import stat
 from struct import unpack_from
 
 from dbt.errors import ProgramUnusable
 
-from .abi import PAGE
+from .abi import ESPIPE, PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,10 +66,13 @@ def read_image(fd: int, path: str, limit: int) -> Image:
         raise ProgramUnusable(path, reason, hint, offset)
 
     try:
-        size = os.fstat(fd).st_size
+        info = os.fstat(fd)
+        size = info.st_size
         head = os.pread(fd, HEADER_SIZE, 0)
     except OSError as error:
-        bad(f"cannot be read: {os.strerror(error.errno or 0)}")
+        bad("not a regular file" if error.errno == ESPIPE else f"cannot be read: {os.strerror(error.errno or 0)}")
+    if not stat.S_ISREG(info.st_mode):
+        bad("not a regular file")
     _check_header(head, bad)
     kind, entry, phoff = unpack_from("<H", head, 16)[0], *unpack_from("<QQ", head, 24)
     phentsize, phnum = unpack_from("<HH", head, 54)

@@ -128,6 +128,8 @@ def _execute_guest(process: Process, path: bytes, given: bytes, argv: list[bytes
             wanted = paths.translate(process, image.interpreter)
             if not os.path.exists(wanted):
                 return -ENOENT
+            if not os.path.isfile(wanted):
+                return -EACCES
             with open(wanted, "rb", buffering=0) as file:
                 if not is_guest(file.read(_HEAD)):
                     return -ELIBBAD

@@ -35,7 +35,7 @@ _SIGRETURN = pack("<II", 0xD2801168, 0xD4000001)
 
 def open_image(process: Process, path: str) -> tuple[int, Image]:
     """Open and read an executable; returns its descriptor too. Raises ProgramUnusable or OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not be waited for: it is no program
     try:
         return fd, read_image(fd, path, process.memory.limit)
     except BaseException:
@@ -68,6 +68,8 @@ def load(process: Process, fd: int, image: Image, argv: list[bytes], environment
     process.stack = (top - size, top)
     process.mmap_top = top - size - _STACK_GAP
     bias = 0
+    if not image.pie and image.end > top - size:
+        raise ProgramUnusable(image.path, f"its end, {image.end:#x}, is where the stack has to be")
     if image.pie:
         span = image.end - image.start
         wanted = (_PIE_BASE if memory.limit > 2 * _PIE_BASE else memory.limit // 4) & -image.align
@@ -81,6 +83,8 @@ def load(process: Process, fd: int, image: Image, argv: list[bytes], environment
         base, entry = _map_interpreter(process, image)
     process.brk_start = process.brk = page_up(image.end + bias)
     page = memory.find_free(PAGE, 0, process.mmap_top)
+    if not page:
+        raise ProgramUnusable(image.path, "it leaves no room for anything else")
     memory.map(page, PAGE, PROT_READ | PROT_WRITE, name="[sigpage]")
     memory.write(page, _SIGRETURN)
     memory.protect(page, PAGE, PROT_READ | PROT_EXEC)

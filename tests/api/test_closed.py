@@ -80,15 +80,18 @@ def prepare(cpu: dbt.CPU, where: str, function: Callable[..., Any]) -> None:
     if where == "device":
         cpu.memory.map_io(DEVICE, 0x1000, read=function)
     else:
-        hooks = {"fault": cpu.on_fault, "undefined": cpu.on_undefined, "call": cpu.on_system_call,
-                 "block": cpu.on_block, "instruction": cpu.on_instruction}  # fmt: skip
+        hooks: dict[str, Callable[..., object]] = {
+            "fault": cpu.on_fault, "undefined": cpu.on_undefined, "call": cpu.on_system_call, "block": cpu.on_block,
+            "instruction": cpu.on_instruction,
+        }  # fmt: skip
         hooks[where](function)
 
 
 @pytest.mark.parametrize("where", ["call", "fault", "undefined", "device", "block", "instruction"])
 def test_not_in_a_callback(cpu: dbt.CPU, where: str) -> None:
     def forbidden(*_: object) -> int:
-        for call in (cpu.close, cpu.run, cpu.step):
+        calls: tuple[Callable[[], object], ...] = (cpu.close, cpu.run, cpu.step)
+        for call in calls:
             with pytest.raises(UserError, match="runs"):
                 call()
         raise RuntimeError
@@ -101,7 +104,12 @@ def test_not_in_a_callback(cpu: dbt.CPU, where: str) -> None:
 
 def test_not_while_another_thread_runs_it(cpu: dbt.CPU) -> None:
     began = threading.Event()
-    cpu.on_system_call(lambda _call: began.set() or 0)
+
+    def note(_call: object) -> int:
+        began.set()
+        return 0
+
+    cpu.on_system_call(note)
     cpu.memory.write(CODE, struct.pack("<II", SVC, BRANCH))
     thread = threading.Thread(target=cpu.run, args=(CODE,))
     thread.start()

@@ -115,6 +115,32 @@ def test_folder_and_plain_file(cpu: Any, tmp_path: Path) -> None:
         load(cpu, path, b"p")
 
 
+def test_a_pipe_is_not_waited_for(cpu: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o755)
+    with pytest.raises(ProgramUnusable, match="not a regular file"):
+        load(cpu, tmp_path / "pipe", b"p")
+    path = write_program(tmp_path / "p", 3, 0, segment(3, 4, 0x1E00, 0x1E00, size := len(f"{tmp_path}/pipe") + 1, size))
+    data = bytearray(path.read_bytes())
+    data[0x1E00 : 0x1E00 + size] = os.fsencode(tmp_path / "pipe") + b"\0"
+    path.write_bytes(data)
+    with pytest.raises(ProgramUnusable, match="not a regular file"):
+        load(cpu, path, b"p")
+    process = load(cpu, write_program(tmp_path / "q", 2, 0x400000), b"q")
+    name = process.stack[0]
+    process.memory.write(name, os.fsencode(path) + b"\0")
+    assert process.do(221, name, 0, 0) == -13  # execve
+
+
+@pytest.mark.parametrize(("below", "words"), [(0x2000, "where the stack has to be"), (0x801000, "no room")])
+def test_images_that_leave_no_room(cpu: Any, tmp_path: Path, below: int, words: str) -> None:
+    """One that reaches into the stack, and one that takes all below it."""
+    start = 0x14000
+    cpu.memory.map(0x10000, 0x1000, 1)
+    rest = segment(1, 6, 0, start, 0, cpu.memory.limit - below - start)
+    with pytest.raises(ProgramUnusable, match=words):
+        load(cpu, write_program(tmp_path / "p", 2, 0, rest), b"p")
+
+
 def test_missing_interpreter(cpu: Any, tmp_path: Path) -> None:
     path = write_program(tmp_path / "p", 3, 0, segment(3, 4, 0x1E00, 0x1E00, 9, 9))
     data = bytearray(path.read_bytes())
