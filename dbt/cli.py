@@ -92,8 +92,6 @@ def main(arguments: Sequence[str], origin: Origin) -> int:
         return _command(options, origin)
     except DragomanError as error:
         return report(error)
-    except BrokenPipeError:
-        return 1
 
 
 def _command(options: argparse.Namespace, origin: Origin) -> int:

@@ -20,12 +20,15 @@ import gc
 import os
 import sys
 
+from dbt.streams import Lost, occupy, say_lost, use_streams
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
 SIGINT = 2
 INTERRUPTED = 130  # exit status, as a shell's for a program that SIGINT has killed
+GUESTS = ("trace", "coverage", "profile")  # beside `run`: the guest gets the descriptors as they are
 
 
 class Origin:
@@ -64,7 +67,13 @@ def main() -> NoReturn:
     pending, ignored = int(signals[:16], 16), int(signals[16:], 16)
     origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), ignored, pending)
     sys.argv = ["dragoman", *arguments]
-    leave(dispatch(arguments, origin))
+    use_streams()
+    try:
+        status = dispatch(arguments, origin)
+    except Lost as lost:
+        say_lost(lost)
+        status = 1
+    leave(status)
 
 
 def dispatch(arguments: list[str], origin: Origin) -> int:
@@ -79,6 +88,8 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
         from dbt.run import run_command
 
         return run_command(arguments[1:], origin)
+    if not set(arguments[:1]) & set(GUESTS):
+        occupy()
     gc.enable()  # the launcher has switched it off: a warm start would spend a tenth of its time looking for garbage
     try:
         from dbt.cli import main as cli_main
@@ -98,16 +109,13 @@ def leave(status: int) -> NoReturn:
 def finish_output() -> bool:
     """What Python would do at its end and must not be left out: exit functions, buffered output.
 
-    The result is whether output was lost. What failed is said, except for a reader who has had enough (EPIPE).
+    The result is whether output was lost, which is said here.
     """
     if "atexit" in sys.modules:
         sys.modules["atexit"]._run_exitfuncs()  # noqa: SLF001 - the documented way ends the interpreter as well
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        return True
-    except OSError as error:  # a full disk, for example: what came so far must not pass for all of it
-        os.write(2, f"dragoman: output: {error.strerror}\n".encode())
+    except Lost as lost:
+        say_lost(lost)
         return True
     return False

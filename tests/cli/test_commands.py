@@ -184,24 +184,3 @@ def test_an_interrupt_ends_a_command(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (130, b"dragoman: interrupted\n")
-
-
-def test_output_that_a_full_disk_does_not_take_is_a_failure() -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("dragoman"), "features"], stdout=full, stderr=subprocess.PIPE, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr == b"dragoman: output: No space left on device\n"
-
-
-def test_a_reader_that_has_gone_is_a_failure_without_words() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("dragoman"), "features"], stdout=writer, stderr=subprocess.PIPE, check=False
-        )
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dbt.backends.llvm.executable import launcher
 
-from dbt import launch
+from dbt import launch, streams
 from dbt.launch import Origin
 from tests.conftest import default_signals
 
@@ -31,11 +31,12 @@ def dispatch(arguments, origin):
 
 @pytest.fixture(scope="module", params=["installed", "made now"])
 def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The launcher in an environment whose dbt.launch ends with PROBE."""
+    """The launcher in an environment that has dbt.launch, ending with PROBE, and what it imports."""
     folder = tmp_path_factory.mktemp("environment")
     package = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "dbt"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
+    (package / "streams.py").write_text(Path(streams.__file__).read_text())
     (package / "launch.py").write_text(Path(launch.__file__).read_text() + PROBE)
     (folder / "bin").mkdir()
     (folder / "bin" / "python3").symlink_to(sys.executable)
@@ -142,7 +143,7 @@ def test_without_a_python_beside_it(command: Path, tmp_path: Path) -> None:
 def test_an_interrupt_is_the_guests_from_the_start(ignored: int) -> None:
     code = f"""
 import signal
-from dbt import launch
+from dbt import launch, streams
 launch.dispatch(["run", "--help"], launch.Origin([], [], {ignored}))
 print(signal.getsignal(signal.SIGINT))
 """

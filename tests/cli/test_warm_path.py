@@ -49,6 +49,7 @@ def modules_after(code: str) -> set[str]:
         "dbt",
         "dbt.errors",
         "dbt.launch",
+        "dbt.streams",
         "dbt.run",
         "dbt.engine.formats",
         "dbt.engine.layout",

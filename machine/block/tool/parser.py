@@ -193,8 +193,6 @@ def main(words: Sequence[str]) -> int:
         return report(UsageError(f"{options.command}: {error}"))
     except DragomanError as error:
         return report(error)
-    except BrokenPipeError:
-        return 1
     except KeyboardInterrupt:
         sys.stderr.write("dragoman: interrupted\n")
         return INTERRUPTED
