@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 import threading
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any
 
 from dbt.machine.errors import SnapshotError
+from dbt.machine.ninep.host import lock
 from dbt.machine.ninep.wire import NOFID
 
 if TYPE_CHECKING:
@@ -18,6 +22,22 @@ MOST_FIDS = 1 << 16
 REOPEN = os.O_ACCMODE | os.O_APPEND | os.O_DSYNC | os.O_SYNC | os.O_DIRECTORY
 MOST_NAMES = 1 << 12
 MOST_LOCKS = 1 << 16  # of a session: each is memory of the host's kernel
+Locks = list[tuple[int, int, int]]  # (start, end, kind) of ranges, in their order, as the kernel keeps them
+
+
+def locked(held: Locks, start: int, end: int, kind: int) -> Locks:
+    """What is held after a range was locked or unlocked: like neighbours are one, what is in part within is cut."""
+    first = bisect_left(held, start, key=lambda one: one[1])  # those that end before it do not matter
+    last = bisect_right(held, end, key=lambda one: one[0])
+    pieces: Locks = []
+    for at, to, other in held[first:last]:
+        if other == kind:
+            start, end = min(start, at), max(end, to)
+            continue
+        pieces += [piece for piece in ((at, min(to, start), other), (max(at, end), to, other)) if piece[0] < piece[1]]
+    if kind != fcntl.F_UNLCK:
+        pieces.append((start, end, kind))
+    return held[:first] + sorted(pieces) + held[last:]
 
 
 class Fid:
@@ -30,8 +50,8 @@ class Fid:
         self.flags = flags
         self.file = -1
         self.users = 0
-        self.locks = 0
-        self.order = threading.Lock()  # of readers of a directory, whose position is the file's
+        self.locks: Locks = []
+        self.order = threading.Lock()  # of those who open, lock, or read a directory, whose position is the file's
 
 
 class Fids:
@@ -44,6 +64,7 @@ class Fids:
         self._fids: dict[int, Fid] = {}
         self._files = 0
         self._locks = 0
+        self.closed = False  # there will be no more
 
     def __len__(self) -> int:
         return len(self._fids)
@@ -69,6 +90,8 @@ class Fids:
         with self.lock:
             if number in self._fids or number == NOFID:
                 raise OSError(errno.EINVAL, "the fid is in use")
+            if self.closed:
+                raise OSError(errno.EBADF, "the session is over")
             if len(self._fids) >= MOST_FIDS:
                 raise OSError(errno.EMFILE, "too many fids")
             self._fids[number] = Fid(place)
@@ -96,7 +119,7 @@ class Fids:
             os.close(fid.file)
             fid.file = -1
             self._files -= 1
-            self._locks -= fid.locks
+            self._locks -= len(fid.locks)
         self.places.leave(fid.place)
 
     def open(self, fid: Fid, file: int, flags: int) -> None:
@@ -108,22 +131,41 @@ class Fids:
             fid.file, fid.flags = file, flags & REOPEN
             self._files += 1
 
-    def locking(self, fid: Fid, *, none: bool) -> None:
-        """A lock is set, or parted by an unlock; `none`: there is none any more. ENOLCK if there are too many."""
-        with self.lock:
-            if not none and self._locks >= MOST_LOCKS:
-                raise OSError(errno.ENOLCK, "too many locks")
-            self._locks += -fid.locks if none else 1
-            fid.locks = 0 if none else fid.locks + 1
+    def set_lock(self, fid: Fid, kind: int, start: int, length: int) -> None:
+        """Lock a range, or unlock it. BlockingIOError if another has it, ENOLCK if there are too many."""
+        file = self.file(fid)
+        with fid.order:
+            held = locked(fid.locks, start, start + length if length else 1 << 63, kind)
+            more = len(held) - len(fid.locks)
+            with self.lock:
+                if more > 0 and self._locks + more > MOST_LOCKS:
+                    raise OSError(errno.ENOLCK, "too many locks")
+                self._locks += more
+            try:
+                lock(file, kind, start, length)
+            except BaseException:
+                with self.lock:
+                    self._locks -= more
+                raise
+            fid.locks = held
 
     def file(self, fid: Fid) -> int:
         """What it has opened. EBADF if it is not open."""
         if fid.file < 0:
-            if fid.flags is None:
-                raise OSError(errno.EBADF, "not open")
-            with self.places.using(fid.place) as inode:  # it was open when the session was saved
-                self.open(fid, self.share.reopen(inode, fid.flags), fid.flags)
+            with fid.order:
+                self._reopen(fid)
         return fid.file
+
+    def _reopen(self, fid: Fid) -> None:
+        """It was open when the session was saved."""
+        if fid.file >= 0:
+            return
+        if fid.flags is None:
+            raise OSError(errno.EBADF, "not open")
+        with self.places.using(fid.place) as inode:
+            if fid.place.kind not in {stat.S_IFREG, stat.S_IFDIR}:
+                raise OSError(errno.ENXIO, "neither file nor directory")
+            self.open(fid, self.share.reopen(inode, fid.flags), fid.flags)
 
     def close(self) -> None:
         """Forget all."""
@@ -134,12 +176,17 @@ class Fids:
     # Snapshots
 
     def save(self) -> list[Any]:
-        """Each as [number, how it is opened, whether it was removed, names]; names as text that os.fsencode takes."""
+        """Each as [number, how it is opened, whether it was removed, names]; names as text that os.fsencode takes.
+
+        What is deeper than can be saved is lost: renames move what is below to any depth.
+        """
+        saved: list[Any] = []
         with self.lock:
-            return [
-                [number, fid.flags, fid.place.lost(), [os.fsdecode(name) for name in fid.place.names()]]
-                for number, fid in self._fids.items()
-            ]
+            for number, fid in self._fids.items():
+                names = [os.fsdecode(name) for name in fid.place.names()]
+                deep = len(names) > MOST_NAMES
+                saved.append([number, fid.flags, deep or fid.place.lost(), [] if deep else names])
+        return saved
 
     @staticmethod
     def check(saved: object) -> list[tuple[int, int | None, bool, list[bytes]]]:

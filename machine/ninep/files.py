@@ -186,7 +186,7 @@ class Files:
             device = os.stat(directory).st_dev
             with fid.order:
                 os.lseek(directory, offset, os.SEEK_SET)
-                data = b""
+                data = bytearray()
                 while (found := entries(directory, min(max(room - len(data), 512), 1 << 16))) and len(data) < room:
                     for inode, following, kind, name in found:
                         entry = self._entry(fid.place, device, inode, kind, name) + encode(
@@ -206,7 +206,7 @@ class Files:
         return encode("Q", ((TYPES.get(kind, 0), 0, self.share.qid_path(device, inode)),))
 
     @staticmethod
-    def _fill(views: Sequence[memoryview], data: bytes) -> int:
+    def _fill(views: Sequence[memoryview], data: bytearray) -> int:
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
@@ -233,8 +233,7 @@ class Files:
             raise OSError(errno.EINVAL, "no such lock")
         fid = self.fids.get(number)
         try:
-            self.fids.locking(fid, none=kind == fcntl.F_UNLCK and not start and not length)
-            lock(self.fids.file(fid), kind, start, length)
+            self.fids.set_lock(fid, kind, start, length)
         except (BlockingIOError, PermissionError):
             return LOCK_BLOCKED
         finally:

@@ -29,12 +29,11 @@ DEEPEST = 2048
 class Place:
     """`parent` is None for the folder itself. `identity`: device, inode, kind; None before it was looked at."""
 
-    __slots__ = ("__weakref__", "below", "depth", "fids", "gone", "handle", "identity", "name", "parent", "users")
+    __slots__ = ("__weakref__", "below", "fids", "gone", "handle", "identity", "name", "parent", "users")
 
     def __init__(self, parent: Place | None, name: bytes) -> None:
         self.parent = parent
         self.name = name
-        self.depth: int = 0 if parent is None else parent.depth + 1
         self.handle = -1
         self.identity: tuple[int, int, int] | None = None
         self.gone = False
@@ -50,6 +49,23 @@ class Place:
             found.append(place.name)
             place = place.parent
         return found[::-1]
+
+    @property
+    def depth(self) -> int:
+        """How many names those are. Counted, since a rename moves all that is below."""
+        depth = 0
+        place = self
+        while place.parent is not None:
+            depth += 1
+            place = place.parent
+        return depth
+
+    def within(self, other: Place) -> bool:
+        """Whether it is at or below another."""
+        place: Place | None = self
+        while place is not None and place is not other:
+            place = place.parent
+        return place is not None
 
     def lost(self) -> bool:
         """Whether its names lead elsewhere."""
@@ -190,15 +206,18 @@ class Places:
             there = new.below.pop(new_name, None)
             if there is not None and (moved is None or there.identity != moved.identity):
                 there.gone = True
-            if moved is not None:
-                moved.parent, moved.name, moved.depth = new, new_name, new.depth + 1
-                new.below[new_name] = moved
+            if moved is None:
+                return
+            if new.within(moved):  # the host has not what was known here: others have moved directories meanwhile
+                moved.gone = True
+                return
+            moved.parent, moved.name = new, new_name
+            new.below[new_name] = moved
 
     def close(self) -> None:
         """Give all descriptors back that nobody uses now."""
         with self.lock:
             for place in list(self._handles):
-                place.fids = 0
                 self._spare(place)
 
     def named(self, names: list[bytes], *, lost: bool) -> Place:

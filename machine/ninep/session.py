@@ -86,8 +86,10 @@ class Session(Operations):
         self._active: dict[int, tuple[int, list[Exchange]]] = {}  # by tag: how many, and which flushes wait for it
 
     def close(self) -> None:
-        """Give back all descriptors."""
-        self.fids.close()
+        """Give back all descriptors. What is being served still ends, and gets no new fids."""
+        with self.lock:
+            self.fids.closed = True
+            self.fids.close()
         self.places.close()
 
     def call(self, request: bytes, room: int = MOST_MSIZE) -> bytes:

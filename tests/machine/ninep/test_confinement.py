@@ -72,7 +72,7 @@ def test_names_that_are_found_again(shared: Shared) -> None:
     (folder / "real").mkdir()
     (folder / "real" / "file").write_bytes(b"inside")
     (folder / "real" / "out").symlink_to("../../outside")
-    session.close()
+    session.fids.close()
     fids = [["out", "secret"], ["out"], ["real", "file"], ["real", "out", "secret"]]
     session.load({"msize": 8192, "fids": [[number, None, False, names] for number, names in enumerate(fids)]})
     for number in (0, 3):
