@@ -12,7 +12,7 @@ from struct import unpack
 from dbt.errors import GuestFault
 
 from .abi import EINVAL, ENOSYS, ERESTARTSYS
-from .signals import OWN, SYS_SIGPROCMASK
+from .signals import OWN, SIGCHLD, SYS_SIGPROCMASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_SETTLS, CLONE_PIDFD = 0x100, 0x4000, 0x10000, 0x80000, 0x1000
 CLONE_PARENT_SETTID, CLONE_CHILD_SETTID = 0x100000, 0x1000000
+_CSIGNAL = 0xFF  # what the child's end sends
+# What a child of fork cannot be given here: FS, FILES, SIGHAND (which the kernel refuses without VM), PARENT.
+_SHARED = 0x200 | 0x400 | 0x800 | 0x8000
 _NAMESPACES = 0x7E020080
 _BLOCK_ALL = ((1 << 64) - 1) & ~OWN
 _SHARED_STACK = 16384  # bytes from the parent's stack pointer up
@@ -38,6 +41,9 @@ def sys_clone(process: Process, flags: int, stack: int, parent_tid: int, tls: in
         process.missing_feature("threads are not implemented: clone answers ENOSYS")
         return -ENOSYS
     if flags & (_NAMESPACES | CLONE_PIDFD):
+        return -EINVAL
+    if flags & _SHARED or flags & _CSIGNAL != SIGCHLD:
+        process.missing_feature(f"flags {flags:#x} of clone are not implemented: EINVAL")
         return -EINVAL
     scratch = process.scratch
     process.call(SYS_SIGPROCMASK, _SIG_SETMASK, scratch.put(_BLOCK_ALL.to_bytes(8, "little")), 0, 8)
@@ -63,13 +69,18 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
     sp = cpu.reg("sp")
     process.prepare(_LIKELY)
     ends = _connection(process) if flags & CLONE_VFORK else None
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for end in ends or ():
+            os.close(end)
+        raise
     if pid:
         if ends is not None:
             os.close(ends[1])
             _await_child(process, ends[0], sp)
         if flags & CLONE_PARENT_SETTID:
-            process.memory.write_u32(parent_tid, pid)
+            _tell(process, parent_tid, pid)
         return pid
     process.child = True
     process.signals.forked()
@@ -79,20 +90,25 @@ def _fork(process: Process, flags: int, stack: int, parent_tid: int, tls: int, c
     if ends is not None:
         os.close(ends[0])
         process.vfork_pipe = process.hide(ends[1])
-        process.vfork_stack = sp
+        process.vfork_stack = sp if flags & CLONE_VM else 0
     after_fork = getattr(cpu, "after_fork", None)
     if after_fork is not None:
         after_fork()
     if flags & CLONE_CHILD_SETTID:
-        try:  # noqa: SIM105 - contextlib is dear to import
-            process.memory.write_u32(child_tid, os.getpid())
-        except GuestFault:
-            pass  # as the kernel does
+        _tell(process, child_tid, os.getpid())
     if flags & CLONE_SETTLS:
         cpu.set_reg("tpidr_el0", tls)
     if stack:
         cpu.set_reg("sp", stack)
     return 0
+
+
+def _tell(process: Process, place: int, pid: int) -> None:
+    """Store a process's number where the guest wants it; a bad address does not matter to the kernel either."""
+    try:  # noqa: SIM105 - contextlib is dear to import
+        process.memory.write_u32(place, pid)
+    except GuestFault:
+        pass
 
 
 def _connection(process: Process) -> tuple[int, int]:
@@ -129,7 +145,7 @@ def _await_child(process: Process, fd: int, sp: int) -> None:
 
 def release_parent(process: Process) -> None:
     """In a vforked child that ends or executes: hand back the stack, let the parent go on."""
-    start, end = _shared_part(process, process.vfork_stack)
+    start, end = _shared_part(process, process.vfork_stack) if process.vfork_stack else (0, 0)
     try:
         data = process.memory.read(start, end - start)
     except GuestFault:

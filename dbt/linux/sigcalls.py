@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _HOST_SIGPENDING, _HOST_SIGTIMEDWAIT, _HOST_SIGSUSPEND = 127, 128, 130
 _HOST_TIMER_CREATE, _HOST_TIMER_DELETE = 222, 226
+_HOST_GETPID, _HOST_SIGQUEUEINFO, _HOST_TGSIGQUEUEINFO = 39, 129, 297
+_SIGINFO = 128
 _SIGEVENT = 64  # bytes
 _MASK_SIZE = 8
 _BLOCK, _UNBLOCK, _SETMASK = 0, 1, 2
@@ -99,6 +101,30 @@ def sys_rt_sigtimedwait(process: Process, wanted: int, info: int, timeout: int, 
     host_mask = process.scratch.put(pack("<Q", mask))
     found, time = process.optional(info, 128), process.optional(timeout, 16)
     return int(process.wait(_HOST_SIGTIMEDWAIT, host_mask, found, time, _MASK_SIZE))
+
+
+def sys_rt_sigqueueinfo(process: Process, pid: int, signal: int, info: int, *_: int) -> int:
+    """Send a signal with a siginfo."""
+    return _queue(process, _HOST_SIGQUEUEINFO, (pid,), signal, info)
+
+
+def sys_rt_tgsigqueueinfo(process: Process, group: int, thread: int, signal: int, info: int, *_: int) -> int:
+    """The same to one thread."""
+    return _queue(process, _HOST_TGSIGQUEUEINFO, (group, thread), signal, info)
+
+
+def _queue(process: Process, host: int, to: tuple[int, ...], signal: int, info: int) -> int:
+    """To oneself the siginfo may be that of a fault (who has looked at a crash passes it on), and is for the guest.
+
+    Our handler would take it for a fault of the host's.
+    """
+    number = s32(signal)
+    data = process.memory.read(info, _SIGINFO)
+    me = int(process.call(_HOST_GETPID))
+    if 1 <= number <= SIGNALS and bit(number) & OWN and all(s32(each) == me for each in to):
+        process.signals.send(number, pack("<i", number) + data[4:])
+        return 0
+    return int(process.call(host, *to, signal, process.scratch.put(data)))
 
 
 def sys_sigaltstack(process: Process, new: int, old: int, *_: int) -> int:

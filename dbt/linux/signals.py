@@ -232,11 +232,19 @@ class Signals:
         self.saved_mask = None
         self.apply_mask()
 
+    def send(self, signal: int, info: bytes) -> None:
+        """Make a signal of OWN pending, as somebody does who sends it."""
+        self._defer(signal, info)
+        self.process.cpu.env.poll = 1
+
+    def _defer(self, signal: int, info: bytes) -> None:
+        if self.action(signal)[0] != SIG_IGN and all(one[0] != signal for one in self.deferred):
+            self.deferred.append((signal, info))
+
     def _keep(self, signal: int, info: bytes) -> None:
         """A signal arrived that the guest has blocked: it is pending. OWN is never blocked at the host."""
         if bit(signal) & OWN:
-            if self.action(signal)[0] != SIG_IGN and all(one[0] != signal for one in self.deferred):
-                self.deferred.append((signal, info))
+            self._defer(signal, info)
         elif not self._requeue(signal, info):  # the host still blocks all that it noted: see engine/faults.py
             self.deferred.append((signal, info))
 

@@ -45,7 +45,8 @@ _MODULES: dict[str, dict[int, str]] = {
     "system": {92: "personality", 160: "uname", 161: "sethostname", 167: "prctl"},
     "sigcalls": {
         132: "sigaltstack", 133: "rt_sigsuspend", 134: "rt_sigaction", 135: "rt_sigprocmask", 136: "rt_sigpending",
-        137: "rt_sigtimedwait", 107: "timer_create", 111: "timer_delete",
+        137: "rt_sigtimedwait", 138: "rt_sigqueueinfo", 240: "rt_tgsigqueueinfo", 107: "timer_create",
+        111: "timer_delete",
     },
     "sigframe": {139: "rt_sigreturn"},
 }  # fmt: skip

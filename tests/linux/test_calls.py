@@ -368,13 +368,6 @@ def test_root(process: Process, tmp_path: Path) -> None:
     assert call(process, "openat", CWD, put_path(process, "/no/where"), 0) == -errno.ENOENT
 
 
-def test_clone_of_threads_is_refused(process: Process, notes: list[str]) -> None:
-    assert call(process, "clone", 0x10100, HEAP, 0, 0, 0) == -errno.ENOSYS
-    assert call(process, "clone", 0x100, HEAP, 0, 0, 0) == -errno.ENOSYS
-    assert len(notes) == 1
-    assert call(process, "clone3", HEAP, 64) == -errno.ENOSYS
-
-
 def test_exec_errors(process: Process, tmp_path: Path) -> None:
     def attempt(path: Path) -> int:
         return call(process, "execve", put_path(process, path), 0, 0)

@@ -29,6 +29,12 @@ static void tell(int signal, siginfo_t *info, void *context)
     printf(" mask %lx\n", get_mask());
 }
 
+static void address(int signal, siginfo_t *info, void *context)
+{
+    (void)context;
+    printf("signal %d code %d address %p\n", signal, info->si_code, info->si_addr);
+}
+
 static void quiet(int signal, siginfo_t *info, void *context)
 {
     (void)info, (void)context;
@@ -77,6 +83,25 @@ static void sent_faults(void)
     handle(SIGSEGV, tell, 0, 0);
     kill(getpid(), SIGSEGV);
     queue(getpid(), SIGSEGV, 5);
+    const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    for (unsigned i = 0; i < 5; i++) { /* as if it were a fault: what handlers of crashes pass on */
+        siginfo_t info = {.si_code = 1, .si_addr = (void *)0x1234};
+        handle(numbers[i], address, 0, 0);
+        printf("%ld\n", syscall(SYS_rt_sigqueueinfo, getpid(), numbers[i], &info));
+        set_mask(SIG_BLOCK, bit(numbers[i]));
+        for (info.si_code = 2; info.si_code < 4; info.si_code++)
+            printf("%ld\n", syscall(SYS_rt_tgsigqueueinfo, getpid(), getpid(), numbers[i], &info));
+        printf("pending %lx\n", pending());
+        set_mask(SIG_UNBLOCK, bit(numbers[i]));
+        pid_t child = fork();
+        if (!child) {
+            signal(numbers[i], SIG_DFL);
+            _exit((int)syscall(SYS_rt_tgsigqueueinfo, getpid(), getpid(), numbers[i], &info));
+        }
+        int status;
+        waitpid(child, &status, 0);
+        printf("child %d\n", status & 0x7f);
+    }
 }
 
 /* Standard signals do not queue, real-time signals do; low numbers come first, so their handlers run last. */

@@ -135,6 +135,14 @@ static void forks(void)
     printf("parent pending %lx\n", pending());
     set_mask(SIG_UNBLOCK, bit(SIGUSR1));
     printf("count %d\n", count);
+    volatile int mine = 1; /* a child that is waited for has memory of its own all the same, unless it asks for ours */
+    child = (pid_t)syscall(SYS_clone, CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, 0, 16, 0, 0);
+    if (!child) {
+        mine = 2;
+        _exit(0);
+    }
+    reap(child);
+    printf("mine %d\n", mine);
 }
 
 /* What a program finds at its start, and leaves to the next. */
