@@ -14,6 +14,7 @@ submitted. A write, discard or resize of what another in flight reads or writes 
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
@@ -130,11 +131,15 @@ class Disk:
     def _serve(self, request: Request | None, *, worker: bool) -> None:
         if request is None:
             return
-        self.perform(request)
         completion = request.completion
         try:
-            if completion is not None:
-                completion(request)
+            try:
+                self.perform(request)
+            finally:
+                if completion is not None:
+                    completion(request)
+        except Exception:  # noqa: BLE001 - ours: it is told as one that ends a thread, and the thread has more to do
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
         finally:
             self._finish(worker=worker)
 
@@ -152,7 +157,7 @@ class Disk:
         try:
             refusal = self._refusal(request)
             if refusal is not None:
-                raise refusal
+                raise refusal  # noqa: TRY301 - as what nodes raise
             if operation == READ:
                 node.read(request.offset, request.length, request.vectors)
             elif operation == WRITE:
@@ -175,7 +180,12 @@ class Disk:
             request.error = ImageUnsupported(node.name, f"{node.driver} cannot {OPERATIONS[operation]}")
         except OSError as error:
             request.error = HostError(node.name, error, doing=OPERATIONS[operation], offset=request.offset)
-        request.done = True
+        except Exception as error:  # whoever waits for the request is not to wait for ever
+            reason = OSError(f"{type(error).__name__}: {error}")
+            request.error = HostError(node.name, reason, doing=OPERATIONS[operation], offset=request.offset)
+            raise
+        finally:
+            request.done = True
 
     # Waiting forms, in the caller's thread.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -42,7 +43,10 @@ class Workers:
                     self._changed.wait()
                 self._idle -= 1
                 job = self._jobs.popleft()
-            job()
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - told as one that ends a thread; the others wait for this one's work
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def close(self) -> None:
         """Do what is left, and end."""

@@ -353,6 +353,38 @@ def test_a_failed_flush_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.Mon
         disk.close()
 
 
+def test_what_is_wrong_with_us_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    with memory() as disk:
+        disk.workers = 1
+
+        def fail(*_: object) -> None:
+            raise MemoryError("a table of 2 PiB")
+
+        for also in (True, False):  # the completion as well, then not
+            event = threading.Event()
+
+            def completion(_: Request, event: threading.Event = event, also: bool = also) -> None:
+                event.set()
+                if also:
+                    raise KeyError
+
+            request = Request(READ, 0, [memoryview(bytearray(512))], completion)
+            with monkeypatch.context() as patch:
+                patch.setattr(disk.node, "read", fail)
+                patch.setattr(disk, "_try_read", lambda *_: False)
+                assert not disk.submit(request)
+                assert event.wait(30)
+                with pytest.raises(MemoryError):
+                    disk.read(0, 512)
+            assert request.done
+            assert "MemoryError: a table of 2 PiB" in str(request.error)
+        disk.drain()
+        assert told == [KeyError, MemoryError]
+        assert bytes(disk.read(0, 512)) == bytes(512)
+
+
 def test_a_full_memory_is_enospc() -> None:
     with Disk(open_image({"driver": "memory", "size": MIB, "limit": 65536}, "raw", writable=True)) as disk:
         disk.write(0, b"x")

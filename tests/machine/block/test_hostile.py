@@ -177,3 +177,19 @@ def test_a_compressed_bomb_is_an_error(tmp_path: Path) -> None:
             file.write(frame)
         with Disk(open_image(str(path), "qcow2")) as disk, pytest.raises(ImageCorrupt, match="compressed cluster"):
             disk.read(0, 512)
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 62) + 512])
+def test_a_snapshot_of_an_impossible_size(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.qcow2"
+    data = bytearray(image({"cluster_size": 512}, path))
+    at = int.from_bytes(data[64:72], "big") + 40  # of its extra data
+    assert int.from_bytes(data[at + 8 : at + 16], "big") == SIZE
+    data[at + 8 : at + 16] = size.to_bytes(8, "big")
+    path.write_bytes(data)
+    with Disk(open_image(str(path), "qcow2", writable=True)) as disk:
+        node: Any = disk.node
+        with pytest.raises(ImageCorrupt, match=rf"a\.qcow2: at offset {at + 8:#x}: .*disk_size is {size}"):
+            node.snapshot_apply("one")
+        assert disk.size == SIZE
+        assert node.check().clean
