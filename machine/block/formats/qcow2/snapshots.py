@@ -43,10 +43,11 @@ class Snapshot:
         self.name = name
         self.at = at
 
-    def known_extra(self, disk: int) -> SnapshotExtra:
+    def known_extra(self, node: Qcow2) -> SnapshotExtra:
         """The extra data; what an old version did not store is what it meant."""
-        default = SnapshotExtra(vm_state_size_large=self.entry.vm_state_size, disk_size=disk).pack()
-        return SnapshotExtra.parse(self.extra[:24] + default[min(len(self.extra), 24) :], "")
+        default = SnapshotExtra(vm_state_size_large=self.entry.vm_state_size, disk_size=node.size).pack()
+        data = self.extra[:24] + default[min(len(self.extra), 24) :]
+        return SnapshotExtra.parse(data, node.name, self.at + SnapshotEntry.SIZE)
 
     def pack(self) -> bytes:
         """Its bytes in the table."""
@@ -85,8 +86,8 @@ def describe(node: Qcow2) -> list[dict[str, Any]]:
         {
             "id": s.ident.decode(errors="replace"), "name": s.name.decode(errors="replace"),
             "date-sec": s.entry.date_sec, "date-nsec": s.entry.date_nsec, "vm-clock-nsec": s.entry.vm_clock_nsec,
-            "vm-state-size": s.known_extra(node.size).vm_state_size_large,
-            "virtual-size": s.known_extra(node.size).disk_size,
+            "vm-state-size": s.known_extra(node).vm_state_size_large,
+            "virtual-size": s.known_extra(node).disk_size,
         }
         for s in node.snapshot_list
     ]  # fmt: skip
@@ -267,7 +268,10 @@ def delete(node: Qcow2, name: str) -> None:
 def apply(node: Qcow2, name: str) -> None:
     """Go back: the active L1 table becomes a copy of the snapshot's."""
     snapshot = _find(node, name)
-    size = snapshot.known_extra(node.size).disk_size
+    size = snapshot.known_extra(node).disk_size
+    if node.geometry.l1_entries(size) * 8 > MAX_L1:
+        what = f"a snapshot's disk_size is {size}, more than an L1 table of {MAX_L1} bytes can have"
+        raise ImageCorrupt(node.name, what, offset=snapshot.at + SnapshotEntry.SIZE + 8)
     l1 = _l1_of(node, snapshot)
     need = max(node.geometry.l1_entries(size), len(l1))
     active = zeroes(need)
