@@ -43,6 +43,7 @@ options:
 The exit status is the program's; if a signal ends the program, the same signal ends this command. 126: PROGRAM cannot
 be run; 127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
 """
+LAST_PORT = 65535
 FLAGS = {"--strace": "strace", "--stats": "stats", "--wait": "wait"}
 VALUES = {"-L": "root", "-g": "gdb", "--engine": "engine", "-E": "set", "-U": "unset", "-0": "argv0"}
 
@@ -123,6 +124,9 @@ def _apply(options: RunOptions, name: str, value: str) -> None:
     elif name == "argv0":
         options.argv[0] = raw
     elif name == "gdb":
+        port = value.rpartition(":")[2]
+        if "/" not in value and not (port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
+            raise UsageError(f"run: -g {value}: no port", "Give a port, HOST:PORT, or a path with a slash in it.")
         options.gdb = value
     elif name == "set":
         key = raw.partition(b"=")[0] + b"="

@@ -16,6 +16,7 @@ from dbt.machine.document import document
 from dbt.machine.images import about, load_image
 from dbt.machine.log import TRACE, Log
 
+from dbt.choices import listed
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from dbt.machine.boards import BoardMachine
     from dbt.machine.machine import Machine
 
+NEEDS_BOARD = (
+    "map", "tree", "json", "svg", "trace", "dump_dtb", "dump_acpi", "load", "restore", "save", "no_highmem", "device",
+)  # fmt: skip
 INSTEAD = ("tree", "svg", "dump_dtb", "dump_acpi", "trace", "load", "save")  # without these, the map is shown
 UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": 1 << 30}
 
@@ -111,6 +115,8 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
     if options.registers:
         out.write(document(devices.load(options.registers)))
         return 0
+    if not options.board and any(getattr(options, other) for other in NEEDS_BOARD):
+        raise UsageError("machine: which board?", listed("boards", BOARDS))
     if not options.board:
         out.writelines(f"{name:8} {load(name).ABOUT}\n" for name in BOARDS)
         return 0

@@ -22,6 +22,7 @@ from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
 from dbt.machine.msi import MsiRouter
 from dbt.machine.power import Power
 
+from dbt.choices import instead
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class Machine:
                 traced.update(names)
                 found += len(names)
         if not found:
-            raise UsageError(f"nothing to trace matches {pattern!r}", f"devices: {', '.join(self.devices)}")
+            raise UsageError(
+                f"nothing to trace matches {pattern!r}", instead(pattern.partition(".")[0], "devices", self.devices)
+            )
         return found
 
     def advance(self, nanoseconds: int) -> None:

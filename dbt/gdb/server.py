@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
-from dbt.errors import DragomanError, GuestFault, UserError
+from dbt.errors import DragomanError, GuestFault, UsageError
 
 from . import registers
 from .packets import INTERRUPT, PACKET_SIZE, Connection, escape, unescape
@@ -312,9 +312,9 @@ def _pair(words: bytes) -> tuple[int, int]:
 
 
 def listen(where: str | int) -> socket.socket:
-    """A socket on `where`: a port (on 127.0.0.1 only), HOST:PORT, or a path with a slash in it. Raises UserError."""
+    """A socket on `where`: a port (on 127.0.0.1 only), HOST:PORT, or a path with a slash in it. Raises UsageError."""
     if not isinstance(where, str | int):
-        raise UserError(f"{where!r} is no place to listen", "Give a port number, HOST:PORT, or a path with a slash.")
+        raise UsageError(f"{where!r} is no place to listen", "Give a port number, HOST:PORT, or a path with a slash.")
     where = str(where)
     sock = socket.socket(socket.AF_UNIX if "/" in where else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -327,10 +327,10 @@ def listen(where: str | int) -> socket.socket:
         sock.listen(1)
     except (ValueError, OverflowError):
         sock.close()
-        raise UserError(f"{where!r} is no port", "Give a port number, HOST:PORT, or a path with a slash.") from None
+        raise UsageError(f"{where!r} is no port", "Give a port number, HOST:PORT, or a path with a slash.") from None
     except OSError as error:
         sock.close()
-        raise UserError(
+        raise UsageError(
             f"cannot listen on {where}: {error.strerror or error}", "Choose another port or path."
         ) from None
     return sock

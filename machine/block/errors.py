@@ -71,6 +71,7 @@ class HostError(BlockError):
     """The host refused: `errno` is what it said."""
 
     def __init__(self, file: str, error: OSError, *, doing: str = "", offset: int | None = None) -> None:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        number = max(error.errno or 0, 0)  # names of hosts have errors below 0
+        reason = os.strerror(number) if number else error.strerror or str(error)
         super().__init__(file, f"{doing}: {reason}" if doing else reason, offset=offset)
-        self.errno = error.errno or codes.EIO
+        self.errno = number or codes.EIO

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 from dbt.machine.block.errors import BadOption
 
+from dbt.choices import instead
+
 if TYPE_CHECKING:
     from dbt.machine.block.node import Format, Node, Protocol
 
@@ -33,14 +35,14 @@ def _load(kind: str, name: str) -> type[Node]:
 def format_class(name: str) -> type[Format]:
     """The format called `name`."""
     if name not in (have := names("formats")):
-        raise BadOption("format", f"there is none called {name!r}", hint=f"formats: {', '.join(have)}")
+        raise BadOption("format", f"there is none called {name!r}", hint=instead(name, "formats", have))
     return cast("type[Format]", _load("formats", name))
 
 
 def protocol_class(name: str) -> type[Protocol]:
     """The protocol called `name`."""
     if name not in (have := names("protocols")):
-        raise BadOption("protocol", f"there is none called {name!r}", hint=f"protocols: {', '.join(have)}")
+        raise BadOption("protocol", f"there is none called {name!r}", hint=instead(name, "protocols", have))
     return cast("type[Protocol]", _load("protocols", name))
 
 
@@ -50,7 +52,7 @@ def driver_class(name: str) -> type[Node]:
         return format_class(name)
     if name in (have := names("protocols")):
         return protocol_class(name)
-    raise BadOption("driver", f"there is none called {name!r}", hint=f"drivers: {', '.join(names('formats') + have)}")
+    raise BadOption("driver", f"there is none called {name!r}", hint=instead(name, "drivers", names("formats") + have))
 
 
 def is_format(name: str) -> bool:

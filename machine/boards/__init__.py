@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.boards.board import Board, BoardMachine, Options, Placed, Plugged
 
+from dbt.choices import instead
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["BOARDS", "Board", "BoardMachine", "Options", "Placed", "Plugged", "l
 def load(name: str) -> Board:
     """The board of that name."""
     if name not in BOARDS:
-        raise UsageError(f"there is no board {name!r}", f"boards: {', '.join(BOARDS)}")
+        raise UsageError(f"there is no board {name!r}", instead(name, "boards", BOARDS))
     module: Any = import_module(f"dbt.machine.boards.{name}")
     board: Board = module.BOARD()
     return board

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dbt.machine.boards.devicetree import Node, cells, strings, wide
 from dbt.machine.device import Device
-from dbt.machine.devices import load
+from dbt.machine.devices import DEVICES, load
 from dbt.machine.lines import Line
 from dbt.machine.machine import MEMORY, Machine
 from dbt.machine.memory import ROM, ROMDevice, Unassigned
@@ -23,6 +23,7 @@ from dbt.machine.pci.assign import Ranges, assign
 from dbt.machine.virtio import VirtioDevice
 from dbt.machine.virtio.pci import VirtioPci
 
+from dbt.choices import listed
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,18 +118,29 @@ class Options:
     lock: threading.RLock | None = None
 
 
+def is_pluggable(name: str) -> bool:
+    """Whether a kind of device needs nothing but a place on PCI."""
+    kind = load(name)
+    taken = signature(kind).parameters.values()
+    needed = {one.name for one in taken if one.default is one.empty and one.kind != one.VAR_KEYWORD}
+    return issubclass(kind, (VirtioDevice, PciFunction)) and needed <= {"name", "machine", "bus", "slot"}
+
+
 def made(machine: Machine, kind: type[T], name: str, plugged: Plugged, **place: object) -> T:
     """A device with what users give as its arguments; UsageError if it takes others."""
     given = plugged.arguments(machine) if callable(plugged.arguments) else plugged.arguments
     arguments = {**place, **given}
+    taken = signature(kind).parameters
+    ints = {key for key, one in taken.items() if {"int", "bool"} & {*str(one.annotation).split()}}
+    numbers = sorted(ints - {"bus", "slot", "function"})
+    if unknown := given.keys() - taken.keys():  # where a function is plugged is not theirs to say
+        raise UsageError(f"{plugged.kind} has no argument {min(unknown)!r}", listed("its numbers", numbers))
     try:
-        taken = signature(kind).bind(name, machine, **arguments).signature.parameters
+        signature(kind).bind(name, machine, **arguments)
     except TypeError as error:
         raise UsageError(f"{name}: {error}") from error
-    if unknown := given.keys() - taken.keys():  # where a function is plugged is not theirs to say
-        raise UsageError(f"{name}: got an unexpected keyword argument {min(unknown)!r}")
     for key, value in given.items():  # the command gives numbers only
-        if isinstance(value, int) and key in taken and not {"int", "bool"} & {*str(taken[key].annotation).split()}:
+        if isinstance(value, int) and key not in ints:
             raise UsageError(f"{name}: {key} is not a number, but {taken[key].annotation}")
     return kind(name, machine, **arguments)
 
@@ -313,7 +325,7 @@ class Board:
         elif issubclass(kind, PciFunction):
             made(machine, kind, name, plugged, **place)
         else:
-            raise UsageError(f"{plugged.kind} is no PCI device")
+            raise UsageError(f"{plugged.kind} cannot be plugged in", listed("can be", filter(is_pluggable, DEVICES)))
 
     @staticmethod
     def free_name(machine: BoardMachine, kind: str) -> str:

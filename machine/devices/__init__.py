@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dbt.choices import instead
 from dbt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ DEVICES = {
 def load(name: str) -> type[Device]:
     """The class of a device by the name of its file."""
     if name not in DEVICES:
-        raise UsageError(f"there is no device {name!r}", f"devices: {', '.join(DEVICES)}")
+        raise UsageError(f"there is no device {name!r}", instead(name, "devices", DEVICES))
     module, _, kind = DEVICES[name].rpartition(":")
     found: type[Device] = getattr(import_module(module or f"dbt.machine.devices.{name}"), kind)
     return found

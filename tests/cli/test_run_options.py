@@ -69,6 +69,9 @@ def test_help(words: list[str]) -> None:
         (["-L", "/nonexistent", "prog"], "/nonexistent"),
         (["--engine", "warp", "prog"], "'warp'"),
         (["-E", "A", "prog"], "NAME=VALUE"),
+        (["-g", "x", "prog"], "-g x: no port"),
+        (["-g", "99999", "prog"], "-g 99999: no port"),
+        (["-g", "localhost:-1", "prog"], "-g localhost:-1: no port"),
         (["-E", "=A", "prog"], "NAME=VALUE"),
     ],
 )

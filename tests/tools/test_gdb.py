@@ -215,5 +215,5 @@ def test_a_port_that_is_none(dragoman: Callable[..., subprocess.CompletedProcess
     hello = Path(dbt.guests.__file__).parent / "bin" / "hello"
     for where in ("nonsense", "99999999", "/nowhere/at/all"):
         done = dragoman("run", "-g", where, hello)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert b"Traceback" not in done.stderr

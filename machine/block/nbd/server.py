@@ -28,6 +28,8 @@ from dbt.machine.block.nbd.wire import (
     FLAG_SEND_WRITE_ZEROES,
 )
 
+from dbt.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -168,6 +170,8 @@ def _abandoned(path: str) -> bool:
 
 def listen_tcp(host: str, port: int) -> socket.socket:
     """A listening TCP socket; port 0: any that is free."""
+    if not 0 <= port < 1 << 16:  # getaddrinfo would take what is left of it
+        raise UsageError(f"{port} is no port", "Ports are 1 to 65535; 0: any that is free.")
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -53,6 +53,8 @@ class Nbd(Protocol):
         options = self.options
         if bool(options["host"]) == bool(options["path"]):
             raise BadOption(self.name, "needs either host or path")
+        if not 0 < options["port"] < 1 << 16:  # getaddrinfo would take what is left of it
+            raise BadOption(self.name, f"{options['port']} is no port", hint="ports are 1 to 65535")
         self.link = Link(self.name, options, writable=self.writable)
         facts = self.facts = self.link.facts
         self.size = facts.size

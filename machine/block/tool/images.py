@@ -99,6 +99,7 @@ def open_target(options: argparse.Namespace, image: str, driver: str | None, *, 
     """Open for writing: the format has to be named."""
     spec = parse_spec(image, driver)
     if not is_format(spec.driver):
+        open_node(spec, writable=False, allow_backing=options.allow_backing).close()  # what is not there has no format
         hint = "name it: -f qcow2, for example; the first bytes are the guest's, who could choose it"
         raise BadOption(str(spec), "the format is not guessed for writing", hint=hint)
     return open_format(spec, writable=True, allow_backing=options.allow_backing, alone=alone)
