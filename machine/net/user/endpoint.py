@@ -2,7 +2,7 @@
 
 What is behind it (`tcp.py`) gives data to `sending` and takes what `on_data` brings. There is no congestion between us
 and the guest, so data leaves as the guest's window allows; after a timeout it goes on slowly. No selective
-acknowledgements, no timestamps: nothing is lost on this link but by a guest that drops it.
+acknowledgements, no timestamps: little is lost on this link, but by a guest or a hub that drops it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dbt.machine.net.user.segments import (
     RST,
     SYN,
     Pieces,
+    Recovery,
     RoundTrip,
     State,
     before,
@@ -52,13 +53,12 @@ class Endpoint:
         self.rcv_nxt = 0
         self.mss = self.snd_scale = self.rcv_scale = 0
         self.sending = bytearray()  # from snd_una on
-        self.ending = False  # nothing follows `sending`
-        self.sent_fin = self.got_fin = self.fin_acked = False
+        self.ending = self.sent_fin = self.got_fin = self.fin_acked = False  # ending: nothing follows `sending`
         self.fin_at: int | None = None
         self.last = net.loop.clock.now
         self._advertised = 0
-        self._duplicates = self._retries = 0
-        self._cwnd = BUFFER
+        self._retries, self._cwnd = 0, BUFFER
+        self._recovery = Recovery()
         self._pieces = Pieces(BUFFER)
         self._trip = RoundTrip()
         self._timer = net.loop.timer(self._timeout)
@@ -100,6 +100,7 @@ class Endpoint:
         """Send a SYN, or one that answers the guest's."""
         self.state = state
         self.snd_nxt = self.snd_max = self.iss + 1 & MASK
+        self._trip.sent(self.snd_nxt, self.net.loop.clock.now)
         self._send_syn()
         self._arm()
 
@@ -175,8 +176,8 @@ class Endpoint:
 
     def _opened(self, ack: int) -> None:
         self.state = State.OPEN
-        self.snd_una = ack
-        self._retries, self._trip = 0, RoundTrip()
+        self.snd_una, self._retries = ack, 0
+        self._trip.acknowledged(ack, self.net.loop.clock.now)
         self._timer.cancel()
 
     def _segment(self, sequence: int, ack: int, flags: int, window: int, data: memoryview) -> None:
@@ -217,10 +218,8 @@ class Endpoint:
             self._advance(ack, acked)
             if self.state is State.CLOSED or self.state is State.TIME_WAIT:
                 return False
-        elif flight and not length and window == self.snd_wnd:
-            self._duplicates += 1
-            if self._duplicates == 3:
-                self._again()
+        elif flight and not length and window == self.snd_wnd and self._recovery.duplicate(self.snd_max):
+            self._again()
         if (sequence - self.snd_wl1 & MASK) < HALF and (ack - self.snd_wl2 & MASK) < HALF:
             self.snd_wnd, self.snd_wl1, self.snd_wl2 = window, sequence, ack
         return True
@@ -232,10 +231,12 @@ class Endpoint:
         if (self.snd_nxt - self.snd_una & MASK) < acked:
             self.snd_nxt = ack
         self.snd_una = ack
-        self._duplicates = self._retries = 0
+        self._retries = 0
         self._cwnd = min(self._cwnd + acked, BUFFER)
         self._trip.acknowledged(ack, self.net.loop.clock.now)
         self._timer.cancel()
+        if self._recovery.acknowledged(ack):
+            self._again()
         if self.snd_una != self.snd_max:
             self._arm()
         elif self.fin_acked and self.got_fin:
@@ -333,7 +334,8 @@ class Endpoint:
         self._send(self.snd_una, ACK | fin, b"", data)
 
     def _arm(self) -> None:
-        self.net.loop.after(self._timer, self._trip.rto)
+        if self.state is not State.CLOSED:
+            self.net.loop.after(self._timer, self._trip.rto)
 
     def _timeout(self) -> None:
         if self.state in {State.CLOSED, State.WAITING}:
@@ -358,13 +360,11 @@ class Endpoint:
                     self.abort()
                     return
                 self._cwnd = self.mss
+                self._recovery.end()
                 self.output()
             else:
                 self._send(self.snd_una - 1 & MASK, ACK)  # asks for the window (RFC 9293, 3.8.6.1): no loss
-        self._rearm()
-
-    def _rearm(self) -> None:
-        if self._timer.deadline is None and self.state is not State.CLOSED:
+        if self._timer.deadline is None:
             self._arm()
 
     def wait(self, nanoseconds: int) -> None:

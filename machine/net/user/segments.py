@@ -107,8 +107,41 @@ class Pieces:
         return b""
 
 
+class Recovery:
+    """When the first segment is sent again before its time (RFC 5681, 3.2), and after it the next that is missing.
+
+    An acknowledgement of some of what was under way then (RFC 6582) says that what follows was lost as well.
+    """
+
+    def __init__(self) -> None:
+        self._duplicates = 0
+        self._until: int | None = None  # what had been sent when it began
+
+    def duplicate(self, end: int) -> bool:
+        """The same was acknowledged again."""
+        self._duplicates += 1
+        if self._duplicates == 3:
+            self._until = end
+        return self._duplicates == 3
+
+    def acknowledged(self, ack: int) -> bool:
+        """Something new was."""
+        self._duplicates = 0
+        if self._until is not None and not before(ack, self._until):
+            self._until = None
+        return self._until is not None
+
+    def end(self) -> None:
+        """All is sent again anyway."""
+        self._duplicates, self._until = 0, None
+
+
 class RoundTrip:
-    """The retransmission timeout (RFC 6298), from one measurement at a time (Karn's algorithm)."""
+    """The retransmission timeout (RFC 6298), from one measurement at a time (Karn's algorithm).
+
+    Backing off ends with whatever is new, not with the next measurement: it is for the sake of others on the way, of
+    whom there are none, and with many losses there is none to be measured.
+    """
 
     def __init__(self) -> None:
         self.rto = FIRST_RTO
@@ -121,17 +154,17 @@ class RoundTrip:
             self._timed = (end, now)
 
     def acknowledged(self, ack: int, now: int) -> None:
-        """Take the time, if this is what was waited for."""
-        if self._timed is None or before(ack, self._timed[0]):
-            return
-        time = now - self._timed[1]
-        self._timed = None
-        if self._smoothed:
-            self._variance = (3 * self._variance + abs(self._smoothed - time)) // 4
-            self._smoothed = (7 * self._smoothed + time) // 8
-        else:
-            self._smoothed, self._variance = max(time, 1), time // 2
-        self.rto = min(max(self._smoothed + 4 * self._variance, LEAST_RTO), MOST_RTO)
+        """Something new was; take the time, if this is what was waited for."""
+        if self._timed is not None and not before(ack, self._timed[0]):
+            time = now - self._timed[1]
+            self._timed = None
+            if self._smoothed:
+                self._variance = (3 * self._variance + abs(self._smoothed - time)) // 4
+                self._smoothed = (7 * self._smoothed + time) // 8
+            else:
+                self._smoothed, self._variance = max(time, 1), time // 2
+        estimate = self._smoothed + 4 * self._variance if self._smoothed else FIRST_RTO
+        self.rto = min(max(estimate, LEAST_RTO), MOST_RTO)
 
     def forget(self) -> None:
         """Something is sent again: its acknowledgement says nothing."""

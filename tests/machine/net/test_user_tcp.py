@@ -269,7 +269,7 @@ def test_what_is_lost_is_sent_again(still: Site) -> None:
     (inside,) = still.net.tcp.connections.values()
     until(lambda: len(inside.sending) == 5000)
     still.forget()  # all lost
-    still.advance(SECOND)
+    still.advance(SECOND // 5)
     seq, _, flags, _, data = connection.take()
     assert (seq, data, flags) == (connection.ack, TEXT[:1460], ACK)
     assert still.guest.nothing()  # slowly
