@@ -48,6 +48,7 @@ class BusMaster(Engine, Source):
         self._function = function
         self._number = number
         self._scatter: Scatter | None = None
+        self._taken: Scatter | None = None  # where the last piece is from
         self._moved = False  # whether the current command used it
 
     @property
@@ -63,12 +64,13 @@ class BusMaster(Engine, Source):
             self._scatter = Scatter(self._function.dma, self._table())
         if to_memory != bool(self._function.BMICX[self._number] & TO_MEMORY):
             self._function.guest_error("the bus master's direction is not the command's")
+        self._taken = self._scatter
         return self._scatter.take(want, unit, to_memory=to_memory)
 
     def back(self, count: int) -> None:
-        """See Source."""
-        assert self._scatter is not None
-        self._scatter.back(count)
+        """See Source. Software may have stopped the engine since: then it begins with another table."""
+        if self._taken is not None and self._taken is self._scatter:
+            self._taken.back(count)
 
     def _table(self) -> Fetch:
         return Fetch(self._function, self._function.BMIDTPX[self._number] & ~3)

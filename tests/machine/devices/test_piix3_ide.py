@@ -93,6 +93,31 @@ def test_dma_errors() -> None:
     assert not ide.channels[0].irq.level
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_error_after_the_bus_master_was_stopped(again: bool) -> None:
+    """The piece that failed is tried again in parts, from the table that is there by then."""
+    machine, _, disk, _ = pc()
+    bus = ours(machine)
+    start(bus)
+    ata = Ata(bus, master=MASTER)
+    assert isinstance(disk.disk, type(memory_disk()))
+    with disk.disk.drained():
+        ata.table(TABLE, [(AT, 0x400)])
+        bus.out(MASTER, 9)
+        ata.put(count=2, lba=20)
+        bus.out(BLOCK + 7, 0xC8)
+        disk.disk.bad = frozenset({(READ, 21)})
+        bus.out(MASTER, 0)
+        if again:
+            bus.out(MASTER, 9)
+    if not again:
+        disk.disk.drain()
+        bus.out(MASTER, 9)
+    assert ata.wait() == 0x41
+    assert ata.registers()[:3] == [0x40, 1, 21]
+    assert bus.load(AT, 512) == DATA[20 * 512 : 21 * 512]
+
+
 def test_dma_of_many_pieces_goes_on_in_steps() -> None:
     """More descriptors than one step takes, the largest transfer of LBA28 by words, and one that starts late."""
     machine, _, _, _ = pc()
