@@ -79,7 +79,7 @@ class HostChar(CharBackend):
             return  # it is awake
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # epoll takes no files: output may be one
             selector.register(self._wake_read, selectors.EVENT_READ)
             while not self._closing:
                 with self._lock:

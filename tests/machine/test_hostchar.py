@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,3 +132,19 @@ def test_input_waits_for_the_device(pair: tuple[socket.socket, socket.socket]) -
     machine.memory.write(DR, 4, 1)  # nobody listens
     assert machine.memory.read(FR, 4) & 0xA0 == 0x80
     chars.close()
+
+
+def test_output_and_input_may_be_files(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(TEXT[:9])
+    with (tmp_path / "in").open("rb") as typed, (tmp_path / "out").open("wb") as output:
+        machine, _, chars = build(typed.fileno(), output.fileno())
+        until(lambda: chars.at_end)
+        got = b""
+        while not machine.memory.read(FR, 4) & 0x10:
+            got += bytes((machine.memory.read(DR, 4) & 0xFF,))
+        assert got == TEXT[:9]
+        with machine.lock:
+            chars.write(TEXT[:900])
+        until(lambda: (tmp_path / "out").stat().st_size == 900)
+        chars.close()
+    assert (tmp_path / "out").read_bytes() == TEXT[:900]
