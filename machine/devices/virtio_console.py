@@ -111,6 +111,17 @@ class VirtioConsole(VirtioDevice):
 
     # Queues
 
+    def reset_queue(self, queue: VirtQueue) -> None:
+        """What was under way of its first buffer is not of the next one's."""
+        if queue.index & 1 and queue.index != CONTROL_TRANSMIT:
+            self.sent[self._number(queue.index)] = 0
+        super().reset_queue(queue)
+
+    @staticmethod
+    def _number(index: int) -> int:
+        """The port of a queue."""
+        return index // 2 if index < CONTROL_RECEIVE else index // 2 - 1
+
     @staticmethod
     def _place(number: int) -> int:
         """The receive queue of a port; the one behind it is for what it transmits."""
@@ -124,7 +135,7 @@ class VirtioConsole(VirtioDevice):
         elif index == CONTROL_TRANSMIT:
             self._listen(queue)
         else:
-            number = index // 2 if index < CONTROL_RECEIVE else index // 2 - 1
+            number = self._number(index)
             if index & 1:
                 self.transmit(number)
             else:

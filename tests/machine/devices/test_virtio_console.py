@@ -84,6 +84,24 @@ def test_one_port(kind: str, rings: int) -> None:
     assert device.machine.log.counts[GUEST_ERROR] == 0
 
 
+def test_a_queue_that_is_reset_begins_with_a_whole_buffer() -> None:
+    chars = MemoryChar(4)
+    guest, device = connect("mmio", lambda machine: VirtioConsole("console", machine, chars))
+    assert isinstance(device, VirtioConsole)
+    guest.begin()
+    transmit = guest.queue(1, 8)
+    guest.go()
+    transmit.add(guest.buffers([b"four and more"], []))
+    transmit.kick()
+    assert chars.take() == b"four"
+    device.reset_queue(device.queues[1])
+    chars.take()
+    again = guest.queue(1, 8)
+    again.add(guest.buffers([b"next"], []))
+    again.kick()
+    assert chars.take() == b"next"
+
+
 def start(guest: Guest, ports: int) -> tuple[list[Ring], Inbox]:
     assert guest.begin() & MULTIPORT
     queues = [guest.queue(index, 64) for index in range(2 + 2 * ports)]
