@@ -22,6 +22,7 @@ from dbt.engine.formats import (
 )
 from dbt.engine.image import ImageError, load_image
 from dbt.engine.layout import CONDITIONS, FUSED_STENCIL, FUSED_VARIANTS, NO_FLAGS, POLL, POLL_FUSED, VARIANTS
+from dbt.wording import counted
 
 GUEST: Final = "aarch64"
 HEADS: Final = (
@@ -70,7 +71,7 @@ def info(out: TextIO) -> int:
             size = entry.stat().st_size
             total += size
             out.write(f"  {entry.name:24} {_size_text(size):>12}\n")
-    out.write(f"size: {_size_text(total)} in {len(builds)} builds\n")
+    out.write(f"size: {_size_text(total)} in {counted(len(builds), 'build')}\n")
     return 0
 
 
@@ -79,7 +80,7 @@ def clear(out: TextIO) -> int:
     builds = _builds(cache_root())
     for folder in builds:
         shutil.rmtree(folder)
-    out.write(f"removed {len(builds)} builds\n")
+    out.write(f"removed {counted(len(builds), 'build')}\n")
     return 0
 
 

@@ -13,6 +13,7 @@ from dbt import statistics
 from dbt.guests import GUESTS, PLAIN, Guest
 from dbt.machine import native
 from dbt.run import ENGINES
+from dbt.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,5 +92,5 @@ def demo(out: TextIO, command: Sequence[bytes], engines: Sequence[str] | None = 
     paths = {guest.name: os.path.relpath(guest.path) for guest in GUESTS}
     out.write(TRY_NEXT.format(run=run, **paths))
     if failed:
-        out.write(f"\n{failed} runs failed\n")
+        out.write(f"\n{counted(failed, 'run')} failed\n")
     return int(bool(failed))

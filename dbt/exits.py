@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dbt.wording import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:
@@ -52,7 +54,7 @@ class AccessRefused(MemoryFault):
     size: int
 
     def __str__(self) -> str:
-        return f"{self.access} of {self.size} bytes at {self.address:#x} is refused at pc {self.pc:#x}"
+        return f"{self.access} of {counted(self.size, 'byte')} at {self.address:#x} is refused at pc {self.pc:#x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class Watched(Exit):
     instruction: int
 
     def __str__(self) -> str:
-        return f"{self.access} of {self.size} bytes at {self.address:#x} by the instruction at {self.instruction:#x}"
+        what = f"{self.access} of {counted(self.size, 'byte')} at {self.address:#x}"
+        return f"{what} by the instruction at {self.instruction:#x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,13 @@ options:
   -0 ARGV0             what the program sees as its own name, instead of PROGRAM
   -h, --help           show this text
 
-The exit status is the program's; if a signal ends the program, the same signal ends this command. 126: PROGRAM cannot
-be run; 127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
+examples:
+  dragoman run ./busybox sh -c 'echo $((6*7))'      a static program
+  dragoman run -L ./arm64-root ./arm64-root/bin/ls  one whose libraries are in a folder
+  dragoman run --strace -E LANG=C ./prog            its system calls, in another environment
+
+exit status: the program's; if a signal ends the program, the same signal ends this command. 126: PROGRAM cannot be run;
+127: PROGRAM does not exist; 125: Dragoman cannot do what the program needs; 2: the command line is wrong.
 """
 LAST_PORT = 65535
 FLAGS = {"--strace": "strace", "--stats": "stats", "--wait": "wait"}
@@ -115,23 +120,23 @@ def _apply(options: RunOptions, name: str, value: str) -> None:
     raw = os.fsencode(value)
     if name == "root":
         if not os.path.isdir(value):
-            raise UsageError(f"run: -L {value}: not a folder", "Name the folder that holds the guest's lib and usr.")
+            raise UsageError(f"-L {value}: not a folder", "Name the folder that holds the guest's lib and usr.")
         options.root = value
     elif name == "engine":
         if value not in ENGINES:
-            raise UsageError(f"run: no engine {value!r}", f"The engines are {', '.join(ENGINES)}.")
+            raise UsageError(f"no engine {value!r}", f"The engines are {', '.join(ENGINES)}.")
         options.engine = value
     elif name == "argv0":
         options.argv[0] = raw
     elif name == "gdb":
         port = value.rpartition(":")[2]
         if "/" not in value and not (port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
-            raise UsageError(f"run: -g {value}: no port", "Give a port, HOST:PORT, or a path with a slash in it.")
+            raise UsageError(f"-g {value}: no port", "Give a port, HOST:PORT, or a path with a slash in it.")
         options.gdb = value
     elif name == "set":
         key = raw.partition(b"=")[0] + b"="
         if key == b"=" or b"=" not in raw:
-            raise UsageError(f"run: -E {value}: not NAME=VALUE", "For example: -E LANG=C. -U NAME removes a variable.")
+            raise UsageError(f"-E {value}: not NAME=VALUE", "For example: -E LANG=C. -U NAME removes a variable.")
         options.environ = [*(entry for entry in options.environ if not entry.startswith(key)), raw]
     else:
         key = raw + b"="

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,15 +17,26 @@ from dbt.machine.document import document
 from dbt.machine.images import about, load_image
 from dbt.machine.log import TRACE, Log
 
-from dbt.choices import listed
 from dbt.errors import UsageError
+from dbt.wording import listed
 
 if TYPE_CHECKING:
-    import argparse
-
     from dbt.machine.boards import BoardMachine
     from dbt.machine.machine import Machine
 
+ABOUT = """\
+Nothing runs on boards yet but drivers in tests. Without an option that asks for something else, the map is shown.
+
+examples:
+  dragoman machine                                which boards there are
+  dragoman machine virt -m 2G                     what is at which address
+  dragoman machine pc --device pci_bridge,name=br,slot=5 --device virtio_rng,bus=br
+  dragoman machine pc --svg pc.svg                a picture
+  dragoman machine --registers pl011              the registers of a device
+
+exit status: 0: done; 1, 126, 127: a file (of an image, a snapshot) cannot be used, or is not there; 2: the command line
+is wrong.
+"""
 NEEDS_BOARD = (
     "map", "tree", "json", "svg", "trace", "dump_dtb", "dump_acpi", "load", "restore", "save", "no_highmem", "device",
 )  # fmt: skip
@@ -69,7 +81,12 @@ def _number(text: str, where: str) -> int:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser to argparse's subparsers."""
-    parser = commands.add_parser("machine", help="boards, their memory maps, the registers of devices")
+    parser = commands.add_parser(
+        "machine", help="boards, their memory maps, the registers of devices",
+        description="Boards, their memory maps, the registers of devices.", epilog=ABOUT,
+        usage="dragoman machine [BOARD [OPTION…]] | --registers DEVICE",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("board", nargs="?", metavar="BOARD", help=f"{', '.join(BOARDS)}; without it: list them")
     parser.add_argument("--map", action="store_true", help="what is at which address (the default)")
     parser.add_argument("--tree", action="store_true", help="the regions that the map is made of")
@@ -78,7 +95,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--trace", metavar="PATTERN", help="show what assigning PCI does to DEVICE.REGISTER; both may have * and ?"
     )
-    parser.add_argument("--registers", metavar="DEVICE", help=f"a page about {', '.join(devices.DEVICES)}")
+    parser.add_argument("--registers", metavar="DEVICE", help=f"a page about one of {', '.join(devices.DEVICES)}")
     parser.add_argument("--dump-dtb", metavar="FILE", help="write the board's device tree, as guests get it")
     parser.add_argument("--dump-acpi", metavar="FILE", help="write the board's ACPI tables as acpidump does")
     parser.add_argument(

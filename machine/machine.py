@@ -22,8 +22,8 @@ from dbt.machine.memory import AddressSpace, Container, Region, Unassigned
 from dbt.machine.msi import MsiRouter
 from dbt.machine.power import Power
 
-from dbt.choices import instead
 from dbt.errors import UsageError
+from dbt.wording import instead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

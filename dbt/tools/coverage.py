@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbt.instrument import Plugin
 
-from .commands import load, own_path, run, run_options
+from .commands import check_writable, load, own_path, run, run_options, write_file
 
 if TYPE_CHECKING:
     import argparse
@@ -56,8 +56,7 @@ class Coverage(Plugin):
 
     def finish(self) -> None:
         """Write the file."""
-        with open(own_path(self.path, child=self._child), "wb") as file:
-            file.write(drcov(self.blocks()))
+        write_file(own_path(self.path, child=self._child), drcov(self.blocks()))
 
 
 def drcov(blocks: Iterable[tuple[Key, int]]) -> bytes:
@@ -79,4 +78,6 @@ def coverage(options: argparse.Namespace, origin: Origin) -> NoReturn:
     """The command."""
     found = run_options(options, origin)
     process = load(found, origin=origin)
-    run(process, Coverage(options.output or f"{os.path.basename(found.path)}.drcov"))
+    path = options.output or f"{os.path.basename(found.path)}.drcov"
+    check_writable(path)
+    run(process, Coverage(path))

@@ -10,9 +10,10 @@ from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.instrument import Plugin
+from dbt.wording import counted
 
 from .assembly import disassemble
-from .commands import Output, load, own_path, run, run_options
+from .commands import Output, check_writable, load, own_path, run, run_options, write_file
 from .page import page
 from .symbols import Names, short
 
@@ -104,7 +105,8 @@ def text(profile: Profile, title: str, top: int = 20) -> str:
     """The report for a terminal."""
     functions, sites = profile.functions(), profile.sites()
     total = sum(f.instructions for f in functions)
-    lines = [f"{title}: {total:,} instructions in {len(sites):,} blocks of {len(functions):,} functions", ""]
+    where = f"{counted(len(sites), 'block')} of {counted(len(functions), 'function')}"
+    lines = [f"{title}: {counted(total, 'instruction')} in {where}", ""]
     lines.append(f"{'share':>7} {'instructions':>16}  function")
     for f in functions[:top]:
         bar = "█" * round(20 * f.instructions / max(functions[0].instructions, 1))
@@ -143,7 +145,8 @@ def html(profile: Profile, title: str) -> str:
     """The report as a page: a map of widths, then functions that open to their blocks."""
     functions = profile.functions()
     total = max(sum(f.instructions for f in functions), 1)
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="dim">{total:,} instructions in {len(functions):,} functions</p>']
+    facts = f"{counted(total, 'instruction')} in {counted(len(functions), 'function')}"
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="dim">{facts}</p>']
     parts += ["<h2>Where the instructions are</h2>", _maps(profile, functions, total)]
     parts += ["<h2>Functions, the hottest first</h2>", '<div class="panel">']
     for number, f in enumerate(functions[:_SHOWN]):
@@ -156,7 +159,8 @@ def html(profile: Profile, title: str) -> str:
         parts += [_blocks(profile, f), "</details>"]
     parts.append("</div>")
     if len(functions) > _SHOWN:
-        parts.append(f'<p class="dim">and {len(functions) - _SHOWN:,} more functions</p>')
+        more = counted(len(functions) - _SHOWN, "more function")
+        parts.append(f'<p class="dim">and {more}</p>')
     return page(title, _STYLE, "\n".join(parts))
 
 
@@ -198,7 +202,7 @@ def _part(part: int, total: int, name: str, link: str) -> str:
     thin = "" if shown else ' class="thin"'
     link = f' href="{link}"' if link else ""
     heat = f"--heat:{0.12 + 0.6 * share**0.5:.2f}"
-    hint = f"{escape(name, quote=True)}: {part:,} instructions, {_share(part, total)}"
+    hint = f"{escape(name, quote=True)}: {counted(part, 'instruction')}, {_share(part, total)}"
     return f'<a{thin}{link} style="flex:{part} 1 0;{heat}" title="{hint}">{shown}</a>'
 
 
@@ -214,7 +218,8 @@ def _blocks(profile: Profile, function: Function) -> str:
             for line in disassemble(profile.machine, s.code, s.pc)
         ]
     if len(function.blocks) > _BLOCKS:
-        rows.append(f'<tr class="dim"><td></td><td>and {len(function.blocks) - _BLOCKS:,} more blocks</td></tr>')
+        more = counted(len(function.blocks) - _BLOCKS, "more block")
+        rows.append(f'<tr class="dim"><td></td><td>and {more}</td></tr>')
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -223,21 +228,19 @@ def profile(options: argparse.Namespace, origin: Origin) -> NoReturn:
     found = run_options(options, origin)
     process = load(found, origin=origin)
     title = " ".join([os.path.basename(found.path), *(os.fsdecode(a) for a in found.argv[1:])])
-    errors = Output(process, None)
+    output = None if options.output or options.html else Output(process, None)
+    for path in filter(None, (options.output, options.html)):
+        check_writable(path)
     paths = [os.path.abspath(path) if path else "" for path in (options.output, options.html)]
 
     def report(plugin: Profile) -> None:
         name = f"{title} (process {os.getpid()})" if plugin.child else title
         if paths[1]:
-            _write(own_path(paths[1], child=plugin.child), html(plugin, name))
+            write_file(own_path(paths[1], child=plugin.child), html(plugin, name).encode(errors="backslashreplace"))
         if paths[0]:
-            _write(own_path(paths[0], child=plugin.child), text(plugin, name, options.top))
-        elif not paths[1]:
-            errors.write(text(plugin, name, options.top))
+            shown = text(plugin, name, options.top).encode(errors="backslashreplace")
+            write_file(own_path(paths[0], child=plugin.child), shown)
+        if output is not None:
+            output.write(text(plugin, name, options.top))
 
-    run(process, Profile(report))
-
-
-def _write(path: str, content: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(content)
+    run(process, Profile(report), output)

@@ -91,8 +91,9 @@ def trace(options: argparse.Namespace, origin: Origin) -> NoReturn:
     every = not (options.instructions or options.memory or options.syscalls)
     calls = options.syscalls or every
     process = load(run_options(options, origin), origin=origin, strace=calls)
+    output = Output(process, options.output)
     plugin = Trace(
-        Output(process, options.output),
+        output,
         instructions=options.instructions or every,
         memory=options.memory or every,
     )  # fmt: skip
@@ -100,4 +101,4 @@ def trace(options: argparse.Namespace, origin: Origin) -> NoReturn:
         from dbt.linux import strace
 
         strace.write = plugin.line
-    run(process, plugin if options.instructions or options.memory or every else None)
+    run(process, plugin if options.instructions or options.memory or every else None, output)

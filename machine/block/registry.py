@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from dbt.machine.block.errors import BadOption
 
-from dbt.choices import instead
+from dbt.wording import instead
 
 if TYPE_CHECKING:
     from dbt.machine.block.node import Format, Node, Protocol

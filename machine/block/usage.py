@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from dbt.machine.block.errors import BadOption, ImageCorrupt
 from dbt.machine.block.node import Measure
 
+from dbt.wording import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -50,7 +52,8 @@ class Usage:
         self.result.leaks = self.used.count(0)
         self.result.image_end = used_end * self.unit
         if self.result.leaks:
-            self.result.note(f"{self.result.leaks} clusters are not used by anything", self.used.find(0) * self.unit)
+            unused = f"{counted(self.result.leaks, 'cluster')} not used by anything"
+            self.result.note(unused, self.used.find(0) * self.unit)
         return self.units - used_end
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from dbt.machine.boards.board import Board, BoardMachine, Options, Placed, Plugged
 
-from dbt.choices import instead
 from dbt.errors import UsageError
+from dbt.wording import instead
 
 if TYPE_CHECKING:
     from typing import Any

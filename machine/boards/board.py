@@ -23,8 +23,8 @@ from dbt.machine.pci.assign import Ranges, assign
 from dbt.machine.virtio import VirtioDevice
 from dbt.machine.virtio.pci import VirtioPci
 
-from dbt.choices import listed
 from dbt.errors import UsageError
+from dbt.wording import listed
 
 if TYPE_CHECKING:
     import threading

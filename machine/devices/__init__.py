@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dbt.choices import instead
 from dbt.errors import UsageError
+from dbt.wording import instead
 
 if TYPE_CHECKING:
     from dbt.machine.device import Device

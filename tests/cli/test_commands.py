@@ -37,7 +37,6 @@ def test_no_command_and_help_show_what_there_is(dragoman: Command) -> None:
         assert done.returncode == 0
         for command in (b"run", b"features", b"cache", b"demo"):
             assert b"    " + command in done.stdout
-    assert dragoman("run", "--help").stdout == dragoman("help", "run").stdout
 
 
 def test_an_unknown_command_is_a_usage_error(dragoman: Command) -> None:
@@ -140,7 +139,7 @@ def test_cache_commands(dragoman: Command, tmp_path: Path) -> None:
     done = dragoman("cache", "verify", env=environ)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"good" in done.stdout
-    assert b"removed 1 builds" in dragoman("cache", "clear", env=environ).stdout
+    assert b"removed 1 build\n" in dragoman("cache", "clear", env=environ).stdout
     assert not list((tmp_path / "dragoman").iterdir())
 
 

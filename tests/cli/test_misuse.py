@@ -9,8 +9,8 @@ from dbt.machine.boards import BOARDS
 from dbt.machine.devices import DEVICES
 from dbt.machine.devices import load as load_device
 
-from dbt.choices import WIDTH, instead
 from dbt.errors import UsageError
+from dbt.wording import WIDTH, instead
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from dbt.tools.page import page
+from dbt.wording import counted
 
 from .text import time_text
 
@@ -42,10 +43,10 @@ def html(tables: Sequence[Table]) -> str:
 def _table(found: Table) -> str:
     name, program = escape(found.name), escape(found.program)
     parts = [f"<h1><code>{name}</code></h1>", f'<p class="dim">{program}, {found.kind} at {found.pc:#x}</p>']
-    facts = [(str(found.instructions), "guest instructions")]
+    facts = [(str(found.instructions), f"guest instruction{'s' if found.instructions > 1 else ''}")]
     for what, size in found.sizes:
         rate = "" if what == "guest code" else f", {size / found.instructions:.1f} for an instruction"
-        facts.append((f"{size} bytes", what + rate))
+        facts.append((counted(size, "byte"), what + rate))
     facts += [(time_text(microseconds), stage) for stage, microseconds in found.stages]
     parts.append('<div class="facts">')
     parts += [f'<div class="panel fact"><b>{escape(b)}</b><span class="dim">{escape(t)}</span></div>' for b, t in facts]
@@ -78,7 +79,7 @@ def _row(row: Row, titles: list[str]) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    size = f'<span class="bytes">{cell.size} bytes</span>' if cell.size else ""
+    size = f'<span class="bytes">{counted(cell.size, "byte")}</span>' if cell.size else ""
     return size + "".join(f"<pre>{_coloured(line)}</pre>" for line in cell.lines)
 
 

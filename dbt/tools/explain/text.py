@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dbt.wording import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,9 +25,10 @@ def _table(found: Table, width: int) -> str:
     each = max((width - 2 - 3 * (len(titles) - 1)) // len(titles), LEAST)
     rule = "─" * width
     guest, *others = found.sizes
-    sizes = "".join(f", {size} bytes of {name}" for name, size in others)
+    sizes = "".join(f", {counted(size, 'byte')} of {name}" for name, size in others)
+    what = counted(found.instructions, "instruction")
     lines = [
-        f"{found.name} in {found.program}: {found.kind}, {found.instructions} instructions, {guest[1]} bytes{sizes}"
+        f"{found.name} in {found.program}: {found.kind}, {what}, {counted(guest[1], 'byte')}{sizes}",
     ]
     lines += [f"  {stage}: {time_text(microseconds)}" for stage, microseconds in found.stages]
     lines += [f"  {note}" for note in found.notes]
@@ -36,7 +39,7 @@ def _table(found: Table, width: int) -> str:
 
 
 def _head(row: Row) -> str:
-    sizes = ", ".join(f"{cell.size} bytes" for cell in row.cells if cell.size)
+    sizes = ", ".join(counted(cell.size, "byte") for cell in row.cells if cell.size)
     tail = "; ".join(part for part in (sizes, ", ".join(row.remarks)) if part)
     if row.line is None:
         return f"{row.heading}  {tail}".rstrip()

@@ -23,14 +23,52 @@ An IMAGE is a path, a URI (nbd://host/export), options (driver=qcow2,file.driver
 Its format is named with -f. For reading it may be left out, unless the image is raw; for writing it is never guessed.
 Sizes: 4096, 64K, 1.5G, 2TiB; all letters are powers of 1024. `dragoman img COMMAND --help` has the details.
 
+examples:
+  dragoman img create -f qcow2 disk.qcow2 20G
+  dragoman img info disk.qcow2
+  dragoman img convert -f raw -O qcow2 disk.img disk.qcow2
+
 exit status: 0 done; 1 it failed; 2 the command line is wrong; 130 interrupted. compare: 0 same, 1 different, 2 one
 cannot be opened, 4 one cannot be read. check, repair: 0 nothing wrong, or all repaired; 1 the check could not be
 finished; 2 corruptions are left; 3 leaked clusters are left; 63 the format has nothing that can be checked.
 """
-CONVERT = """\
+MORE = {
+    "convert": """\
 The target is written beside its name and renamed when it is whole; Ctrl-C removes it and leaves what was there before.
 With --sync it is on stable storage by then. Holes and zeroes of the source take no space in the target.
+
 """
+}
+EXAMPLES = {
+    "create": "create -f qcow2 -o cluster_size=128K disk.qcow2 20G",
+    "options": "options -f qcow2",
+    "info": "info --backing-chain disk.qcow2",
+    "check": "check -f qcow2 disk.qcow2",
+    "repair": "repair -f qcow2 --leaks disk.qcow2",
+    "convert": "convert -f raw -O qcow2 -c disk.img disk.qcow2",
+    "resize": "resize -f qcow2 disk.qcow2 +1G",
+    "snapshot": "snapshot -f qcow2 -c before-the-update disk.qcow2",
+    "commit": "commit -f qcow2 changes.qcow2",
+    "rebase": "rebase -f qcow2 -b base.qcow2 -F qcow2 changes.qcow2",
+    "map": "map --json disk.qcow2",
+    "compare": "compare -f raw disk.img disk.qcow2",
+    "measure": "measure -O qcow2 --size 20G",
+    "dd": "dd -f raw -O raw if=disk.img of=boot.img bs=512 count=1",
+    "bench": "bench -f qcow2 -c 10000 disk.qcow2",
+}
+ORDINARY = "exit status: 0: done; 1: it failed; 2: the command line is wrong; 130: interrupted.\n"
+_CHECKED = """\
+exit status: 0: nothing is wrong, or all is repaired; 1: it could not be finished; 2: corruptions are left, or the
+command line is wrong; 3: leaked clusters are left; 63: the format has nothing that can be checked; 130: interrupted.
+"""
+STATUS = {
+    "check": _CHECKED,
+    "repair": _CHECKED,
+    "compare": """\
+exit status: 0: same; 1: different; 2: one cannot be opened, or the command line is wrong; 4: one cannot be read; 130:
+interrupted.
+""",
+}
 
 Parser = argparse.ArgumentParser
 
@@ -59,9 +97,10 @@ def build() -> Parser:
     parser = Parser(prog="dragoman img", description="Disk images.", epilog=ABOUT, formatter_class=form)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, where: str, about: str, *, read: bool = True, epilog: str = "") -> Parser:
+    def command(name: str, where: str, about: str, *, read: bool = True) -> Parser:
         found = commands.add_parser(
-            name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=epilog, formatter_class=form
+            name, help=about, description=f"{about[0].upper()}{about[1:]}.", formatter_class=form,
+            epilog=f"{MORE.get(name, '')}example:\n  dragoman img {EXAMPLES[name]}\n\n{STATUS.get(name, ORDINARY)}",
         )  # fmt: skip
         found.set_defaults(where=where)
         found.add_argument("-f", "--format", metavar="FORMAT", help="format of the image")
@@ -99,7 +138,7 @@ def build() -> Parser:
     repair = command("repair", "show:check", "repair what check finds", read=False)
     repair.add_argument("--leaks", dest="repair", action="store_const", const="leaks", default="all", help="leaks only")
 
-    convert = command("convert", "converting:convert", "write the content into a new image", epilog=CONVERT)
+    convert = command("convert", "converting:convert", "write the content into a new image")
     convert.add_argument("-c", "--compress", action="store_true", help="compressed clusters, where the format has them")
     convert.add_argument("-n", "--existing", action="store_true", help="the target exists: write into it")
     convert.add_argument("--overwrite", action="store_true",
