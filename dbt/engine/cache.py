@@ -240,6 +240,11 @@ class Store:
         self.kept.pop(name, None)
         self.build([("again", name), job])
 
+    def fetch(self, name: str, job: Job, why: str) -> None:
+        """Get a file that cannot be opened from the worker, who may: a guest may have changed its root or its user."""
+        say_once(f"damaged {name}", f"{why}; it is built again, if the worker cannot read it either", quiet=self.quiet)
+        self.build([("give", name), job])
+
     def compile(self, guest: str, stencils: Iterable[int], job: str = "stencils") -> dict[int, str]:
         """Compile stencils (indices as in EXIT_STENCIL) into the pack; those that are there already are kept.
 

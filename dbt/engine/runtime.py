@@ -157,19 +157,19 @@ def load_checked(
 ) -> int:
     """Load a file of the cache, if it is whole and of this build; else it is built again first, once."""
     for attempt in range(2):
-        address, trouble = 0, ""
+        address, trouble, there = 0, "", True
         try:
             loaded = Loaded(store, name, at, limit, code=code)
             address, trouble = loaded.address, trouble_with(store, loaded, head, magic)
         except DamagedFile as error:
             trouble = str(error)
         except OSError as error:  # it was there when its job was done, or asked for
-            trouble = error.strerror or "it cannot be read"
+            trouble, there = error.strerror or "it cannot be read", False
         if not trouble:
             return address
         if attempt:
             raise InternalError(f"{store.path(name)}: {trouble}, although it was built again")
-        store.rebuild(name, job, f"{store.path(name)}: {trouble}")
+        (store.rebuild if there else store.fetch)(name, job, f"{store.path(name)}: {trouble}")
     raise AssertionError
 
 

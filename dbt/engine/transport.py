@@ -7,6 +7,7 @@ Sending, looking whether there is an answer and taking it are three calls, so th
 
 from __future__ import annotations
 
+import errno
 import pickle
 import select
 import socket
@@ -22,6 +23,7 @@ _MARK: Final = b"\xd7msg"
 _LIMIT: Final = 1 << 30  # bytes of a message; packs with every stencil there is have a few MiB
 _PART: Final = 1 << 16
 _SLICE: Final = 0.1  # seconds between two looks at what else may have happened
+_BLIND: Final = 0.002  # the same where one cannot be woken up
 
 
 class Ended(Exception):
@@ -142,5 +144,12 @@ class Channel:
         """Wait until the socket may be used, or for a moment."""
         poller = select.poll()  # select() takes no descriptors as high as those that are hidden from guests
         poller.register(self._socket, events)
-        if not poller.poll(_SLICE * 1000 if self._idle else None) and self._idle:
+        try:
+            ready = poller.poll(_SLICE * 1000 if self._idle else None)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            ready = []  # a guest has set the limit of descriptors to 0: then none can be waited for (poll(2))
+            time.sleep(_BLIND)
+        if not ready and self._idle:
             self._idle(time.monotonic() - self._moved)

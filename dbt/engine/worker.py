@@ -5,7 +5,7 @@ It is told first which cache and build it is for: `("hello", root, build)`. Then
 - `("jobs", jobs, files)` for files of the cache; `files` are those that the supervisor has in memory. Jobs:
   `("image",)`, `("machine",)`, `("modules",)`, `("tables", guest)`, `("stencils", guest, indices)` (as in
   EXIT_STENCIL), `("handlers", guest, indices)`, `("snippets", kind, templates)`, `("again", name)`: a file that is of
-  no use. The answer is `("done", *build.Answer)`.
+  no use, `("give", name)`: one that only the worker can read. The answer is `("done", *build.Answer)`.
 - `("region", …)` and `("regions", …)`, see region_job.py.
 - `("superinstructions", guest, keys, files)`, see super_job.py. These are not waited for, so there may be several, each
   with its answer, `("done", *build.Answer)`; and who has asked may be gone, while they are of use for the next one.
@@ -105,6 +105,8 @@ class Server:
             for name, *arguments in jobs:
                 if name == "again":
                     self.space.forget(*arguments)
+                if name == "give":
+                    self.space.give(*arguments)
             with self._beside([name for name, *_ in jobs if name in BESIDE]):
                 for name, *arguments in jobs:
                     if name in JOBS:

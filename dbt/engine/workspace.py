@@ -85,6 +85,12 @@ class Workspace:
             with suppress(OSError):
                 os.unlink(os.path.join(self._folder, name))
 
+    def give(self, name: str) -> None:
+        """The supervisor cannot open this file: it is in the answer."""
+        data = self.read(name)
+        if data is not None:
+            self.changed[name] = data
+
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         return self.read(name) is not None

@@ -87,7 +87,8 @@ def sys_chdir(process: Process, path: int, *_: int) -> int:
 
 
 def sys_chroot(process: Process, path: int, *_: int) -> int:
-    """Change the root: -L ROOT no longer applies."""
+    """Change the root: -L ROOT no longer applies, and what we have not imported is out of reach."""
+    process.prepare_all()
     result = int(process.call(161, _plain(process, path)))
     if result == 0:
         process.root = b""

@@ -275,6 +275,11 @@ class Process:
             if number not in self.handlers:
                 self._find(number)
 
+    def prepare_all(self) -> None:
+        """The same with all calls, and with what runs instructions that cannot be compiled: files get out of reach."""
+        self.prepare(tuple(CALLS))
+        self.cpu.reference()
+
     def _find(self, number: int) -> Handler:
         """The function for a call, imported if this is its first use."""
         handler: Handler

@@ -13,7 +13,9 @@ import pytest
 from dbt.engine import cache
 from dbt.engine.cache import Store, build_name, cache_root, check_private, make_private, open_store
 from dbt.engine.cpu import Cpu
+from dbt.engine.formats import TABLES_MAGIC, TablesHead
 from dbt.engine.layout import EXIT_SYSCALL
+from dbt.engine.runtime import load_checked
 from dbt.errors import CacheUnusable
 
 
@@ -127,3 +129,21 @@ def test_constants_of_translated_code_outlive_the_cache(tmp_path: Path, engine: 
             assert cpu.reg(f"v{at + 1}") == seen[at]
     finally:
         cpu.close()
+
+
+def test_what_only_the_worker_can_open_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that has another user or root than at the start cannot open what the worker makes."""
+    store = Store(str(tmp_path / "cache"), quiet=True)
+
+    def refuse(name: str) -> int:
+        if name in store.kept:
+            return Store.open(store, name)
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(store, "open", refuse)
+    store.build([("tables", "aarch64")])
+    path = Path(store.path("aarch64.tables"))
+    made = path.stat()
+    address = load_checked(store, "aarch64.tables", ("tables", "aarch64"), TablesHead, TABLES_MAGIC)
+    assert TablesHead.at(address).magic == TABLES_MAGIC
+    assert path.stat() == made, "it was made a second time"

@@ -1,4 +1,4 @@
-"""clone: what it refuses, and what a refusal leaves behind. Children themselves are in guests/processes.c."""
+"""clone and chroot: what they refuse and leave behind, and need before. Children are in guests/processes.c."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
+from dbt.linux.table import CALLS
 
 from .conftest import HEAP
 
@@ -38,3 +40,12 @@ def test_a_fork_that_fails_leaves_nothing_open(process: Process, monkeypatch: py
     before = os.listdir("/proc/self/fd")
     assert process.do(220, 0x4100 | 17, 0, 0, 0, 0) == -errno.EAGAIN
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_before_another_root_all_is_imported(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines: list[str] = []
+    process.memory.write(HEAP, b"/no/where\0")
+    monkeypatch.setattr(process.cpu, "reference", lambda: engines.append("reference"), raising=False)
+    assert process.do(51, HEAP) == -errno.ENOENT
+    assert set(CALLS) <= set(process.handlers)
+    assert engines

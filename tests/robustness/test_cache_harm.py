@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from struct import pack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import USER
-from tests.robustness.bench import ENGINES, FIRST, NATIVE, Bench, right, said
+from tests.robustness.bench import ENGINES, FIRST, NATIVE, TIMEOUT, Bench, right, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,37 @@ def test_a_cache_that_is_replaced_is_not_used(cold: Bench, engine: str, what: st
     assert cold.done() == 1
     right(run)
     said(run, "not a folder", "in memory only")
+
+
+def test_a_guest_that_may_open_no_file_any_more(cold: Bench, tmp_path: Path) -> None:
+    """It sets RLIMIT_NOFILE to 0, as sandboxes do, forks, waits for the child, and computes 6 * 7: that is new code.
+
+    Then poll(2) has an error for every descriptor, nothing can be imported, and only the worker can read the cache.
+    """
+    path = tmp_path / "program"
+    path.write_bytes(program(
+        # prlimit64(0, RLIMIT_NOFILE, {0, 0}, 0), then to the end if that fails
+        0xD2800000, 0xD28000E1, 0x100002C2, 0xD2800003, 0xD28020A8, 0xD4000001, 0xB5000200,
+        # clone(SIGCHLD, 0, 0, 0, 0), the child to the end, wait4(child, 0, 0, 0)
+        0xD2800220, 0xD2800001, 0xD2800002, 0xD2800003, 0xD2800004, 0xD2801B88, 0xD4000001, 0xB4000100,
+        0xD2800001, 0xD2800002, 0xD2800003, 0xD2802088, 0xD4000001,
+        # a jump that nobody can follow; exit(x0); the limits, behind which nobody looks; x0 = 6 * 7, to the end
+        0x10000109, 0xD61F0120, 0xD2800BA8, 0xD4000001, 0, 0, 0, 0, 0xD28000C1, 0xD28000E2, 0x9B027C20, 0x17FFFFF7,
+    ))  # fmt: skip
+    path.chmod(0o755)
+    child = cold.start("nothing", "run", path)
+    _, errors = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 42, errors
+    assert len(errors.splitlines()) == 1
+    assert "Too many open files" in errors
+
+
+def program(*words: int) -> bytes:
+    """A static program of these instructions."""
+    code = pack(f"<{len(words)}I", *words)
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + pack("<HHIQQQIHHHHHH", 2, 183, 1, 0x10078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = len(head) + 56 + len(code)
+    return head + pack("<IIQQQQQQ", 1, 5, 0, 0x10000, 0x10000, size, size, 0x1000) + code
 
 
 @pytest.mark.parametrize("engine", ENGINES)
