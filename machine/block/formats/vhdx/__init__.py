@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from dbt.machine.block.node import CheckResult, Measure, Node
     from dbt.machine.block.structure import Structure
 
+AT_ONCE = 4096  # sectors of a bitmap that one lookup goes through: there may be half a million
+
 
 class Vhdx(Mapped):
     """One open file."""
@@ -154,15 +156,12 @@ class Vhdx(Mapped):
             return super().locate(offset, length)
         length = min(length, self.cluster - within)
         first, last = within // self.sector, (within + length - 1) // self.sector
-        bits = self._bitmap(index, first, last + 1)
-        run = 1
-        while run < len(bits) and bits[run] == bits[0]:
-            run += 1
+        here, run = self._alike(index, first, min(last + 1, first + AT_ONCE))
         count = min((first + run) * self.sector - within, length)
-        return (DATA, count, host + within) if bits[0] else (UNALLOCATED, count, 0)
+        return (DATA, count, host + within) if here else (UNALLOCATED, count, 0)
 
-    def _bitmap(self, index: int, first: int, end: int) -> list[int]:
-        """Which sectors of a block are here."""
+    def _alike(self, index: int, first: int, end: int) -> tuple[int, int]:
+        """Whether sector `first` of a block is here, and how many are from there on of which the same is true."""
         number = (index // self.ratio + 1) * (self.ratio + 1) - 1
         entry = self.tables.get(self.bat_at, number)
         host = entry & OFFSET
@@ -170,8 +169,13 @@ class Vhdx(Mapped):
             what = f"the bitmap of block {index} is missing"
             raise ImageCorrupt(self.name, what, offset=self.bat_at + 8 * number)
         base = index % self.ratio * (self.cluster // self.sector)
-        data = self.file.pread(host + (base + first) // 8, (base + end + 7) // 8 - (base + first) // 8)
-        return [data[(base + k) // 8 - (base + first) // 8] >> (base + k) % 8 & 1 for k in range(first, end)]
+        at, count = base + first, end - first
+        data = self.file.pread(host + at // 8, (at + count + 7) // 8 - at // 8)
+        every = (1 << count) - 1
+        bits = int.from_bytes(data, "little") >> at % 8 & every
+        here = bits & 1
+        other = bits ^ every if here else bits
+        return here, (other & -other).bit_length() - 1 if other else count
 
     # Writing.
 
