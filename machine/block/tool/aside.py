@@ -37,8 +37,11 @@ def orderly() -> Iterator[None]:
 
 
 @contextmanager
-def aside(image: str, driver: str, *, overwrite: bool = False) -> Iterator[Spec]:
-    """The Spec of where to write what is to become `image` of format `driver`: beside it, or there (`overwrite`)."""
+def aside(image: str, driver: str, *, overwrite: bool = False, durable: bool = True) -> Iterator[Spec]:
+    """The Spec of where to write what is to become `image` of format `driver`: beside it, or there (`overwrite`).
+
+    `durable`: whoever writes has the content put on stable storage, so its name goes there as well.
+    """
     spec = parse_spec(image, driver)
     file = spec.children.get("file")
     name = os.path.realpath(str(file.options["filename"])) if file is not None and file.driver == "file" else ""
@@ -61,6 +64,8 @@ def aside(image: str, driver: str, *, overwrite: bool = False) -> Iterator[Spec]
             what = "is removed: it was unfinished" if begun else "is as it was"
             sys.stderr.write(f"dragoman: {image} {what}\n")
             raise
+        if durable and before is None:
+            _sync_folder(name)
         return
     old = None
     if os.path.exists(name):  # nobody else uses it: it is locked from now on; whether it is on the disk is all the same
@@ -76,6 +81,8 @@ def aside(image: str, driver: str, *, overwrite: bool = False) -> Iterator[Spec]
             os.replace(beside, name)
         except OSError as error:
             raise HostError(name, error, doing="cannot take its place") from None
+        if durable:
+            _sync_folder(name)
     except BaseException:
         kept = "is as it was" if old is not None else "was not made"
         sys.stderr.write(f"dragoman: {image} {kept}: the unfinished one is removed\n")
@@ -86,6 +93,18 @@ def aside(image: str, driver: str, *, overwrite: bool = False) -> Iterator[Spec]
             os.unlink(beside)
         if old is not None:
             old.close()
+
+
+def _sync_folder(name: str) -> None:
+    """After a crash the name leads to the new file."""
+    try:
+        folder = os.open(os.path.dirname(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise HostError(name, error, doing="its name is not on stable storage") from None
 
 
 def _state(name: str) -> tuple[int, int, int] | None:

@@ -42,7 +42,8 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace, source: Format, made: dict[str, Any]) -> None:
-    with aside(options.target, options.output_format, overwrite=options.overwrite) as spec:
+    name = options.target
+    with aside(name, options.output_format, overwrite=options.overwrite, durable=options.sync) as spec:
         if options.overwrite:
             _foresee(spec.driver, source.size, made)
         file = spec.children["file"]

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dbt.machine.block import Disk, create_image, open_image
 
 from .img_images import MIB, Img, patchwork
@@ -178,3 +181,30 @@ def test_create_with_a_backing_file_wants_its_format_and_looks_at_it(img: Img) -
     assert img("create", "-f", "qcow2", "-b", "../a.raw", "-F", "raw", "sub/top.qcow2")[0] == 0
     assert img("map", "sub/top.qcow2")[0] == 1
     assert img("map", "--allow-backing", "sub/top.qcow2")[0] == 0
+
+
+@pytest.mark.parametrize("how", [["--sync"], ["--sync", "--overwrite"], []])
+def test_a_target_that_is_on_stable_storage_has_its_name_there(
+    img: Img, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert img("create", "-f", "raw", "a.raw", "1M")[0] == 0
+    calls: list[str] = []
+    fsync, fdatasync, replace = os.fsync, os.fdatasync, os.replace
+
+    def noted(call: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(fd: int) -> None:
+            calls.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+            call(fd)
+
+        return sync
+
+    def renamed(old: str, new: str) -> None:
+        calls.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted(fsync))
+    monkeypatch.setattr(os, "fdatasync", noted(fdatasync))
+    monkeypatch.setattr(os, "replace", renamed)
+    assert img("convert", "-f", "raw", "-O", "raw", *how, "a.raw", "b.raw")[0] == 0
+    wanted = {"--sync": ["file", "name", "folder"], "--sync--overwrite": ["file", "folder"], "": ["name"]}
+    assert [call for call, _ in groupby(calls)] == wanted["".join(how)]
