@@ -82,7 +82,7 @@ class Optimizer(Baseline):
         self._hot: set[int] = set()  # blocks that have been
         self._awaited: set[int] = set()  # blocks on which a worker has ended
         self._misjudged = 0
-        self.seconds = 0.0  # waited for regions
+        self.seconds = 0.0  # waited for regions, and for what else is done here about them
         self.compiled = 0
 
     def close(self) -> None:
@@ -95,7 +95,9 @@ class Optimizer(Baseline):
             reason = super().run()
             if reason != EXIT_HOT:
                 return reason
+            started = time.monotonic()
             self._promote(int(self.cpu.env.pc))
+            self.seconds += time.monotonic() - started
 
     def flush(self) -> None:
         super().flush()
@@ -181,11 +183,7 @@ class Optimizer(Baseline):
         return tuple(self.stops()), bool(int(self.ctx.mode) & MODE_EXACT_FLAGS), index_bits
 
     def _wait(self, pc: int, key: Key) -> Known | None:
-        started = time.monotonic()
-        try:
-            answer = self._promoter().region(pc, key, self._page, self._profile())
-        finally:
-            self.seconds += time.monotonic() - started
+        answer = self._promoter().region(pc, key, self._page, self._profile())
         if answer is None:
             return None
         self.compiled += 1
