@@ -35,6 +35,9 @@ KERNEL = {
     "syndromes", "instructions", "illegal_state", "senders", "sent_faults", "order", "actions", "dropped", "stacks",
     "suspend", "defaults", "children", "forks", "execs", "host",
 }  # fmt: skip
+# On a busy machine qemu 7.2 itself dies of a SIGSEGV in one of five runs of `waiting`, which says nothing.
+CRASHED = ["killed by 11"]
+TRIES = 12
 # The reference engine has no native handler: SIGSEGV from elsewhere is the host's, and signals do not queue.
 REFERENCE = {
     "faults": ["accesses", "syndromes", "instructions", "edited", "edited_flags", "no_room", "illegal_state", "blocked",
@@ -87,9 +90,13 @@ def test_every_case_is_expected() -> None:
 def test_what_is_expected_is_what_qemu_does(programs: Path, name: str) -> None:
     wanted = [case for case in cases_of(name) if case not in KERNEL]
     # Its default processor has SVE, whose record in a frame wins over that of the vectors.
-    words: list[str | Path] = ["qemu-aarch64-static", "-cpu", "cortex-a57", programs / name, *wanted]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert sections(done.stdout) == {case: EXPECTED[case] for case in wanted}
+    found: dict[str, list[str]] = {}
+    for _ in range(TRIES):
+        left: list[str | Path] = [case for case in wanted if found.get(case, CRASHED) == CRASHED]
+        if left:
+            words = ["qemu-aarch64-static", "-cpu", "cortex-a57", programs / name, *left]
+            found |= sections(subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout)
+    assert found == {case: EXPECTED[case] for case in wanted}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -21,7 +21,6 @@ from tests.differential.case import CODE, DATA, DATA_SIZE
 from tests.differential.engines import Registers
 
 from .programs import MASK64, SLOT, SLOTS
-from .words import jumped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from tests.differential.case import Case
 
 NATIVE: Final = ("interpreter", "baseline", "optimizer")
-TOGETHER: Final = 16  # regions that are compiled at once
 LIMIT: Final = 3000  # instructions that a program may run; one that wants more is left out
 BITS: Final = 42  # of addresses: only one address space of full size fits into the host's
 CODE_SIZE: Final = 2 * SLOT * SLOTS  # the second half holds nothing but nops
@@ -144,9 +142,6 @@ class Machine:
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_WRITE)
         cpu.memory.write(CODE, bytes(code))
         cpu.memory.protect(CODE, CODE_SIZE, PROT_READ | PROT_EXEC | (PROT_WRITE if mode.writable else 0))
-        if self.name == "optimizer" and not (mode.counted or mode.writable or mode.threshold):
-            for first in range(0, len(cases), TOGETHER):
-                native.foresee({case.address: jumped(case) for case in cases[first : first + TOGETHER]})
 
     def run(self, case: Case, file: bytes, budget: int | None = None) -> Result:
         """Run a program that was loaded from its start. `file`: its registers, packed."""

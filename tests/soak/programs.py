@@ -3,8 +3,8 @@
 Instructions are random words of the tables' forms. Some registers have *roles*, other ones in each program: pointers
 into scratch memory, an index, loop counters, a scratch register for branches, a link. Only what has to do with a role
 writes its register (dbt/engine/places.py knows what an instruction writes), so most programs end; one that does not is
-stopped by the reference engine, and is left out. Functions stand behind the program and call only those behind them. A
-program ends with a system call, mostly, and sometimes with another stop or earlier, with a fault.
+stopped by the reference engine, and is left out. Functions call only those behind them; they stand in front of the
+program, so that nothing goes on behind its end. That is a system call, mostly; some end with another stop, or earlier.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from dbt.frontends.a64.guest import GUEST
 
 from dbt.engine.places import Places
 from tests.differential.case import CODE, DATA, DATA_MIDDLE, DATA_SIZE, GENERAL, VECTORS, Case
-from tests.differential.exceptions import FLAG_FORMATS, IGNORED, NOT_COMPARED, skip
 from tests.differential.generate import ALIGNED_OPS, MEMORY_OPS, integer, vector
 
-from .words import retarget
+from .words import foreign, names_of, retarget
 
 if TYPE_CHECKING:
     from dbt.frontends.forms import Form
@@ -56,12 +55,6 @@ class Program:
 
     case: Case
     outside: bool
-
-
-@cache
-def names_of(form: Form) -> frozenset[str]:
-    """The operations of a form's template."""
-    return frozenset(op.name for op in form.template.ops)
 
 
 @cache
@@ -101,22 +94,6 @@ def _exclusive_bits(form: Form) -> int:
         if op.name == "store_exclusive":
             return op.args[1].type.width
     return 0
-
-
-@cache
-def _by_word(form: Form) -> bool:
-    """Whether it depends on the operands if Unicorn is a judge."""
-    return bool(names_of(form) & MEMORY_OPS) or form.group in (*FLAG_FORMATS, "HINT")
-
-
-@cache
-def _by_form(form: Form) -> bool:
-    return form.group in IGNORED or form.group in NOT_COMPARED
-
-
-def foreign(form: Form, word: int) -> bool:
-    """Whether Unicorn is no judge of a word."""
-    return _by_form(form) or (_by_word(form) and bool(skip(form, Case((word,), {}))))
 
 
 class Writer:
@@ -336,14 +313,15 @@ class Writer:
             self._calls.append((len(self.words), "adr", function))
             self.put(0x10000000 | self.scratch, 0xD63F0000 | self.scratch << 5)  # adr; blr
 
-    def functions(self) -> None:
-        """Those that are called."""
-        random = self.random
+    def functions(self) -> int:
+        """Put those that are called in front of what there is; how many words these are."""
+        random, main = self.random, len(self.words)
+        starts: dict[int, int] = {}
         for number in range(2):
-            if not any(call[2] == number for call in self._calls):
+            if all(call[2] != number for call in self._calls):
                 continue
             self._function = number
-            start, before = len(self.words), len(self._calls)
+            starts[number], before = len(self.words), len(self._calls)
             self.put(0xAA1E03E0 | self.link) if number == 0 else None  # mov link, x30
             self.body(self._some(6), 1)
             through = 30
@@ -353,9 +331,12 @@ class Writer:
                 else:
                     through = self.link
             self.put(random.choice((0xD65F0000, 0xD65F0000, 0xD61F0000)) | through << 5)  # ret, br
-            for at, _, called in self._calls:
-                if called == number:
-                    self.words[at] = retarget(self.words[at], start - at)
+        everything = len(self.words)
+        for at, _, called in self._calls:
+            back = everything if at < main else 0
+            self.words[at] = retarget(self.words[at], starts[called] - at - back)
+        self.words[:] = self.words[main:] + self.words[:main]
+        return everything - main
 
     def registers(self) -> dict[str, int]:
         """What they hold at the start."""
@@ -393,8 +374,8 @@ def program(seed: int) -> Program:
         if kind < 0.94 else 0xD4200000 | random.getrandbits(16) << 5  # brk
         if kind < 0.97 else UNDEFINED_WORD
     )  # fmt: skip
-    writer.functions()
+    before = writer.functions()
     values = writer.registers()
-    address = CODE + seed % SLOTS * SLOT
-    case = Case(tuple(writer.words), values, random.choice(pools()[2]), f"program {seed}", address)
+    start = CODE + seed % SLOTS * SLOT + 4 * before
+    case = Case(tuple(writer.words), values, random.choice(pools()[2]), f"program {seed}", start, before=before)
     return Program(case, writer.outside)

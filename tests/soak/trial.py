@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dbt.frontends.a64.guest import GUEST
@@ -15,7 +16,7 @@ from tests.differential.text import show
 from .compare import NOT_JUDGED, between_ours, outcome, with_outside
 from .machines import ALIAS, BITS, LIMIT, NATIVE, TROUBLE, Machine, Mode, Result, pack
 from .outside import Outside
-from .programs import foreign
+from .words import foreign, jumped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 30.0  # seconds that a program may take on one engine before it is asked to stop
 OUTSIDE: Final = "unicorn"
 ROUNDS: Final = 4  # stops of a program
+TOGETHER: Final = 16  # regions that are compiled at once
 GOES_ON: Final = ("syscall", "until", "budget")
 STOPS: Final = (
     "syscall", "undefined", "breakpoint", "fault", "fetch", "alignment", "poll", "budget", "unimplemented", ALIAS
@@ -114,43 +116,66 @@ class Trial:
                 return result
             again = False
 
-    def differences(
-        self, case: Case, mode: Mode, engines: Sequence[str], budget: int | None = None, rounds: int = ROUNDS
-    ) -> Iterator[tuple[str, list[str]]]:
-        """(engine, what differs) for a case that was loaded. `budget`: of instructions, if `mode.counted`.
+    def expected(self, case: Case, mode: Mode, budget: int | None = None, rounds: int = ROUNDS) -> list[Result]:
+        """The stops of a case that was loaded, on the reference engine. `budget`: of instructions, if `mode.counted`.
 
         What stops for a system call, a stop address or its budget goes on, until it has stopped `rounds` times or is
-        outside of its own code.
+        outside of its own code. The last stop is none where nobody can judge it: ALIAS, or the end of our patience.
         """
         if mode.writable:  # what the last one has changed is put right
-            self.load([case], mode, engines)
+            self.load([case], mode, [])
             rounds = 1
+        file, limit = pack(case.registers), (budget if mode.counted else None) or LIMIT
+        found: list[Result] = []
+        while len(found) < rounds:
+            first = not found
+            result = self._run("reference", partial(_next, case, file, limit, first), first)
+            found.append(result)
+            if result.stop not in GOES_ON or not 0 <= result.pc - case.code_address < len(case.code):
+                break
+            if result.stop == "budget" and not mode.counted:
+                break
+        return found
+
+    def foresee(self, cases: Sequence[tuple[Case, Sequence[Result]]], mode: Mode) -> None:
+        """Have the optimizer's regions for loaded cases made many at once, where all of them are wanted at once.
+
+        They begin where a case does and where it goes on after a stop.
+        """
+        if mode.counted or mode.writable or mode.threshold:
+            return
+        places: dict[int, list[int]] = {}
+        for case, expected in cases:
+            ways = jumped(case)
+            places.update(dict.fromkeys((case.address, *(stop.pc for stop in expected[:-1])), ways))
+        optimizer, wanted = self.machine("optimizer").native, list(places.items())
+        for first in range(0, len(wanted), TOGETHER):
+            optimizer.foresee(dict(wanted[first : first + TOGETHER]))
+
+    def differences(
+        self, case: Case, mode: Mode, engines: Sequence[str], expected: Sequence[Result], budget: int | None = None
+    ) -> Iterator[tuple[str, list[str]]]:
+        """(engine, what differs) for a case that was loaded. `expected`: its stops."""
         file, limit = pack(case.registers), budget if mode.counted else None
-        left = list(engines)
-        for number in range(rounds):
-            first = number == 0
-
-            def start(machine: Any, most: int | None = limit, first: bool = first) -> Result:
-                if isinstance(machine, Outside):
-                    return machine.run(case, file) if first else machine.go_on()
-                return machine.run(case, file, most) if first else machine.go_on(most)  # type: ignore[no-any-return]
-
-            expected = self._run("reference", lambda m: start(m, limit or LIMIT), first)
-            if expected.stop == ALIAS or (expected.stop == "budget" and not mode.counted):
-                self.count["left out"] += first
-                return
-            self.count[f"stop {expected.stop}"] += 1
-            for name in list(left):
-                if name == OUTSIDE and (mode.counted or mode.stops or expected.stop in NOT_JUDGED):
-                    left.remove(name)
-                    continue
-                wrong = self._wrong(name, self._run(name, start, first), expected, mode)
+        for number, want in enumerate(expected):
+            if want.stop == ALIAS or (want.stop == "budget" and not mode.counted):
+                self.count["left out"] += not number
+                expected = expected[:number]
+                break
+            self.count[f"stop {want.stop}"] += 1
+        for name in engines if expected else ():
+            if mode.writable:
+                self.load([case], mode, [name])
+            for number, want in enumerate(expected):
+                if name == OUTSIDE and (mode.counted or mode.stops or want.stop in NOT_JUDGED):
+                    break
+                first = not number
+                found = self._run(name, partial(_next, case, file, limit, first), first)
                 self.count[name] += first
+                wrong = self._wrong(name, found, want, mode)
                 if wrong:
-                    left.remove(name)
                     yield name, wrong
-            if expected.stop not in GOES_ON or not left or not 0 <= expected.pc - case.code_address < len(case.code):
-                return
+                    break
 
     def _wrong(self, name: str, found: Result, expected: Result, mode: Mode) -> list[str]:
         if name == OUTSIDE:
@@ -171,7 +196,10 @@ class Trial:
         if engine == OUTSIDE and any(foreign(GUEST.tables.decode(word).form, word) for word in case.words):
             return []
         self.load([case], mode, [engine])
-        return next((wrong for _, wrong in self.differences(case, mode, [engine], budget, rounds)), [])
+        expected = self.expected(case, mode, budget, rounds)
+        if engine == "optimizer":
+            self.foresee([(case, expected)], mode)
+        return next((wrong for _, wrong in self.differences(case, mode, [engine], expected, budget)), [])
 
     def line(self, case: Case, budget: int | None = None) -> str:
         """The case in the text format, with what the reference engine does."""
@@ -179,6 +207,13 @@ class Trial:
         reference.load([case], Mode())
         result = reference.run(case, pack(case.registers), budget or LIMIT)
         return show(steps(case, budget or result.executed + 1), outcome(result))
+
+
+def _next(case: Case, file: bytes, limit: int | None, first: bool, machine: Machine | Outside) -> Result:
+    """The next stop of a case on an engine."""
+    if isinstance(machine, Outside):
+        return machine.run(case, file) if first else machine.go_on()
+    return machine.run(case, file, limit) if first else machine.go_on(limit)
 
 
 def steps(case: Case, count: int) -> Case:

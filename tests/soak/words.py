@@ -1,11 +1,16 @@
-"""Words with a displacement, and where a program's indirect jumps may go."""
+"""What is known of instruction words: displacements, where indirect jumps may go, whether Unicorn is a judge."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from tests.differential.case import Case
+from tests.differential.exceptions import FLAG_FORMATS, IGNORED, NOT_COMPARED, skip
+from tests.differential.generate import MEMORY_OPS
+
 if TYPE_CHECKING:
-    from tests.differential.case import Case
+    from dbt.frontends.forms import Form
 
 # Words with a displacement that is counted in words: (mask, value, lowest bit, width).
 _BRANCHES: Final = (
@@ -45,3 +50,25 @@ def jumped(case: Case) -> list[int]:
         elif word & 0xFC000000 == 0x94000000 or word & 0xFFFFFC1F == 0xD63F0000:  # bl, blr
             found.append(case.code_address + 4 * (at + 1))
     return sorted(set(found))
+
+
+@cache
+def names_of(form: Form) -> frozenset[str]:
+    """The operations of a form's template."""
+    return frozenset(op.name for op in form.template.ops)
+
+
+@cache
+def _by_word(form: Form) -> bool:
+    """Whether it depends on the operands if Unicorn is a judge."""
+    return bool(names_of(form) & MEMORY_OPS) or form.group in (*FLAG_FORMATS, "HINT")
+
+
+@cache
+def _by_form(form: Form) -> bool:
+    return form.group in IGNORED or form.group in NOT_COMPARED
+
+
+def foreign(form: Form, word: int) -> bool:
+    """Whether Unicorn is no judge of a word."""
+    return _by_form(form) or (_by_word(form) and bool(skip(form, Case((word,), {}))))
