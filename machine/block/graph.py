@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from dbt.machine.block.bounds import bound
 from dbt.machine.block.errors import AccessRefused, BadOption, ImageCorrupt, RequestRefused
 from dbt.machine.block.node import Format, Node, Protocol
 from dbt.machine.block.options import check_options
@@ -100,6 +101,8 @@ class Opening:
             repair=self.repair and role == "file",
         )
         self.children[role] = node
+        if role != "backing" and isinstance(node, Format) and not node.grows:
+            bound(node)
         if isinstance(node, Protocol) and node.identity is not None and node.identity in above:
             raise ImageCorrupt(self.name, "the chain of backing files comes back to this file")
         return node

@@ -236,6 +236,7 @@ class Format(Node):
 
     # Options of `create`, apart from the size.
     CREATE_OPTIONS: ClassVar[tuple[Option, ...]] = ()
+    grows = False  # whether a write beyond the end makes it larger, as with files: else see bounds.py
     file: Node
     backing: Node | None = None
 

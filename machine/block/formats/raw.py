@@ -36,6 +36,7 @@ class Raw(Format):
             raise BadOption(self.name, f"offset {start} and size {size} lie beyond its end, {file.size}")
         self.start = start
         self.window = size is not None
+        self.grows = not self.window
         self.size = rest if size is None else size
         if start == 0:  # nothing to add: calls go where they end
             self.read = file.read  # type: ignore[method-assign]
@@ -64,8 +65,6 @@ class Raw(Format):
     def _grown(self, end: int) -> None:
         """Below another format (qcow2 on raw on a file) this grows as a file does."""
         if end > self.size:
-            if self.window:
-                raise RequestRefused(self.name, f"the window ends at {self.size:#x}", offset=end)
             self.size = max(self.size, self.file.size - self.start)
 
     def status(self, offset: int, length: int) -> Extent:
