@@ -131,10 +131,13 @@ _STYLE: Final = """
 details { border-bottom: 1px solid var(--line); } details:last-child { border-bottom: 0; }
 summary { display: grid; grid-template-columns: 5.5em 11em 1fr; gap: 14px; padding: 5px 14px; cursor: pointer;
   align-items: center; } summary:hover { background: var(--back); }
+@media (max-width: 700px) { summary { grid-template-columns: 4em 6.5em 1fr; gap: 8px; padding: 5px 8px; } }
 summary .name { position: relative; padding: 1px 6px; overflow-wrap: anywhere; }
 summary .name i { position: absolute; inset: 0 auto 0 0; background: var(--bar); border-radius: 3px; z-index: 0; }
 summary .name span { position: relative; z-index: 1; }
-table { border-collapse: collapse; margin: 2px 14px 12px 14px; } td { padding: 0 12px 0 0; vertical-align: top; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 2px 14px 12px 14px; scroll-margin-top: 3em; }
+td { padding: 0 12px 0 0; vertical-align: top; }
 tr.head td { padding-top: 8px; color: var(--accent); }
 td.heat { border-left: 4px solid rgb(var(--hot) / var(--heat)); padding-left: 10px; }
 """
@@ -152,16 +155,16 @@ def html(profile: Profile, title: str) -> str:
     for number, f in enumerate(functions[:_SHOWN]):
         width = 100 * f.instructions / functions[0].instructions
         parts.append(
-            f'<details id="f{number}"><summary><span class="number">{_share(f.instructions, total)}</span>'
+            f'<details><summary><span class="number">{_share(f.instructions, total)}</span>'
             f'<span class="number dim">{f.instructions:,}</span><span class="name mono"><i style="width:{width:.2f}%">'
             f'</i><span>{escape(f.name)} <span class="dim">{escape(short(f.path))}</span></span></span></summary>'
         )
-        parts += [_blocks(profile, f), "</details>"]
+        parts += [_blocks(profile, f, f"f{number}"), "</details>"]
     parts.append("</div>")
     if len(functions) > _SHOWN:
         more = counted(len(functions) - _SHOWN, "more function")
         parts.append(f'<p class="dim">and {more}</p>')
-    return page(title, _STYLE, "\n".join(parts))
+    return page(f"{title}: profile", _STYLE, "\n".join(parts))
 
 
 def _maps(profile: Profile, functions: list[Function], total: int) -> str:
@@ -199,14 +202,15 @@ def _rest(part: int) -> str:
 def _part(part: int, total: int, name: str, link: str) -> str:
     share = part / total
     shown = escape(name) if share > 0.03 else ""
-    thin = "" if shown else ' class="thin"'
+    thin = "" if shown else ' class="thin" tabindex="-1"'  # too many to tab through: the list has them all
     link = f' href="{link}"' if link else ""
     heat = f"--heat:{0.12 + 0.6 * share**0.5:.2f}"
     hint = f"{escape(name, quote=True)}: {counted(part, 'instruction')}, {_share(part, total)}"
     return f'<a{thin}{link} style="flex:{part} 1 0;{heat}" title="{hint}">{shown}</a>'
 
 
-def _blocks(profile: Profile, function: Function) -> str:
+def _blocks(profile: Profile, function: Function, name: str) -> str:
+    """The code; a link to `name`, which is inside of what is folded, unfolds it."""
     rows = []
     for s in sorted(function.blocks[:_BLOCKS], key=lambda s: s.pc):
         heat = f"--heat:{(s.instructions / max(function.instructions, 1)) ** 0.5:.2f}"
@@ -220,7 +224,7 @@ def _blocks(profile: Profile, function: Function) -> str:
     if len(function.blocks) > _BLOCKS:
         more = counted(len(function.blocks) - _BLOCKS, "more block")
         rows.append(f'<tr class="dim"><td></td><td>and {more}</td></tr>')
-    return f"<table>{''.join(rows)}</table>"
+    return f'<div class="scroll"><table id="{name}">{"".join(rows)}</table></div>'
 
 
 def profile(options: argparse.Namespace, origin: Origin) -> NoReturn:

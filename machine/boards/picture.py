@@ -134,6 +134,7 @@ def picture(machine: BoardMachine) -> str:
     about = f"{size_text(options.ram)} of memory, {options.cpus} CPU{'s' if options.cpus > 1 else ''}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        f"<title>{escape(machine.name)}</title>",
         STYLE,
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{MARGIN}" y="34" class="t" fill="#1f3a5f">{escape(machine.name)}</text>',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,3 +51,19 @@ def test_explain_takes_options_behind_the_program_and_no_arguments(warm: Command
     assert behind.stdout.startswith(b"loop in ")
     assert b": block" in behind.stdout
     assert warm("explain", looping, "argument").returncode == 2
+
+
+def test_pages_are_for_both_schemes_narrow_screens_and_keyboards(warm: Command, looping: Path, tmp_path: Path) -> None:
+    pages = tmp_path / "profile.html", tmp_path / "explain.html"
+    assert warm("profile", "--html", pages[0], looping).returncode == STATUS
+    assert warm("explain", "--html", pages[1], "--engine", "optimizer", "--at", "loop", looping).returncode == 0
+    profile, explain = (path.read_text() for path in pages)
+    for page, title in ((profile, "looping: profile"), (explain, "loop explained")):
+        assert f"<title>{title}</title>" in page
+        assert "color-scheme: light dark" in page
+        assert "@media (max-width: 700px)" in page
+    for number in range(2):  # a link of the map unfolds what it leads to, since it leads inside
+        assert re.search(rf'<details>(?:(?!</details>).)*<table id="f{number}">', profile, re.DOTALL)
+    assert '<a href="#f0"' in profile
+    assert 'class="panel scroll" tabindex="0"' in explain
+    assert 'long" tabindex="0"' in explain

@@ -29,6 +29,8 @@ _STYLE: Final = """
 .guest { font-weight: 600; } .badge { display: inline-block; font-size: 11.5px; font-weight: 400;
   margin: 4px 6px 0 0; padding: 0 8px; border-radius: 9px; background: var(--bar); }
 .bytes { float: right; font-size: 11.5px; color: var(--dim); margin-left: 8px; }
+@media (max-width: 700px) { .facts { gap: 6px; } .fact { padding: 5px 10px; }
+  .fact b { display: inline; font-size: 15px; margin-right: 6px; } }
 .long { max-height: 420px; overflow: auto; }
 .op { color: var(--accent); } .note { color: var(--dim); }
 h1 code { font-size: inherit; } h1:not(:first-child) { margin-top: 40px; }
@@ -52,7 +54,7 @@ def _table(found: Table) -> str:
     parts += [f'<div class="panel fact"><b>{escape(b)}</b><span class="dim">{escape(t)}</span></div>' for b, t in facts]
     titles = ["guest", *found.titles]
     shape = f"grid-template-columns: minmax(250px, 1.1fr) repeat({len(titles) - 1}, minmax(0, 1.5fr))"
-    parts += ["</div>", f'<div class="panel scroll"><div class="grid" style="{shape}">']
+    parts += ["</div>", f'<div class="panel scroll" tabindex="0"><div class="grid" style="{shape}">']
     parts += [_div("title" + _last(i, titles), escape(title)) for i, title in enumerate(titles)]
     for row in found.rows:
         parts += _row(row, titles)
@@ -88,7 +90,8 @@ def _last(i: int, titles: list[str]) -> str:
 
 
 def _div(style: str, body: str) -> str:
-    return f'<div class="{style}">{body}</div>' if style else f"<div>{body}</div>"
+    reach = ' tabindex="0"' if style.endswith("long") else ""  # keys scroll what has the focus
+    return f'<div class="{style}"{reach}>{body}</div>' if style else f"<div>{body}</div>"
 
 
 def _coloured(line: str) -> str:

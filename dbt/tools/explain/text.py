@@ -69,4 +69,8 @@ def _wrap(line: str, width: int) -> list[str]:
 
 def time_text(microseconds: float) -> str:
     """A time with its unit."""
-    return f"{microseconds:.2f} µs" if microseconds < 1000 else f"{microseconds / 1000:.2f} ms"
+    for unit in ("µs", "ms"):
+        if microseconds < 1000:
+            return f"{microseconds:.2f} {unit}"
+        microseconds /= 1000
+    return f"{microseconds:.2f} s"
