@@ -127,7 +127,7 @@ class Vpc(Mapped):
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
         file, self.footer_at = self.file, 0
-        if bytes(file.pread(0, min(8, file.size))) != b"conectix":
+        if bytes(file.pread(0, min(8, file.size))) != b"conectix" or self._fixed():
             self.footer_at = max(file.size - SECTOR, 0)
         data = file.pread(self.footer_at, min(SECTOR, file.size))
         footer = self.footer = Footer.parse(data, self.name, self.footer_at)
@@ -150,6 +150,15 @@ class Vpc(Mapped):
             self.cluster, self.end = BLOCK, file.size
             return
         self._open_dynamic()
+
+    def _fixed(self) -> bool:
+        """Whether the footer at the end is a fixed disk's: then what is in front is the guest's, whatever it says."""
+        at = self.file.size - SECTOR
+        try:
+            footer = Footer.parse(self.file.pread(at, SECTOR), self.name, at)
+        except ImageCorrupt:
+            return False
+        return footer.DiskType == FIXED and footer.Checksum == checksum(footer)
 
     def _open_dynamic(self) -> None:
         at = self.footer.DataOffset

@@ -55,6 +55,22 @@ def test_sizes_of_vpc_are_those_of_qemu(tmp_path: Path, options: dict[str, Any])
             assert ours.size == theirs.size >= size
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_a_guest_writes_into_a_fixed_vpc_is_no_footer(tmp_path: Path, damaged: bool) -> None:
+    create_image(str(tmp_path / "dynamic"), "vpc", 4 << 20)
+    create_image(str(tmp_path / "fixed"), "vpc", 4 << 20, {"subformat": "fixed"})
+    fake = bytearray((tmp_path / "dynamic").read_bytes())
+    if damaged:
+        fake[100] ^= 1
+    with opened(tmp_path, "fixed", "vpc", writable=True) as disk:
+        disk.write(0, fake)
+        disk.write(1 << 20, b"data")
+    with opened(tmp_path, "fixed", "vpc") as disk:
+        assert bytes(disk.read(0, len(fake))) == fake
+        assert bytes(disk.read(1 << 20, 4)) == b"data"
+        assert disk.node.info()["subformat"] == "fixed"
+
+
 VMDK_OPTIONS: list[dict[str, Any]] = [
     {"subformat": kind, **more}
     for kind in ("monolithicSparse", "streamOptimized")
