@@ -6,6 +6,7 @@ most `clients` at a time; further ones wait in the kernel's queue. A client has 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS = 20.0
 CLIENTS = 16
+PAUSE_SECONDS = 0.5  # when the host has no descriptors for one more
 PORT = 10809
 FLAGS = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA | FLAG_SEND_DF | FLAG_CAN_MULTI_CONN
 WRITING = FLAG_SEND_TRIM | FLAG_SEND_WRITE_ZEROES | FLAG_SEND_FAST_ZERO
@@ -76,8 +78,13 @@ class Server:
                         return
                 try:
                     connection, address = self.listener.accept()
-                except OSError:
-                    return  # `stop` has shut the listener
+                except OSError as error:
+                    if self._stopping.is_set() or error.errno in {errno.EBADF, errno.EINVAL}:
+                        return  # `stop` has shut the listener
+                    self.log(f"a client cannot be taken yet: {error.strerror}")  # the host is short of something
+                    self._room.release()
+                    self._stopping.wait(PAUSE_SECONDS)
+                    continue
                 if self._stopping.is_set():
                     connection.close()
                     return

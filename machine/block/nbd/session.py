@@ -266,7 +266,7 @@ class Session:
         if not self.structured:
             self._reply(asked, SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, number, asked.cookie))
             return
-        message = text.encode()[:MAX_MESSAGE]
+        message = text.encode(errors="replace")[:MAX_MESSAGE]
         data = struct.pack(">IH", number, len(message)) + message
         self._reply(asked, self._chunk(asked, REPLY_ERROR, len(data)) + data)
 

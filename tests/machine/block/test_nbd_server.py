@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -346,3 +347,34 @@ def test_once_ends_with_the_last_client() -> None:
             while client.recv(4096):
                 pass
         assert server._stopping.wait(20)
+
+
+def test_a_host_without_descriptors_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are served stay, and who comes is served later."""
+    monkeypatch.setattr("dbt.machine.block.nbd.server.PAUSE_SECONDS", 0.001)
+    said: list[str] = []
+    disk, listener = memory(), socket.create_server(("127.0.0.1", 0))
+    refusals = [errno.EMFILE, errno.ECONNABORTED]
+    accept = listener.accept
+
+    class Short(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if refusals:
+                code = refusals.pop()
+                raise OSError(code, os.strerror(code))
+            return accept()
+
+    server = Server(disk, Short(fileno=listener.fileno()), log=said.append)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    with socket.create_connection(listener.getsockname()) as client:
+        client.settimeout(20)
+        assert client.recv(8) == b"NBDMAGIC"
+    server.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [text for text in said if "yet" in text] == [
+        f"a client cannot be taken yet: {os.strerror(code)}" for code in (errno.ECONNABORTED, errno.EMFILE)
+    ]
+    listener.detach()
+    disk.close()
