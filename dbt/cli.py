@@ -33,10 +33,11 @@ examples:
 `dragoman COMMAND --help` (or `dragoman help COMMAND`) has each command's options, examples and exit status.
 """
 FEATURES = """\
-Without --json it is a table for people. All of it is taken from the tables that the engines are made of.
+Without an option it is a short table for people. All of it is taken from the tables that the engines are made of.
 
 examples:
   dragoman features
+  dragoman features --markdown | less
   dragoman features --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["engines"])'
 
 exit status: 0: done; 2: the command line is wrong.
@@ -84,7 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("nbd", help="export a disk image by NBD (dragoman nbd --help)", add_help=False)
 
     features = command("features", "guests, engines and instruction-set features implemented", FEATURES)
-    features.add_argument("--json", action="store_true", help="print JSON")
+    as_what = features.add_mutually_exclusive_group()
+    as_what.add_argument("--json", action="store_true", help="print JSON")
+    as_what.add_argument("--markdown", action="store_true", help="print a page of what is supported and what is not")
 
     cache = command("cache", "the cache of compiled code", CACHE)
     actions = cache.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -150,6 +153,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _command(options: argparse.Namespace, origin: Origin) -> int:
     if options.command == "features":
+        if options.markdown:
+            from dbt.support import page
+
+            sys.stdout.write(page())
+            return 0
         from dbt.features import collect, table
 
         found = collect()

@@ -290,7 +290,9 @@ class Process:
         else:
             entry = CALLS.get(number)
             if entry is None:
-                self.missing_feature(f"system call {number} is not implemented: ENOSYS")
+                from .unserved import name_of
+
+                self.missing_feature(f"system call {name_of(number)} is not implemented: ENOSYS")
                 return _no_such_call
             name, module = entry
             handler = getattr(__import__(f"dbt.linux.{module}", fromlist=(name,)), f"sys_{name}")
