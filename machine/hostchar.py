@@ -40,7 +40,7 @@ class HostChar(CharBackend):
         self._out = bytearray()  # these three under the machine's lock
         self._in = bytearray()
         self._was_full = False
-        self._closing = False
+        self._closing = self._closed = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._serve, name="characters", daemon=True)
         self._thread.start()
@@ -49,7 +49,7 @@ class HostChar(CharBackend):
 
     def write(self, data: bytes) -> int:
         """Take what there is room for; everything, if nobody will ever read it."""
-        if self._write_fd is None or self.error is not None:
+        if self._write_fd is None or self.error is not None or self._closed:
             return len(data)
         taken = data[: max(self._limit - len(self._out), 0)]
         self._was_full |= len(taken) < len(data)
@@ -73,6 +73,8 @@ class HostChar(CharBackend):
     # The thread
 
     def _wake(self) -> None:
+        if self._closed:
+            return  # the number may be another file's by now
         try:
             os.write(self._wake_write, b"!")
         except BlockingIOError:
@@ -149,10 +151,14 @@ class HostChar(CharBackend):
             self.device.ready()
 
     def close(self) -> None:
-        """Stop. Not under the machine's lock. What the host has not taken is lost."""
+        """Stop. Not under the machine's lock. What the host has not taken is lost. Again does nothing."""
+        if self._closing:
+            return
         self._closing = True
         self._wake()
         self._thread.join(CLOSING_SECONDS)
+        with self._lock:
+            self._closed = True
         if not self._thread.is_alive():  # else a terminal that is stopped holds it in a write: it ends with the process
             os.close(self._wake_read)
             os.close(self._wake_write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -148,3 +149,15 @@ def test_output_and_input_may_be_files(tmp_path: Path) -> None:
         until(lambda: (tmp_path / "out").stat().st_size == 900)
         chars.close()
     assert (tmp_path / "out").read_bytes() == TEXT[:900]
+
+
+def test_what_is_written_after_the_end_goes_nowhere(pair: tuple[socket.socket, socket.socket]) -> None:
+    machine, _, chars = build(None, pair[0].fileno())
+    chars.close()
+    chars.close()
+    with contextlib.ExitStack() as stack:  # files that have the descriptors' numbers now
+        pipes = [stack.enter_context(contextlib.closing(end)) for _ in range(4) for end in socket.socketpair()]
+        with machine.lock:
+            assert chars.write(b"late") == 4
+            chars.resume()
+        assert select.select(pipes, [], [], 0)[0] == []

@@ -136,6 +136,8 @@ class UserNet(NetBackend):
 
     def put(self, frame: Buffer, offload: Offload | None = None) -> bool:
         """A frame of the guest's; it never has to wait."""
+        if self.loop.closed:
+            return True
         data = memoryview(bytes(frame))  # a copy: the guest may change its own
         try:
             self._frame(data, checked=offload is not None and (offload.needs_csum or offload.data_valid))

@@ -83,6 +83,14 @@ def test_large_echoes_are_answered_in_fragments(make: Make) -> None:
     assert not net.counts
 
 
+def test_frames_after_the_end_are_lost(make: Make, server: socket.socket) -> None:
+    net, guest = make(loopback=True)
+    net.close()
+    guest.udp_send(1234, (GATEWAY, server.getsockname()[1]), b"late")
+    stack.Tcp(guest, (GATEWAY, 9)).segment(stack.SYN)
+    assert (len(net.udp.flows), len(net.tcp.connections)) == (0, 0)
+
+
 def test_dhcp(make: Make) -> None:
     net, guest = make()
     answer = guest.dhcp()
