@@ -193,3 +193,15 @@ def test_a_snapshot_of_an_impossible_size(tmp_path: Path, size: int) -> None:
             node.snapshot_apply("one")
         assert disk.size == SIZE
         assert node.check().clean
+
+
+def test_refcounts_of_a_file_that_is_made_to_look_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.qcow2"
+    data = bytearray(image({"cluster_size": 512}, path))
+    table = int.from_bytes(data[48:56], "big")
+    data[table + 7] |= 1  # a block that is not aligned: all are made anew
+    data[79] |= 1  # was not closed: repaired when it is opened
+    path.write_bytes(data)
+    os.truncate(path, 1 << 42)
+    with pytest.raises(ImageCorrupt, match=f"a.qcow2: at offset {table:#x}: its refcounts cannot be made anew"):
+        open_image(str(path), "qcow2", writable=True)

@@ -17,6 +17,7 @@ from dbt.machine.block.formats.qcow2.layout import (
     COPIED,
     CORRUPT,
     DIRTY,
+    MAX_REFCOUNT_TABLE,
     OFFSET,
     RESERVED_L1,
     SUBCLUSTERS,
@@ -322,6 +323,9 @@ def _rebuild(node: Qcow2, found: Check) -> None:
     meta, geometry = node.meta, node.geometry
     refcounts = meta.refcounts
     table_clusters, blocks = refcount_layout(geometry, node.refcount_order, again.clusters)
+    if table_clusters * geometry.cluster_size > MAX_REFCOUNT_TABLE or blocks * geometry.cluster_size > MAX_COUNTS:
+        what = f"its refcounts cannot be made anew: a file of {node.file.size} bytes takes {blocks} blocks of them"
+        raise ImageCorrupt(node.name, what, offset=node.header.refcount_table_offset)
     first = again.clusters
     total = first + table_clusters + blocks
     for cluster in range(first, total):
