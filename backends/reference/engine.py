@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dbt.engine.layout import EXIT_BUDGET, EXIT_FAULT, EXIT_FETCH, EXIT_NONE, EXIT_POLL, EXIT_UNTIL, Env
+from dbt.engine.memory import branch_address
 from dbt.errors import GuestFault
 
 from .generate import compile_template
@@ -104,7 +105,7 @@ class ReferenceEngine:
         steps, before = self._steps, self.before
         poll_word, polls = Env.offset("poll") >> 2, self.state.env32
         env[Env.offset("exit") >> 3] = EXIT_NONE
-        pc = env[Env.offset("pc") >> 3]
+        pc = branch_address(env[Env.offset("pc") >> 3])
         left = -1 if budget is None else budget
         start = left
         try:
@@ -118,8 +119,10 @@ class ReferenceEngine:
                     left -= env[Env.offset("pc") >> 3] == npc
                     return env[Env.offset("exit") >> 3]
                 left -= 1
-                if following != npc and polls[poll_word]:
-                    return self._left(EXIT_POLL, following)
+                if following != npc:
+                    following = branch_address(following)
+                    if polls[poll_word]:
+                        return self._left(EXIT_POLL, following)
                 pc = following
                 if pc in self.stops:  # a callback may have changed them
                     return self._left(EXIT_UNTIL, pc)

@@ -32,7 +32,7 @@ from .layout import (
 from .syscalls import pass_through
 from .table import find_block, find_instruction, look_up
 from .translate import translate
-from .variants import is_stop
+from .variants import branch_address, is_stop
 
 
 @native(inline=True)
@@ -86,12 +86,13 @@ def run(env: Env) -> u64:
     c.resume = 0
     while True:
         if code == 0:
+            pc = branch_address(env.pc)
+            env.pc = pc
             # Whoever sets the poll word empties the jump cache as well; put it back before looking at the word.
             env.jump_cache = c.jump_cache
             if unlikely(volatile_load(addr(env.poll)) != 0):
                 env.exit = EXIT_POLL
                 return EXIT_POLL
-            pc = env.pc
             if unlikely(c.mode & MODE_COUNT and env.budget <= 0 and not is_stop(c, pc)):
                 env.exit = EXIT_BUDGET  # before what is at pc can be found to be no instruction
                 return EXIT_BUDGET

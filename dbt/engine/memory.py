@@ -364,6 +364,14 @@ class AddressSpace:
             del self._starts[at : at + len(inside)]
 
 
+def branch_address(address: int) -> int:
+    """Where execution goes on when it is sent to an address (Arm ARM, AArch64.BranchAddr()).
+
+    Linux sets TCR_EL1.TBI0 and not TBID0 for programs: the top byte is dropped, but in the kernel's half (bit 55).
+    """
+    return address if address >> TAG_SHIFT - 1 & 1 else address & (1 << TAG_SHIFT) - 1
+
+
 def round_up(size: int) -> int:
     """`size` rounded up to whole pages."""
     return (size + PAGE_SIZE - 1) & -PAGE_SIZE

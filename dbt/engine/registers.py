@@ -10,6 +10,7 @@ import ctypes
 from dbt.errors import UserError
 
 from .layout import GUEST_BYTES, Env
+from .memory import branch_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Registers:
     def set(self, name: str, value: int) -> None:
         """Set a register by name. Writing w<n> clears the upper half of x<n>."""
         if name == "pc":
-            self._env.pc = value & MASK64
+            self._env.pc = branch_address(value & MASK64)
             return
         if name == "nzcv":
             flags = (

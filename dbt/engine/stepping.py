@@ -32,7 +32,7 @@ from .layout import (
 from .syscalls import pass_through
 from .table import find_block, find_instruction, note_code
 from .translate import ROOM, emit_block, leave_with, missing, read_block
-from .variants import ALL_FLAGS, choose_variants, is_stop
+from .variants import ALL_FLAGS, branch_address, choose_variants, is_stop
 
 
 @native(inline=False)
@@ -122,6 +122,7 @@ def run_exactly(env: Env) -> u64:
     c = cast(Ctx, env.ctx)
     first: u32 = 1
     while True:
+        env.pc = branch_address(env.pc)
         if is_stop(c, env.pc):
             env.exit = EXIT_UNTIL
             return EXIT_UNTIL

@@ -54,6 +54,14 @@ def wide_bit(c: Ctx, r: Record, poll: u32) -> u32:
 
 
 @native(inline=True)
+def branch_address(address: u64) -> u64:
+    """Where execution goes on when it is sent to an address: see memory.branch_address."""
+    if address >> 55 & 1:
+        return address
+    return address & 0x00FFFFFFFFFFFFFF
+
+
+@native(inline=True)
 def is_stop(c: Ctx, pc: u64) -> u32:
     """1 if the user wants to stop at `pc`."""
     low: u64 = 0

@@ -15,6 +15,7 @@ from dbt.control import arguments as check
 from dbt.control.hooks import FAULT, SYSTEM_CALL, UNDEFINED, Hook, Hooks
 from dbt.control.traps import Traps, Watch
 from dbt.engine import layout
+from dbt.engine.memory import branch_address
 from dbt.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,18 +64,18 @@ class Tools:
         """A run begins, which ends at these addresses as well."""
         if len(until.union(self._breakpoints)) > layout.MAX_STOPS:
             raise UserError(f"{len(until)} addresses to stop at are too many", f"At most {layout.MAX_STOPS}.")
-        self._until = frozenset(until)
+        self._until = frozenset(map(branch_address, until))
         self._cpu.set_stops(self.stops)
 
     def set_breakpoint(self, address: int) -> None:
         """Stop before an instruction; as often as this is called, `clear_breakpoint` has to be."""
         if len(self.stops) >= layout.MAX_STOPS:
             raise UserError(f"there are {len(self.stops)} addresses to stop at", "Remove some of them.")
-        self.cpu.boundary.change(lambda: self._count_breakpoint(address, 1))
+        self.cpu.boundary.change(lambda: self._count_breakpoint(branch_address(address), 1))
 
     def clear_breakpoint(self, address: int) -> None:
         """The opposite."""
-        self._cpu.boundary.change(lambda: self._count_breakpoint(address, -1))
+        self._cpu.boundary.change(lambda: self._count_breakpoint(branch_address(address), -1))
 
     def _count_breakpoint(self, address: int, by: int) -> None:
         self._breakpoints[address] += by

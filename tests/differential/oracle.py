@@ -23,6 +23,7 @@ from .case import (
 
 unicorn: Final[Any] = import_module("unicorn")  # its types are neither complete nor exported
 arm64_const: Final[Any] = import_module("unicorn.arm64_const")
+TCR_EL1, TBI0 = (2, 0, 3, 0, 2), 1 << 37  # CRn, CRm, op0, op1, op2; as Linux has it: PC is never tagged
 _INTERRUPTS: Final = {1: UNDEFINED, 2: SYSCALL, 7: BREAKPOINT}  # QEMU's EXCP_UDEF, EXCP_SWI, EXCP_BKPT
 _FAULTS: Final = {
     unicorn.UC_ERR_READ_UNMAPPED,
@@ -48,6 +49,7 @@ class Oracle:
     def __init__(self) -> None:
         self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
         uc.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
+        uc.reg_write(arm64_const.UC_ARM64_REG_CP_REG, (*TCR_EL1, TBI0))
         uc.mem_map(CODE_START, CODE_END - CODE_START, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         uc.mem_write(CODE_START, FILLER)
         uc.mem_map(DATA, DATA_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)

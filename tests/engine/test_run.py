@@ -144,7 +144,7 @@ def test_a_fault_can_be_repaired(cpu: dbt.CPU) -> None:
     assert cpu.registers["x2"] == 5
 
 
-@pytest.mark.parametrize("pc", [0, CODE + 2, DATA, 0x12000, 0x1234_5678_9ABC, (1 << 63) + 4])
+@pytest.mark.parametrize("pc", [0, CODE + 2, DATA, 0x12000, 0x1234_5678_9ABC, 0xFF80 << 48 | 4])
 def test_fetching_what_may_not_be_executed(cpu: dbt.CPU, pc: int) -> None:
     found = cpu.run(pc)
     assert isinstance(found, dbt.MemoryFault)
