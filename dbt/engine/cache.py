@@ -71,17 +71,18 @@ def check_private(folder: str) -> None:
 def make_private(folder: str) -> None:
     """Create a folder of mode 0700 (and what leads to it), or check that it is one."""
     try:
-        check_private(folder)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
         try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
             check_private(folder)
-        except OSError as error:
-            raise CacheUnusable(
-                folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written."
-            ) from error
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                check_private(folder)
+    except OSError as error:
+        raise CacheUnusable(
+            folder, os.strerror(error.errno or 0), "Set XDG_CACHE_HOME to a folder that can be written."
+        ) from error
 
 
 def record_path() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,3 +51,13 @@ def test_mistakes(words: str, status: int, says: bytes, dragoman: Command, tmp_p
     assert done.stderr.startswith(b"dragoman: ")
     assert says in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_cache_folder_that_cannot_be_made(dragoman: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file")}
+    done = dragoman("cache", "build", env=environ)
+    hint = "Set XDG_CACHE_HOME to a folder that can be written."
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"dragoman: cache {tmp_path}/file/dragoman: Not a directory\n{hint}\n"
+    assert hint in dragoman("machine", "isapc", "--map", env=environ).stderr.decode()
