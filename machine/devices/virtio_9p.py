@@ -98,8 +98,10 @@ class Virtio9p(VirtioDevice):
                     break
                 queue, chain, exchange = self._finished.popleft()
                 if exchange.refused:
+                    ours = chain.ring is queue.ring  # else it is from before a reset
                     queue.drop(chain)
-                    self.fail(f"queue {queue.index}: {exchange.refused}")
+                    if ours:
+                        self.fail(f"queue {queue.index}: {exchange.refused}")
                 else:
                     queue.push(chain, exchange.length)
                     touched.add(queue)

@@ -185,6 +185,23 @@ def test_no_room_for_a_reply(out: list[bytes], into: list[int], mount: Callable[
         one.guest.until(lambda: bool(one.guest.transport.status() & DEVICE_NEEDS_RESET))
 
 
+def test_a_message_from_before_a_reset_breaks_nothing(
+    mount: Callable[..., Mount], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = mount()
+    jobs: list[Callable[[], None]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(one.device.workers, "submit", jobs.append)
+        one.ring.add(one.guest.buffers([bytes(7)], [1]))
+        one.ring.kick()
+        one.guest.transport.set_status(0)
+    assert one.guest.transport.status()  # not over before the message is
+    for job in jobs:
+        job()
+    assert (one.device.broken, one.guest.transport.status()) == (0, 0)
+    assert len(jobs) == 2  # the message; what was opened is closed
+
+
 def test_saved_and_restored(mount: Callable[..., Mount], tmp_path: Path) -> None:
     one = mount()
     client = one.client
