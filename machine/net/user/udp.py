@@ -62,9 +62,12 @@ class Flow:
         self.seen: dict[Guest, Host] = {}
 
     def know(self, host: Host, seen: Guest) -> None:
-        """Remember a peer; the oldest is forgotten."""
-        if len(self.peers) >= PEERS:
-            del self.seen[self.peers.pop(next(iter(self.peers)))]
+        """Remember a peer. The oldest is forgotten, and what else this one was called: its answers have one source."""
+        other = self.peers.pop(host, None)
+        if other is None and len(self.peers) >= PEERS:
+            other = self.peers.pop(next(iter(self.peers)))
+        if other is not None:
+            del self.seen[other]
         old = self.seen.get(seen)
         if old is not None:
             self.peers.pop(old, None)

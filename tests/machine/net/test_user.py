@@ -83,6 +83,21 @@ def test_large_echoes_are_answered_in_fragments(make: Make) -> None:
     assert not net.counts
 
 
+def test_answers_come_from_where_the_guest_has_asked_last(
+    make: Make, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = server.getsockname()[1]
+    monkeypatch.setattr("dbt.machine.net.user.hosts.DNS_PORT", port)  # so the host is both, gateway and name server
+    net, guest = make(loopback=True, resolver="127.0.0.1")
+    for asked in (GATEWAY, DNS, GATEWAY, DNS):
+        guest.udp_send(1234, (asked, port), b"who?")
+        data, peer = server.recvfrom(100)
+        server.sendto(data, peer)
+        assert guest.udp_wait(1234) == ((asked, port), b"who?")
+    (flow,) = net.udp.flows.values()
+    assert len(flow.peers) == len(flow.seen) == 1
+
+
 def test_frames_after_the_end_are_lost(make: Make, server: socket.socket) -> None:
     net, guest = make(loopback=True)
     net.close()
