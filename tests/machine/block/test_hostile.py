@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import random
+import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from dbt.machine.block import (
     open_node,
     parse_spec,
 )
+from dbt.machine.block.formats.qcow2.refcounts import _zero
 from dbt.machine.block.registry import format_class, names
 
 from .format_cases import SEED, bounded
@@ -205,3 +208,30 @@ def test_refcounts_of_a_file_that_is_made_to_look_large(tmp_path: Path) -> None:
     os.truncate(path, 1 << 42)
     with pytest.raises(ImageCorrupt, match=f"a.qcow2: at offset {table:#x}: its refcounts cannot be made anew"):
         open_image(str(path), "qcow2", writable=True)
+
+
+def test_refcount_blocks_that_are_all_full(tmp_path: Path) -> None:
+    path = tmp_path / "a.qcow2"
+    create_image(str(path), "qcow2", SIZE, {"cluster_size": 4096})
+    data = bytearray(path.read_bytes())
+    table = int.from_bytes(data[48:56], "big")
+    block = data[table : table + 8]
+    data[table : table + 4096] = bytes(block) * 512  # one and the same
+    at = int.from_bytes(block, "big")
+    data[at : at + 4096] = b"\1\0\0\1" * 1024  # two bytes of zero again and again, and no count that is
+    path.write_bytes(data)
+    with Disk(open_image(str(path), "qcow2", writable=True)) as disk:
+        begin = time.process_time()
+        disk.write(0, b"behind all of them")
+        assert time.process_time() - begin < 0.4  # 0.8 s, one count after the other; hours for as many as there may be
+        assert bytes(disk.read(0, 18)) == b"behind all of them"
+
+
+@pytest.mark.parametrize("code", "BHIQ")
+def test_the_first_zero_of_a_table(code: str) -> None:
+    rng = random.Random(code)
+    choices = [0, *[1] * 20, *[1 << 8 * array(code).itemsize - 8] * 20]
+    for _ in range(100):
+        words = array(code, rng.choices(choices, k=rng.randrange(40)))
+        for i in range(len(words) + 1):
+            assert _zero(words, i) == next((k for k in range(i, len(words)) if not words[k]), len(words))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_HOST = 1 << 56
 ENOSPC = 28
+NEAR = 16  # counts that are looked at before all are
 
 
 class Refcounts:
@@ -147,8 +148,7 @@ class Refcounts:
         last = self.per_block
         if self.packed == 1:
             words = block.words
-            while i < last and words[i]:
-                i += 1
+            i = _zero(words, i)
             end = i
             last = min(last, i + count)
             while end < last and not words[end]:
@@ -163,6 +163,8 @@ class Refcounts:
 
     def contiguous(self, count: int, *, fresh: bool = False) -> int:
         """Allocate exactly `count` clusters in a row, `fresh` ones behind the file's end if wanted; their offset."""
+        if count == 1 and not fresh:
+            return self.run(1)[0]
         first = max(self.hint, -(-self.file.size >> self.cluster_bits)) if fresh else self.hint
         have = 0
         while have < count:
@@ -288,3 +290,19 @@ class Refcounts:
     def dirty_blocks(self) -> Iterator[Table]:
         """Blocks to be written."""
         return (block for block in self.blocks.values() if block.dirty)
+
+
+def _zero(words: array[int], i: int) -> int:
+    """The first word from i on that is zero; their number if none is. Not one by one: many blocks may be full.
+
+    The bytes of each word are joined by OR, of all words at once: what is zero then is the place.
+    """
+    near = min(i + NEAR, len(words))
+    for at in range(i, near):
+        if not words[at]:
+            return at
+    size, data, joined = words.itemsize, words[near:].tobytes(), 0
+    for k in range(size):
+        joined |= int.from_bytes(data[k::size], "little")
+    found = joined.to_bytes(len(words) - near, "little").find(0)
+    return len(words) if found < 0 else near + found
