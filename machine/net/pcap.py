@@ -13,6 +13,7 @@ import queue
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dbt.machine.net.backend import NetBackend
@@ -160,7 +161,8 @@ class PcapNet(NetBackend):
                 good += len(piece)
             except OSError as error:
                 self.error = error
-                os.ftruncate(self._fd, good)
+                with suppress(OSError):  # a pipe, whose reader has gone
+                    os.ftruncate(self._fd, good)
 
     def close(self) -> None:
         """Write what is left, and close the back end too. Not under the machine's lock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -293,6 +294,20 @@ def test_captures_have_an_end(tmp_path: Path) -> None:
     assert net.lost >= 1
     with pytest.raises(NetError):
         PcapNet(Sink(), str(tmp_path / "no" / "a.pcap"))
+
+
+def test_a_capture_whose_reader_goes_away(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    net = PcapNet(Sink(), str(tmp_path / "pipe"))
+    os.close(reader)
+    assert net.send(bytes(100))
+    until(lambda: net.error)
+    assert net.send(bytes(100))
+    assert (net.lost, net._thread.is_alive()) == (1, True)
+    net.close()
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(net._fd)
 
 
 def test_a_process_that_is_killed_leaves_a_capture(tmp_path: Path) -> None:
