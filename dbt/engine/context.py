@@ -6,6 +6,7 @@ All of it is mapped here and given back here; nothing of it is in buffers that P
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from dbt.errors import UserError
 
@@ -41,7 +42,7 @@ ARENA_BYTES = 512 << 20  # of address space; pages are committed as they are wri
 TABLE_ENTRIES = 1 << 19
 MAX_BLOCKS = TABLE_ENTRIES // 2
 MAX_OFFSETS = MAX_BLOCKS * 16
-MAX_MAPPINGS = 4096
+MAX_MAPPINGS = 1 << 16  # of a process the host's kernel has fewer (vm.max_map_count)
 NOTHING = (1 << 32) - 1
 NO_BLOCK = (1 << 64) - 1
 
@@ -129,7 +130,7 @@ class Context:
         """What may be executed: (start, end, PROT_ bits), in order."""
         if len(ranges) > MAX_MAPPINGS:
             raise UserError(f"{len(ranges)} executable mappings are too many", f"At most {MAX_MAPPINGS}.")
-        raw = b"".join(number.to_bytes(8, "little") for entry in ranges for number in entry)
+        raw = struct.pack(f"<{3 * len(ranges)}Q", *(number for entry in ranges for number in entry))
         ctypes.memmove(int(self.ctx.mappings), raw, len(raw))
         self.ctx.n_mappings = len(ranges)
 
@@ -146,7 +147,7 @@ class Context:
         """Let native code make system calls: rows as in dbt/linux/passthrough.py, descriptors below `fd_limit`."""
         base = int(self.ctx.passes)
         self.ctx.fd_limit = fd_limit
-        for number, _name, host, fds, waits, pointers in rows:
+        for number, _name, host, fds, kind, pointers in rows:
             sizes, counts, mask = [0] * 6, [0] * 8, 0
             for argument, unit, count, _null in pointers:
                 mask |= 1 << argument
@@ -154,7 +155,7 @@ class Context:
                 counts[argument] = count + 1
             raw = (
                 host.to_bytes(4, "little")
-                + bytes((mask, fds, waits, 0))
+                + bytes((mask, fds, kind, 0))
                 + b"".join(size.to_bytes(4, "little") for size in sizes)
                 + bytes(counts)
             )

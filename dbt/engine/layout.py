@@ -195,7 +195,7 @@ class Pass(Struct):
     host: i32  # the host's number, -1: Python makes this call
     pointers: u8  # bit i: argument i is a guest address (0 stays 0)
     fds: u8  # bit i: argument i is a descriptor, which may not be one of ours
-    waits: u8  # 1: may wait, so a signal that is noted already comes first
+    kind: u8  # WAITS and MAKES of dbt/linux/passthrough.py
     pad: u8
     sizes: Arr[u32] = array(6)  # bytes at pointer i, for each count
     counts: Arr[u8] = array(8)  # 0: one; else 1 + the argument that says how many

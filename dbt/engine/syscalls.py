@@ -12,7 +12,9 @@ from .host_x86_64 import SYSTEM_CALL
 from .layout import N_PASS, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED, SYSCALL_PERFORM, Ctx, Env
 
 TAG_MASK = 0x00FFFFFFFFFFFFFF  # Linux takes Arm's top byte off addresses in system calls
-EINTR, EBADF, EFAULT = 4, 9, 14
+EINTR, EBADF, EFAULT, EMFILE = 4, 9, 14, 24
+SYS_CLOSE = 3
+MAKES = 2  # as in dbt/linux/passthrough.py
 AT_FDCWD = 0xFFFFFF9C  # -100 as u32
 
 
@@ -71,6 +73,9 @@ def pass_through(env: Env, c: Ctx) -> u32:
     if done == -SYSCALL_NOT_STARTED or done == -EINTR:
         env.value = SYSCALL_NOT_STARTED if done == -SYSCALL_NOT_STARTED else SYSCALL_INTERRUPTED
         return 0
+    if call.kind & MAKES and done >= i64(c.fd_limit):  # one of those that we need ourselves
+        syscall(SYS_CLOSE, u64(done))
+        done = -EMFILE
     result[0] = done
     c.n_syscalls += 1
     return 1

@@ -11,7 +11,6 @@ from .abi import (
     EACCES,
     EBADF,
     EINVAL,
-    EMFILE,
     O_CLOEXEC,
     O_CREAT,
     open_flags_to_guest,
@@ -47,9 +46,7 @@ def sys_openat(process: Process, directory: int, path: int, flags: int, mode: in
     host_name = paths.translate(process, name, create=bool(flags & O_CREAT))
     host_flags = open_flags_to_host(flags & 0xFFFFFFFF)
     result = int(process.wait(HOST_OPENAT, fd, process.scratch.text(host_name), host_flags, mode & 0xFFFFFFFF))
-    if result >= process.fd_limit:
-        process.call(HOST_CLOSE, result)
-        return -EMFILE
+    result = process.given(result)
     if result >= 0 and is_own_memory(result):
         process.call(HOST_CLOSE, result)
         return -EACCES
@@ -77,7 +74,8 @@ def _open_content(process: Process, content: bytes, flags: int) -> int:
     """A descriptor from which `content` can be read."""
     if flags & 3:
         return -EACCES
-    fd = int(process.call(HOST_MEMFD_CREATE, process.scratch.text(b"proc"), 1 if flags & O_CLOEXEC else 0))
+    name = process.scratch.text(b"proc")
+    fd = process.given(int(process.call(HOST_MEMFD_CREATE, name, 1 if flags & O_CLOEXEC else 0)))
     if fd >= 0:
         os.write(fd, content)
         process.call(HOST_LSEEK, fd, 0, 0)
@@ -121,11 +119,7 @@ def sys_fcntl(process: Process, fd: int, command: int, argument: int, *_: int) -
     if command in {F_DUPFD, F_DUPFD_CLOEXEC}:
         if argument >= process.fd_limit:
             return -EINVAL
-        result = int(process.call(HOST_FCNTL, number, command, argument))
-        if result >= process.fd_limit:
-            process.call(HOST_CLOSE, result)
-            return -EMFILE
-        return result
+        return process.given(int(process.call(HOST_FCNTL, number, command, argument)))
     if command in _LOCKS:
         argument = process.pointer(argument, 32)
         return int((process.wait if command in {F_SETLKW, 38} else process.call)(HOST_FCNTL, number, command, argument))
@@ -140,13 +134,13 @@ def sys_fcntl(process: Process, fd: int, command: int, argument: int, *_: int) -
 def sys_pipe2(process: Process, pair: int, flags: int, *_: int) -> int:
     """Make a pipe; O_DIRECT has another bit here than there."""
     address = process.pointer(pair, 8)
-    return int(process.call(HOST_PIPE2, address, open_flags_to_host(flags & 0xFFFFFFFF)))
+    return process.given_pair(int(process.call(HOST_PIPE2, address, open_flags_to_host(flags & 0xFFFFFFFF))), pair)
 
 
 def sys_memfd_create(process: Process, name: int, flags: int, *_: int) -> int:
     """Make a file in memory."""
     text = process.memory.read_cstring(name, 250)
-    return int(process.call(HOST_MEMFD_CREATE, process.scratch.text(text), flags))
+    return process.given(int(process.call(HOST_MEMFD_CREATE, process.scratch.text(text), flags)))
 
 
 def sys_getdents64(process: Process, fd: int, buffer: int, size: int, *_: int) -> int:

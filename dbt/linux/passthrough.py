@@ -2,11 +2,12 @@
 
 ROWS is the one list; table.py serves these calls from it, and the native runtime serialises it. A row is
 
-    (guest number, name, host number, fds, waits, pointers)
+    (guest number, name, host number, fds, kind, pointers)
 
-`fds` has bit i set where argument i is a descriptor; `waits` is 1 for calls that may block and are interrupted by
-signals; `pointers` has for each pointer argument (argument, unit, count, null): it points to `unit` bytes times the
-value of argument `count` (-1: one unit), and may be 0 where null is 1. Arguments that are none of these are passed on.
+`fds` has bit i set where argument i is a descriptor; `kind` is WAITS for calls that may block and are interrupted by
+signals, MAKES for those that give a descriptor, which may not be one of those that we need ourselves; `pointers` has
+for each pointer argument (argument, unit, count, null): it points to `unit` bytes times the value of argument `count`
+(-1: one unit), and may be 0 where null is 1. Arguments that are none of these are passed on.
 Nothing is here that holds further pointers, names, or that could reach the translator's own descriptors and memory.
 
 Layouts that agree were checked with compiled programs of both sides (tests/linux/test_layouts.py): timespec, timeval,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Pointer = tuple[int, int, int, int]
     Row = tuple[int, str, int, int, int, tuple[Pointer, ...]]
 
+WAITS, MAKES = 1, 2
 _NONE: tuple[Pointer, ...] = ()
 
 ROWS: tuple[Row, ...] = (
@@ -29,7 +31,7 @@ ROWS: tuple[Row, ...] = (
     (67, "pread64", 17, 1, 1, ((1, 1, 2, 0),)),
     (68, "pwrite64", 18, 1, 1, ((1, 1, 2, 0),)),
     (62, "lseek", 8, 1, 0, _NONE),
-    (23, "dup", 32, 1, 0, _NONE),
+    (23, "dup", 32, 1, 2, _NONE),
     (32, "flock", 73, 1, 1, _NONE),
     (44, "fstatfs", 138, 1, 0, ((1, 120, -1, 0),)),
     (46, "ftruncate", 77, 1, 0, _NONE),
@@ -48,9 +50,9 @@ ROWS: tuple[Row, ...] = (
     (223, "fadvise64", 221, 1, 0, _NONE),
     (267, "syncfs", 306, 1, 0, _NONE),
     (285, "copy_file_range", 326, 5, 1, ((1, 8, -1, 1), (3, 8, -1, 1))),
-    (19, "eventfd2", 290, 0, 0, _NONE),
-    (20, "epoll_create1", 291, 0, 0, _NONE),
-    (26, "inotify_init1", 294, 0, 0, _NONE),
+    (19, "eventfd2", 290, 0, 2, _NONE),
+    (20, "epoll_create1", 291, 0, 2, _NONE),
+    (26, "inotify_init1", 294, 0, 2, _NONE),
     (28, "inotify_rm_watch", 255, 1, 0, _NONE),
     (166, "umask", 95, 0, 0, _NONE),
     # identity and process groups
@@ -105,7 +107,7 @@ ROWS: tuple[Row, ...] = (
     (179, "sysinfo", 99, 0, 0, ((0, 112, -1, 0),)),
     (278, "getrandom", 318, 0, 1, ((0, 1, 1, 0),)),
     (283, "membarrier", 324, 0, 0, _NONE),
-    (434, "pidfd_open", 434, 0, 0, _NONE),
+    (434, "pidfd_open", 434, 0, 2, _NONE),
     (424, "pidfd_send_signal", 424, 1, 0, ((2, 128, -1, 1),)),
     # time
     (101, "nanosleep", 35, 0, 1, ((0, 16, -1, 0), (1, 16, -1, 1))),
@@ -121,12 +123,11 @@ ROWS: tuple[Row, ...] = (
     (108, "timer_gettime", 224, 0, 0, ((1, 32, -1, 0),)),
     (109, "timer_getoverrun", 225, 0, 0, _NONE),
     (110, "timer_settime", 223, 0, 0, ((2, 32, -1, 0), (3, 32, -1, 1))),
-    (85, "timerfd_create", 283, 0, 0, _NONE),
+    (85, "timerfd_create", 283, 0, 2, _NONE),
     (86, "timerfd_settime", 286, 1, 0, ((2, 32, -1, 0), (3, 32, -1, 1))),
     (87, "timerfd_gettime", 287, 1, 0, ((1, 32, -1, 0),)),
     # sockets
-    (198, "socket", 41, 0, 0, _NONE),
-    (199, "socketpair", 53, 0, 0, ((3, 8, -1, 0),)),
+    (198, "socket", 41, 0, 2, _NONE),
     (200, "bind", 49, 1, 0, ((1, 1, 2, 0),)),
     (201, "listen", 50, 1, 0, _NONE),
     (203, "connect", 42, 1, 1, ((1, 1, 2, 0),)),

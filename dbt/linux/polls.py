@@ -97,4 +97,4 @@ def sys_epoll_pwait2(process: Process, fd: int, events: int, count: int, timeout
 def sys_signalfd4(process: Process, fd: int, mask: int, size: int, flags: int, *_: int) -> int:
     """A descriptor from which signals are read (struct signalfd_siginfo is one layout)."""
     host_mask = _mask(process, mask, size)[0]
-    return int(process.call(_HOST_SIGNALFD4, process.descriptor(fd), host_mask, 8, flags))
+    return process.given(int(process.call(_HOST_SIGNALFD4, process.descriptor(fd), host_mask, 8, flags)))

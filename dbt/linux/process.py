@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+from struct import unpack
 
 from dbt.engine import hostmem, layout
 from dbt.errors import GuestFault, InternalError, ProgramNotFound, ProgramUnusable
 
 from . import loader, passthrough
-from .abi import EFAULT, EINTR, EIO, ENOSYS, ERESTARTSYS, U64
+from .abi import EFAULT, EINTR, EIO, EMFILE, ENOSYS, ERESTARTSYS, U64
 from .signals import Signals
 from .table import CALLS
 
@@ -179,6 +180,23 @@ class Process:
         if self.fd_limit <= fd < 0x80000000:
             raise OSError(9, os.strerror(9))
         return fd - (1 << 32) if fd & 0x80000000 else fd
+
+    def given(self, result: int) -> int:
+        """The result of a call that gives a descriptor: one of those that we need ourselves is none."""
+        if result < self.fd_limit:
+            return result
+        self.call(SYS_CLOSE, result)
+        return -EMFILE
+
+    def given_pair(self, result: int, pair: int) -> int:
+        """The same for a call that has put two descriptors to a guest address."""
+        if result == 0:
+            both = unpack("<ii", self.memory.read(pair, 8))
+            if max(both) >= self.fd_limit:
+                for each in both:
+                    self.call(SYS_CLOSE, each)
+                return -EMFILE
+        return result
 
     def limits_of(self, number: int) -> tuple[int, int]:
         """The guest's soft and hard limit of a resource; unlimited is 2**64 - 1."""
@@ -359,7 +377,7 @@ def _no_such_call(_process: Process, *_args: int) -> int:
 
 def _pass(row: passthrough.Row) -> Handler:
     """A function for a call whose arguments go to the host as they are, pointers checked."""
-    _, _, host, fds, waits, pointers = row
+    _, _, host, fds, kind, pointers = row
     descriptors = [index for index in range(6) if fds >> index & 1]
 
     def handler(process: Process, *args: int) -> int:
@@ -370,6 +388,7 @@ def _pass(row: passthrough.Row) -> Handler:
             address = args[index]
             if address or not null:
                 values[index] = process.pointer(address, unit if count < 0 else unit * args[count])
-        return int((process.wait if waits else process.call)(host, *values))
+        result = int((process.wait if kind & passthrough.WAITS else process.call)(host, *values))
+        return process.given(result) if kind & passthrough.MAKES else result
 
     return handler

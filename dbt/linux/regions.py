@@ -135,17 +135,21 @@ def sys_mremap(process: Process, old: int, old_length: int, length: int, flags: 
     if flags & MREMAP_FIXED:
         return _move_to(process, old, old_size, new, size) if flags & MREMAP_MAYMOVE else -EINVAL
     memory = process.memory
-    area = memory.area_at(old)
-    if area is None or area.end < old + min(old_size, size):
+    # What has grown in its place is several mappings here, and one to the kernel.
+    if not _covered(process, old, min(old_size, size)):
         return -EFAULT
     if size <= old_size:
         if size < old_size:
             memory.unmap(old + size, old_size - size)
         return old
+    area = memory.area_at(old + old_size - 1)
+    assert area is not None
     anonymous = not area.name and not area.shared
-    end = old + size
+    end, more = old + size, size - old_size
+    if anonymous and more > _physical():
+        return -ENOMEM
     if anonymous and end <= process.limit and not memory.overlapping(old + old_size, end):
-        memory.map(old + old_size, size - old_size, area.prot)
+        memory.map(old + old_size, more, area.prot)
         return old
     if not flags & MREMAP_MAYMOVE:
         return -ENOMEM

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .process import Process
 
-_HOST_ACCEPT4, _HOST_GETSOCKNAME, _HOST_GETPEERNAME, _HOST_RECVFROM = 288, 51, 52, 45
+_HOST_SOCKETPAIR, _HOST_ACCEPT4, _HOST_GETSOCKNAME, _HOST_GETPEERNAME, _HOST_RECVFROM = 53, 288, 51, 52, 45
 _HOST_SETSOCKOPT, _HOST_GETSOCKOPT, _HOST_SENDMSG, _HOST_RECVMSG = 54, 55, 46, 47
 _ADDRESS_MAX = 4096
 _CONTROL_MAX = 65536 // 4
@@ -35,14 +35,20 @@ def _with_address(process: Process, host: int, fd: int, address: int, length: in
     return int(process.wait(host, process.descriptor(fd), where, process.pointer(length, 4), *rest))
 
 
+def sys_socketpair(process: Process, family: int, kind: int, protocol: int, pair: int, *_: int) -> int:
+    """Make two sockets that are connected."""
+    place = process.pointer(pair, 8)
+    return process.given_pair(int(process.call(_HOST_SOCKETPAIR, family, kind, protocol, place)), pair)
+
+
 def sys_accept(process: Process, fd: int, address: int, length: int, *_: int) -> int:
     """Take a connection."""
-    return _with_address(process, _HOST_ACCEPT4, fd, address, length, 0)
+    return process.given(_with_address(process, _HOST_ACCEPT4, fd, address, length, 0))
 
 
 def sys_accept4(process: Process, fd: int, address: int, length: int, flags: int, *_: int) -> int:
     """Take a connection, with flags for the descriptor."""
-    return _with_address(process, _HOST_ACCEPT4, fd, address, length, flags)
+    return process.given(_with_address(process, _HOST_ACCEPT4, fd, address, length, flags))
 
 
 def sys_getsockname(process: Process, fd: int, address: int, length: int, *_: int) -> int:

@@ -28,7 +28,7 @@ _MODULES: dict[str, dict[int, str]] = {
     },
     "ioctl": {29: "ioctl"},
     "sockets": {
-        202: "accept", 204: "getsockname", 205: "getpeername", 207: "recvfrom", 208: "setsockopt",
+        199: "socketpair", 202: "accept", 204: "getsockname", 205: "getpeername", 207: "recvfrom", 208: "setsockopt",
         209: "getsockopt", 211: "sendmsg", 212: "recvmsg", 242: "accept4",
     },
     "regions": {

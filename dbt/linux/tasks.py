@@ -17,7 +17,7 @@ _FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_REQUEUE, _FUTEX_CMP_REQUEUE, _FUTEX_WAKE_OP = 0
 _FUTEX_WAIT_BITSET, _FUTEX_WAKE_BITSET = 9, 10
 # Limits of a process that would limit the translator, too: DATA, STACK, AS. They are remembered only.
 _REMEMBERED = frozenset((2, 3, 9))
-_NOFILE, _FEW = 7, 64
+_NOFILE = 7
 
 
 def sys_exit(process: Process, status: int, *_: int) -> int:
@@ -70,7 +70,7 @@ def sys_prlimit64(process: Process, pid: int, resource: int, new: int, old: int,
     own = s32(pid) in {0, int(process.call(_HOST_GETPID))}
     if not own or resource not in _REMEMBERED:
         limits = (process.optional(new, 16), process.optional(old, 16))
-        if new and resource == _NOFILE and process.memory.read_u64(new) < _FEW:
+        if new and resource == _NOFILE and process.memory.read_u64(new) < process.limits_of(_NOFILE)[0]:
             process.prepare_all()  # there may be no descriptor left to import it with
         return int(process.call(_HOST_PRLIMIT64, pid, resource, *limits))
     before = process.limits_of(resource)

@@ -293,3 +293,15 @@ def test_what_llvm_cannot_compile_is_interpreted(
     said = capsys.readouterr().err.splitlines()
     assert 0 < len(said) == len(set(said))  # a line for each form
     assert all(line.endswith("is interpreted: LLVM ended") for line in said)
+
+
+def test_more_executable_mappings_than_anybody_counts() -> None:
+    """As many as a process of Linux may have, nearly: compilers at run time protect page after page."""
+    count = 5000
+    with dbt.open_cpu() as cpu:
+        for number in range(count):
+            cpu.memory.map(CODE + 0x2000 * number, 0x1000, "rx")
+        last = CODE + 0x2000 * (count - 1)
+        cpu.memory.protect(last, 0x1000, "rwx")
+        cpu.memory.write(last, words(NOP, SVC))
+        assert cpu.run(last) == dbt.SystemCall(last + 8, 0, (0,) * 6)

@@ -237,25 +237,6 @@ def test_mmap(process: Process, tmp_path: Path) -> None:
     assert process.memory.area_at(mapped).name == str(path)  # type: ignore[union-attr]
 
 
-def test_mremap(process: Process) -> None:
-    address = call(process, "mmap", 0, 0x2000, 3, 0x22, -1, 0)
-    process.memory.write(address, b"start")
-    blocker = call(process, "mmap", address + 0x2000, 0x1000, 3, 0x100022, -1, 0)
-    moved = call(process, "mremap", address, 0x2000, 0x8000, 1)
-    assert moved not in {address, -errno.ENOMEM}
-    assert blocker == -errno.EEXIST or moved > 0
-    assert process.memory.read(moved, 5) == b"start"
-    assert process.memory.read(moved + 0x7FFF, 1) == b"\0"
-    assert call(process, "mremap", moved, 0x8000, 0x1000, 0) == moved
-    with pytest.raises(GuestFault):
-        process.memory.read(moved + 0x1000, 1)
-    assert call(process, "mremap", moved, 0x1000, 0x3000, 0) == moved
-    assert call(process, "mremap", moved, 0x3000, 0x3000, 3, HEAP + 0x10000) == HEAP + 0x10000
-    assert process.memory.read(HEAP + 0x10000, 5) == b"start"
-    assert call(process, "mremap", UNMAPPED, 0x1000, 0x2000, 1) == -errno.EFAULT
-    assert call(process, "mremap", 1, 0x1000, 0x2000, 1) == -errno.EINVAL
-
-
 def test_madvise(process: Process) -> None:
     process.memory.write(HEAP, b"gone")
     assert call(process, "madvise", HEAP, 0x1000, 4) == 0
@@ -293,6 +274,9 @@ def test_prctl(process: Process) -> None:
     assert call(process, "prctl", 15, put(process, b"a-long-name-of-a-thread\0")) == 0
     assert call(process, "prctl", 16, HEAP) == 0
     assert process.memory.read_cstring(HEAP) == b"a-long-name-of-"
+    assert call(process, "prctl", 15, put(process, b"across-pages\0", HEAP + 0xFFB)) == 0
+    assert call(process, "prctl", 16, HEAP) == 0
+    assert process.memory.read_cstring(HEAP) == b"across-pages"
     assert call(process, "prctl", 424242) == -errno.EINVAL
     call(process, "prctl", 15, put(process, before.encode() + b"\0"))
 
