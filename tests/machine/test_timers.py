@@ -180,6 +180,15 @@ def test_a_timer_that_is_set_again_and_again_costs_nothing(native: bool) -> None
 
 
 @KINDS
+def test_later_is_behind_what_is_due(native: bool) -> None:
+    timers = Clock(native=native).timers
+    made = [timers.timer(lambda: None) for _ in range(3)]
+    for timer, deadline in zip(made, (5, 7, 7), strict=True):
+        timer.at(deadline)
+    assert [timers.later(now) for now in (4, 5, 6, 7)] == [5, 7, 7, None]
+
+
+@KINDS
 def test_time_ends(native: bool) -> None:
     clock = Clock(native=native)
     ran: list[int] = []

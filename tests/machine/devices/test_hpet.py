@@ -180,6 +180,23 @@ def test_periods_and_their_first_match() -> None:
     assert 900 <= len(board.rises) <= 1001
 
 
+@pytest.mark.parametrize("before", [0, ENABLED | PERIODIC | VAL_SET])
+def test_one_shots_are_exact_however_soon(before: int) -> None:
+    """Only periods are held back, also where the timer has had one."""
+    board = Board()
+    board.put(timer(0), before | 16 << 9, 4)
+    board.put(timer(0) + 8, 1 << 40)
+    board.put(timer(0) + 8, 1)
+    board.put(CONF, 1)
+    board.machine.advance(1000)
+    board.put(timer(0), ENABLED | 16 << 9, 4)
+    board.put(timer(0) + 8, 101)
+    board.machine.advance(9)
+    assert board.rises == []
+    board.machine.advance(1)
+    assert board.rises == [(16, 1010)]
+
+
 def test_32_bits_match_at_each_wrap() -> None:
     board = Board()
     board.put(COUNT, 0x7_0000_0010)
