@@ -64,7 +64,7 @@ def main() -> NoReturn:
     """Run the command line in sys.argv as bin/dragoman lays it out, and leave the process."""
     gc.disable()  # what is made until the guest runs is there to stay: see dbt/run.py
     _, folder, signals, *arguments = sys.argv
-    pending, ignored = int(signals[:16], 16), int(signals[16:], 16)
+    pending, ignored = int(signals[:16], 16), int(signals[16:32], 16)
     origin = Origin([os.fsencode(folder) + b"/dragoman"], read_environ(), ignored, pending)
     sys.argv = ["dragoman", *arguments]
     use_streams()
@@ -92,6 +92,8 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
         occupy()
     gc.enable()  # the launcher has switched it off: a warm start would spend a tenth of its time looking for garbage
     try:
+        if not origin.ignores(SIGINT):
+            _signal.signal(SIGINT, _signal.default_int_handler)  # before and after, an interrupt just ends the process
         from dbt.cli import main as cli_main
 
         return cli_main(arguments, origin)
@@ -102,6 +104,8 @@ def dispatch(arguments: list[str], origin: Origin) -> int:
 
 def leave(status: int) -> NoReturn:
     """End the process, without Python's finalisation, which costs milliseconds."""
+    if _signal.getsignal(SIGINT) is _signal.default_int_handler:
+        _signal.signal(SIGINT, _signal.SIG_DFL)
     lost = finish_output()
     os._exit(status or int(lost))
 

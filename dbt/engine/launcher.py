@@ -5,7 +5,8 @@ script of Python's cannot: pip takes the options out of its first line, and with
 meant for the guest, and looks at site-packages, which takes longer than all of this.
 
 The command gets its folder, and which signals are ignored and which are pending: Python ignores some itself, and loses
-those of them that are pending (dbt/launch.py). It is an executable of its own, bin/dragoman;
+those of them that are pending (dbt/launch.py). SIGINT is blocked until Python has begun: while it sets itself up an
+interrupt would be a fatal error with a traceback. It is an executable of its own, bin/dragoman;
 dbt.backends.llvm.executable makes it of this module.
 """
 
@@ -16,18 +17,25 @@ from dbt.native import Assembly, Ptr, cast, native, new, syscall, table, u8, u64
 from .host_x86_64 import SYS_SIGACTION, KernelSigaction
 
 SYS_WRITE, SYS_MMAP, SYS_EXECVE, SYS_EXIT_GROUP, SYS_READLINK, SYS_SIGPENDING = 1, 9, 59, 231, 89, 127
+SYS_SIGPROCMASK, SIG_BLOCK = 14, 0
 READ_WRITE, PRIVATE_ANONYMOUS = 3, 0x22
 PATH_BYTES = 4096
 NAME_BYTES = 16  # more than /python3 and a zero
 NO_PYTHON = 127  # exit status, as a shell's for a command that is not found
 SIGNALS = 64
 SIG_IGN = 1
+SIGINT_BIT = 1  # of a mask
 FIXED_WORDS = 10  # arguments of Python's in front of the command's own, and the null behind them
 SLASH, COLON, ZERO, A_LESS_TEN = 0x2F, 0x3A, 0x30, 0x57
 
 PROGRAM = b"""\
+import _signal
 import gc
 import sys
+if _signal.getsignal(2) is _signal.default_int_handler:
+    _signal.signal(2, _signal.SIG_DFL)
+if sys.argv[2][32] == "0":
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (2,))
 gc.disable()
 sys.path.append("%s/../lib/python%d.%d/site-packages" % (sys.argv[1], *sys.version_info[:2]))
 try:
@@ -132,7 +140,7 @@ def put_number(to: Ptr[u8], number: u64) -> None:
 
 @native(inline=False)
 def put_signals(to: Ptr[u8]) -> None:
-    """Write the masks of pending and of ignored signals, behind each other, and a zero."""
+    """Write the masks of pending and of ignored signals, behind each other."""
     action = new(KernelSigaction)
     ignored: u64 = 0
     for signal in range(u64(1), u64(SIGNALS + 1)):
@@ -143,7 +151,17 @@ def put_signals(to: Ptr[u8]) -> None:
     syscall(SYS_SIGPENDING, cast(u64, pending), 8)
     put_number(to, pending[0])
     put_number(to + 16, ignored)
-    to[32] = 0
+
+
+@native(inline=False)
+def block_interrupt(to: Ptr[u8]) -> None:
+    """Block SIGINT; write whether it was blocked, and a zero."""
+    masks = new(u64, 2)
+    masks[0] = u64(1) << SIGINT_BIT
+    masks[1] = 0
+    syscall(SYS_SIGPROCMASK, SIG_BLOCK, cast(u64, masks), cast(u64, masks + 1), 8)
+    to[0] = ZERO + u8(masks[1] >> SIGINT_BIT & 1)
+    to[1] = 0
 
 
 @native(export=True)
@@ -155,6 +173,7 @@ def launch(stack: Ptr[u64]) -> None:
     python = new(u8, PATH_BYTES + NAME_BYTES)
     signals = new(u8, 40)
     put_signals(signals)
+    block_interrupt(signals + 32)
     words = cast(
         Ptr[u64],
         syscall(SYS_MMAP, 0, (count + FIXED_WORDS) * 8, READ_WRITE, PRIVATE_ANONYMOUS, 0xFFFFFFFFFFFFFFFF, 0),

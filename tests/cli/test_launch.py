@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,14 @@ from tests.conftest import default_signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.conftest import Command
+
 LAUNCHER = Path(sys.executable).with_name("dragoman")
 # In the place of what the command does: shows what it would be given.
 PROBE = """
 def dispatch(arguments, origin):
     print([os.fsencode(a) for a in arguments], sorted(origin.environ), origin.ignored, origin.command, origin.pending,
-          sep="\\n")
+          [*map(int, _signal.pthread_sigmask(0, []))], sep="\\n")
     return 0
 """
 
@@ -113,6 +116,26 @@ def test_every_pending_signal_is_known(command: Path) -> None:
 
     found = probe(command, environ={}, before=raise_them)
     assert int(found[4]) == sum(1 << (number - 1) for number in wanted)
+
+
+@pytest.mark.parametrize("blocked", [[], [2], [1, 2, 10]])
+def test_the_mask_stays_as_it_was(command: Path, blocked: list[int]) -> None:
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    found = probe(command, environ={}, before=block)
+    assert found[5] == repr(blocked)
+
+
+def test_an_interrupt_at_any_time_shows_no_traceback(warm: Command) -> None:
+    """Python takes some 10 ms to set itself up, the command a bit more."""
+    assert warm("features").returncode == 0
+    for milliseconds in range(0, 60, 3):
+        with subprocess.Popen([LAUNCHER, "features"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            time.sleep(milliseconds / 1000)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        assert (process.returncode, said) in {(-2, b""), (130, b"dragoman: interrupted\n"), (0, b"")}
 
 
 def test_the_command_knows_itself(command: Path) -> None:
