@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class Boundary:
     """One CPU's. It is held, as a context, by whoever runs the CPU; by one thread, as often as it likes."""
 
-    __slots__ = ("_changes", "_closed", "_depth", "_hurry", "_lock", "_runner")
+    __slots__ = ("_changes", "_closed", "_depth", "_hurry", "_runner", "lock")
 
     def __init__(self, hurry: Callable[[], object]) -> None:
         self._hurry = hurry  # makes a CPU that runs come out soon
-        self._lock = RLock()
+        self.lock = RLock()
         self._runner = 0
         self._depth = 0
         self._closed = False
@@ -31,9 +31,9 @@ class Boundary:
 
     def __enter__(self) -> None:
         me = get_ident()
-        with self._lock:
+        with self.lock:
             self._check_open()
-            if self._runner not in {0, me}:
+            if self.elsewhere:
                 raise UserError("this CPU runs in another thread", "Wait for it, or open another CPU.")
             self._runner = me
             self._depth += 1
@@ -41,7 +41,7 @@ class Boundary:
                 self._make()
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
+        with self.lock:
             self._depth -= 1
             if not self._depth:
                 self._runner = 0
@@ -50,15 +50,20 @@ class Boundary:
 
     def outermost(self) -> Boundary:
         """To be held by what may not be done in a callback: the CPU is in the middle of something. Raises UserError."""
-        with self._lock:
+        with self.lock:
             self._check_open()
             if self._runner == get_ident():
                 raise UserError("this CPU runs already", "Have the callback return first, or open another CPU.")
         return self
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another thread runs the CPU. That does not change while `lock` is held."""
+        return self._runner not in {0, get_ident()}
+
     def close(self) -> bool:
         """Nothing runs on the CPU any more; False if that was so. Raises UserError while something does."""
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return False
             if self._runner:
@@ -76,10 +81,10 @@ class Boundary:
 
         On a CPU that is closed there is nothing to change.
         """
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
-            if self._runner in {0, get_ident()}:
+            if not self.elsewhere:
                 self._make()
                 change()
             else:

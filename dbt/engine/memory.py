@@ -264,8 +264,11 @@ class AddressSpace:
         """A guest address without Arm's top byte, as the kernel takes it apart in system calls."""
         return address & ((1 << TAG_SHIFT) - 1)
 
-    def read(self, address: int, size: int) -> bytes:
-        """Read `size` bytes; raises GuestFault at the first byte that cannot be read."""
+    def read(self, address: int, size: int, *, alone: bool = True) -> bytes:
+        """Read `size` bytes; raises GuestFault at the first byte that cannot be read.
+
+        `alone`: no other thread changes mappings meanwhile. Else the host's kernel is asked, which does not fault.
+        """
         address = self.untagged(address)
         if size <= 0:
             return b""
@@ -273,8 +276,8 @@ class AddressSpace:
             raise GuestFault(address, "read")
         if self.traps is not None and self.traps.covers(address, size):
             with self.traps.lifted():
-                return self.read(address, size)
-        area = self.area_at(address)
+                return self.read(address, size, alone=alone)
+        area = self.area_at(address) if alone else None
         if area is not None and address + size <= area.end and area.prot & PROT_READ and area.solid:
             return ctypes.string_at(self.base + address, size)
         data = hostmem.read_own(self.base + address, size)
@@ -282,7 +285,7 @@ class AddressSpace:
             raise GuestFault(address + len(data), "read")
         return data
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes, *, alone: bool = True) -> None:
         """Write bytes; raises GuestFault at the first byte that cannot be written (those before it are written)."""
         address = self.untagged(address)
         size = len(data)
@@ -292,9 +295,9 @@ class AddressSpace:
             raise GuestFault(address, "write")
         if self.traps is not None and self.traps.covers(address, size):
             with self.traps.lifted():
-                self.write(address, data)
+                self.write(address, data, alone=alone)
             return
-        area = self.area_at(address)
+        area = self.area_at(address) if alone else None
         if area is not None and address + size <= area.end and area.prot & PROT_WRITE and area.solid:
             ctypes.memmove(self.base + address, data, size)
             return

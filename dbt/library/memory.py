@@ -76,7 +76,10 @@ class Memory:
         check.address(address)
         check.number(size, "a size", 0, check.LARGEST_READ)
         try:
-            return self._space.read(address, size)
+            with self._boundary.lock:
+                if not self._boundary.elsewhere:
+                    return self._space.read(address, size)
+            return self._space.read(address, size, alone=False)
         except MemoryError:
             raise UserError(f"there is no memory for {size} bytes", "Read less at once.") from None
 
@@ -84,7 +87,12 @@ class Memory:
         """Write bytes. Code that was translated from them is dropped, at the next boundary."""
         check.address(address)
         raw = check.data(data, "what is written")
-        self._space.write(address, raw)
+        with self._boundary.lock:
+            alone = not self._boundary.elsewhere
+            if alone:
+                self._space.write(address, raw)
+        if not alone:
+            self._space.write(address, raw, alone=False)
         self._boundary.change(lambda: self._space.on_code_change(address, address + len(raw)))
 
     def map_io(

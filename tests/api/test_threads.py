@@ -123,3 +123,37 @@ def test_many_cpus_at_once() -> None:
             cpu.close()
     with pytest.raises(UserError, match="bits"):
         dbt.open_cpu(address_bits=47)
+
+
+LOOKER = """
+import sys, threading, dbt
+from dbt.errors import GuestFault
+place, size = 0x5000000, 1 << 19
+with dbt.open_cpu() as cpu:
+    cpu.memory.map(0x10000, 0x1000, "rwx")
+    cpu.memory.write(0x10000, bytes.fromhex("010000d4 ffffff17"))  # svc; b to it
+    rounds = iter(range(1000))
+    def call(_call):
+        number = next(rounds, None)
+        if number is not None:
+            cpu.memory.unmap(place, size) if number & 1 else cpu.memory.map(place, size)
+        else:
+            cpu.stop()
+        return 0
+    cpu.on_system_call(call)
+    thread = threading.Thread(target=cpu.run, args=(0x10000,))
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    while thread.is_alive():
+        try:
+            cpu.memory.write(place + 1, bytes(size - 1)) if sys.argv[1] == "write" else cpu.memory.read(place, size)
+        except GuestFault:
+            pass
+"""
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_memory_that_comes_and_goes_while_another_thread_looks(what: str) -> None:
+    """It gets bytes or a fault of the guest's, never one of the host's."""
+    done = subprocess.run([sys.executable, "-c", LOOKER, what], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
