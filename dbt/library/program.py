@@ -53,9 +53,13 @@ class Program(Tooled):
         try:
             hwcap, hwcap2 = cpu.hwcap
             self._process = Process(cpu, root=root, hwcap=hwcap, hwcap2=hwcap2)
-            self._process.load(name, argv, [key + b"=" + value for key, value in pairs])
         except BaseException:
             self.cpu.close()
+            raise
+        try:
+            self._process.load(name, argv, [key + b"=" + value for key, value in pairs])
+        except BaseException:
+            self.close()
             raise
         hooks, traps = self._tools.hooks, self._tools.traps
         self._exits = self._process.tools = ProcessTools(self._process, hooks, lambda c, r: describe(c, r, traps))

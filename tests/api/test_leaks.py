@@ -19,6 +19,7 @@ import dbt.guests
 import pytest
 
 import dbt
+from dbt.errors import ProgramNotFound
 from dbt.run import ENGINES
 
 if TYPE_CHECKING:
@@ -82,6 +83,21 @@ def test_programs(engine: str, capfd: pytest.CaptureFixture[str]) -> None:
 
     check(use, ROUNDS // 3)
     capfd.readouterr()
+
+
+def test_programs_that_cannot_be_opened() -> None:
+    def size() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * 4096
+
+    def fail() -> None:
+        with pytest.raises(ProgramNotFound):
+            dbt.open_program("/no/such/program")
+
+    fail()
+    before = size()
+    for _ in range(ROUNDS):
+        fail()
+    assert size() - before < SLACK
 
 
 @pytest.mark.parametrize("engine", ENGINES)
