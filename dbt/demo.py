@@ -23,14 +23,14 @@ LEFT_ALIGNED = 3  # of the columns
 COMPILES_ANEW = "optimizer"
 FIRST_COMPILE = f"""\
 Engines compile what they need when they first meet it; that is kept, so the next run starts at once. The
-{COMPILES_ANEW} compiles hot code again in each run. Programs ordinarily go on meanwhile; these wait, so it is apart.
+{COMPILES_ANEW} compiles hot code anew in each run while the program goes on; these wait, to show each time alone.
 """
 TRY_NEXT = """
 Try next:
   {run} run --strace {hello}
   {run} run --engine reference --stats {fib} 12
   {run} features
-  {run} run PROGRAM …     any static AArch64 Linux program, for example busybox of Debian's busybox-static:arm64
+  {run} run PROGRAM …     an AArch64 Linux program, such as busybox of Debian's busybox-static:arm64
 """
 
 
