@@ -133,8 +133,8 @@ def program_of(form: Form, random: Random) -> Program | None:
     words.append(0xEB00001F | random.choice(changed) << 16 | random.choice(changed) << 5)  # cmp
     access = len(words)
     words.append(word)
-    words += [0xD1000000 | random.randrange(1, 4096) << 10 | r << 5 | r for r in random.sample(changed, min(len(changed), 5))]
-    words += [0x6EE08400 | random.randrange(32) << 16 | v << 5 | v for v in random.sample(vectors, min(len(vectors), 2))]
+    words += [0xD1000000 | random.randrange(1, 4096) << 10 | r << 5 | r for r in changed[:5]]
+    words += [0x6EE08400 | random.randrange(32) << 16 | v << 5 | v for v in vectors[:2]]
     words.append(0xEB00001F | random.choice(changed) << 16 | random.choice(changed) << 5)
     words.append(0xB5000000 | (-len(words) & 0x7FFFF) << 5 | count)  # cbnz count, loop
     words.append(SVC)
