@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dbt.ir.state import StateOffsets
     from dbt.ir.types import Type
-    from dbt.ir.values import Op, Template, Value
+    from dbt.ir.values import Op, Place, Template, Value
 
     from .text import Body
 
@@ -125,6 +125,13 @@ class Lowering:
     def is_index(self, value: Value) -> bool:  # noqa: ARG002 - regions know
         """Whether a value is known to be so small that it may be added to a masked address."""
         return False
+
+    def known_pointer(self, address: Value) -> str:  # noqa: ARG002 - regions keep some
+        """The host pointer of a guest address where it is there already; empty: it is to be computed."""
+        return ""
+
+    def written(self, place: Place) -> None:
+        """A register has been written."""
 
     def compared(self, number: Value) -> bool:
         """Whether flags or a comparison may be taken from an operation with this number."""

@@ -55,6 +55,7 @@ def _put(low: Lowering, op: Op) -> Operand:
     if low.is_moved(value):
         type_, given = PAIR, low.body.paired(given)
     low.line(f"store {type_} {given}, ptr {low.source.pointer(place)}, align {_state_alignment(value.type)}")
+    low.written(place)
     return None
 
 
@@ -108,7 +109,7 @@ def host_pointer(low: Lowering, address: Value) -> str:
         displacement = low.source.folded(number)
         if displacement is None:
             if left is not None:  # a 64-bit number may be anything: mask the whole sum
-                return _masked(low, low.use(address))
+                return _masked(low, address)
             displacement = low.hold(number)
     else:
         displacement = str(constant) if constant else ""
@@ -121,13 +122,12 @@ def _indexed(low: Lowering, address: Value) -> str:
     if address.op.name == "add":
         for rest, index in (address.op.args, address.op.args[::-1]):
             if low.is_index(index) and isinstance(low.operand(rest), str):
-                return low.emit(f"getelementptr i8, ptr {_masked(low, low.use(rest))}, i64 {low.use(index)}")
-    return _masked(low, low.use(address))
+                return low.emit(f"getelementptr i8, ptr {_masked(low, rest)}, i64 {low.use(index)}")
+    return _masked(low, address)
 
 
-def _masked(low: Lowering, address: str) -> str:
-    offset = low.emit(f"and i64 {address}, {low.source.mask}")
-    return low.emit(f"getelementptr i8, ptr {low.source.base}, i64 {offset}")
+def _masked(low: Lowering, address: Value) -> str:
+    return low.known_pointer(address) or low.source.masked(low.use(address))
 
 
 def _check_space(op: Op) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dbt.ir.types import Type
     from dbt.ir.values import Place
 
+    from .loops import Way
+
 LINK: Final = "L_"  # the symbol of a guest address outside: L_<hexadecimal>
 LEAVE: Final = "LEAVE"
 DEAD: Final = Flags("undef", "undef", "undef", "undef")
@@ -58,6 +60,8 @@ class RegionSource(TailCalls):
         self.region: Final = region
         self.places: Final = places
         self.step: Step
+        self.way: Way
+        self.pointed = 0  # registers whose host pointers are in slots as well: see Pointers
         self.dirty = 0
         self.ways: list[int] = []  # of the block's indirect jump
         self.polls: Final[dict[int, int]] = {}  # by address: what is dirty when a poll leaves for it
@@ -115,6 +119,12 @@ class RegionSource(TailCalls):
             unit = self.places.units[number]
             value = self.body.emit(f"load {SLOT_TYPES[unit.size]}, ptr {self.env(unit.offset)}, align 8")
             self.body.line(f"store {SLOT_TYPES[unit.size]} {value}, ptr %r{number}")
+            if self.pointed >> number & 1:
+                self.point(number, self.masked(value))
+
+    def point(self, number: int, pointer: str) -> None:
+        """Remember the host pointer of a register's value."""
+        self.body.line(f"store ptr {pointer}, ptr %h{number}")
 
     def write_back(self, registers: int) -> None:
         """Registers of a set to Env."""
@@ -127,7 +137,7 @@ class RegionSource(TailCalls):
     def edge(self, target: int, flags: Flags) -> None:
         """End the block: to a guest address, with a poll if that may close a cycle."""
         label, dirty = self._way(target, flags)
-        if target > self.step.pc:
+        if target > self.step.pc or not self.way.polls(target):
             self.body.line(f"br label %{label}")
             return
         self.polls[target] = self.polls.get(target, 0) | dirty
@@ -144,7 +154,7 @@ class RegionSource(TailCalls):
                 self.body.line(f"store i64 {word}, ptr {slot}")
         if not inside:
             self.exits[target] = self.exits.get(target, 0) | dirty
-        return f"b{target:x}" if inside else f"x{target:x}", dirty
+        return self.way.to(target).label if inside else f"x{target:x}", dirty
 
     def _polled(self) -> str:
         """Whether a poll is wanted."""

@@ -10,7 +10,8 @@ otherwise their words are slots as well. Where an access faults they are written
 
 from __future__ import annotations
 
-from functools import cache
+from collections import Counter
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.engine.former import FLAGS, after, members, successors
@@ -25,8 +26,10 @@ from dbt.ir.values import IRError
 from . import landings
 from .bounds import Bounds
 from .compile import host_cpu
+from .loops import Node, unrolled
 from .lower import BITWISE, Lowering, lowering_table
 from .lower_flags import words
+from .pointers import Pointers
 from .region_source import DEAD, LEAVE, LINK, SLOT_TYPES, WORDS, RegionBody, RegionSource
 from .source import Immediate
 from .text import CONVENTION, METADATA, SIGNATURE, SIGNATURE_TYPES, Declarations, attributes
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
 
     from dbt.engine.former import Block, Region, Step
     from dbt.engine.places import Places
-    from dbt.ir.values import Op, Template, Value
+    from dbt.ir.values import Op, Place, Template, Value
+
+    from .loops import Way
 
 ENTRY: Final = "region"
 
@@ -95,13 +100,19 @@ class RegionLowering(Lowering):
     def __init__(self, source: RegionSource) -> None:
         super().__init__(source, StateOffsets(), tuple(HELPERS))
         self._bounds: Final = Bounds(self._constant, source.offset)
+        self._pointers: Final = Pointers(source.region, source.places, partial(prepared, flags=True))
+        self._near = 0  # see there
+        self._written: Final[set[int]] = set()  # by this instruction
+        source.pointed = self._pointers.used
 
-    def begin(self, block: Block, flags: object) -> None:
+    def begin(self, block: Block, way: Way, flags: object) -> None:
         """Start a block. `flags`: those of its only predecessor, if it has one."""
         pc = block.pc
-        self.body.place(f"b{pc:x}")
+        self.body.place(way.node.label)
+        self.source.way = way
         self._tail, self._ahead = None, look_ahead(block.steps)
         self._bounds.forget()
+        self._near = self._pointers.near(pc)
         self.source.ways = block.ways
         self.source.dirty = self.source.region.dirty[pc]
         self.flags = flags or self.source.flags_for(pc)  # type: ignore[assignment]
@@ -112,6 +123,7 @@ class RegionLowering(Lowering):
         source.step = step
         self.line(f"; {step.pc:x}")  # for tools that show the text: see dbt/tools/explain/lines.py
         self._landing = ""
+        self._written.clear()
         self._held.clear()
         self.uses.clear()
         self._numeric.clear()
@@ -152,9 +164,31 @@ class RegionLowering(Lowering):
         if not template.ops or not OPS[template.ops[-1].name].effects & END:
             source.dirty = after(step, source.dirty)
         self._bounds.note(template)
+        self._near = self._pointers.after(step, self._near)
 
     def is_index(self, value: Value) -> bool:
         return self._bounds.magnitude(value) <= self.source.region.index_bits
+
+    def known_pointer(self, address: Value) -> str:
+        root = self._pointers.root(address, self.source.step)
+        if root is None or root.distance or root.unit in self._written:
+            return ""
+        return self.emit(f"load ptr, ptr %h{root.unit}")
+
+    def written(self, place: Place) -> None:
+        source, step = self.source, self.source.step
+        number = self._pointers.number(place, step)
+        if number is None:
+            return
+        root = self._pointers.followed(step, number, self._near)
+        if root is None or root.unit in self._written:
+            pointer = source.masked(self.emit(f"load i64, ptr %r{number}"))
+        else:
+            pointer = self.emit(f"load ptr, ptr %h{root.unit}")
+            if root.distance:
+                pointer = self.emit(f"getelementptr i8, ptr {pointer}, i64 {root.distance}")
+        source.point(number, pointer)
+        self._written.add(number)
 
     def _constant(self, value: Value) -> int | None:
         """The number that is known for a value, if there is one."""
@@ -285,17 +319,17 @@ def _function(name: str, region: Region, places: Places, declared: Declarations)
     source = RegionSource(body, region, places)
     low = RegionLowering(source)
     _entry(source)
-    predecessors: dict[int, int] = {region.entry: 1}
-    for block in region.blocks.values():
-        for target in successors(block, region.return_sites):
-            predecessors[target] = predecessors.get(target, 0) + 1
-    carried: dict[int, object] = {}
-    for pc, block in region.blocks.items():
-        low.begin(block, carried.get(pc))
+    ways = unrolled(region)
+    predecessors = Counter([Node(region.entry)])
+    for way in ways:
+        block = region.blocks[way.node.pc]
+        predecessors.update(way.to(target) for target in successors(block, region.return_sites))
+    carried: dict[Node, object] = {}
+    for way in ways:
+        block = region.blocks[way.node.pc]
+        low.begin(block, way, carried.get(way.node))
         before = _lower_block(low, block, region)
-        for target in block.targets:
-            if predecessors[target] == 1:
-                carried[target] = before
+        carried.update((way.to(target), before) for target in block.targets if predecessors[way.to(target)] == 1)
     source.ends()
     for target in source.exits:
         declared.add(f"declare dso_local {CONVENTION} void @{LINK}{target:x}({SIGNATURE_TYPES})")
@@ -309,6 +343,8 @@ def _entry(source: RegionSource) -> None:
     for slot, word in zip(WORDS, ("%n", "%z", "%c", "%v"), strict=True):
         body.line(f"{slot} = alloca i64")
         body.line(f"store i64 {word}, ptr {slot}")
+    for number in members(source.pointed):
+        body.line(f"%h{number} = alloca ptr")
     body.line("%zero = alloca i64")
     body.line("store i64 0, ptr %zero")
     body.line("%junk = alloca i64")

@@ -51,6 +51,11 @@ class Source(ABC):
     def reload(self) -> None:
         """Take base and mask out of Env again: a C function was called."""
 
+    def masked(self, address: str) -> str:
+        """The host pointer of a guest address."""
+        offset = self.body.emit(f"and i64 {address}, {self.mask}")
+        return self.body.emit(f"getelementptr i8, ptr {self.base}, i64 {offset}")
+
     @abstractmethod
     def pointer(self, place: Place) -> str:
         """Pointer to guest state."""
