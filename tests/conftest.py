@@ -168,8 +168,13 @@ def default_signals() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the session's own, for code under test in this process and in others."""
+    """A cache of the session's own, for code under test in this process and in others.
+
+    DRAGOMAN_TESTS_CACHE: a folder with what it starts from, so that several sessions need not compile the same.
+    """
     folder = tmp_path_factory.mktemp("cache")
+    if start := os.environ.get("DRAGOMAN_TESTS_CACHE"):
+        shutil.copytree(start, folder, dirs_exist_ok=True)
     folder.chmod(0o700)
     os.environ["XDG_CACHE_HOME"] = str(folder)
     yield folder

@@ -3,7 +3,7 @@
 DRAGOMAN_SOAK_PROGRAMS and DRAGOMAN_SOAK_PAGES are how many, DRAGOMAN_SOAK_START is the first number,
 DRAGOMAN_SOAK_OPTIMIZER=N has only each Nth batch go to the optimizer, since a region takes LLVM 0.5 ms an instruction.
 With CI=true there are 106,000 programs, each on the optimizer but those with a budget (there are no regions while
-instructions are counted), and 10,000 pages; else fewer, and one batch in 15 goes to the optimizer.
+instructions are counted), and 6,000 pages; else fewer, and one batch in 15 goes to the optimizer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .parent import Parent, prepare
 
 CI = os.environ.get("CI") == "true"
 PROGRAMS = int(os.environ.get("DRAGOMAN_SOAK_PROGRAMS", "106000" if CI else "5000"))
-PAGES = int(os.environ.get("DRAGOMAN_SOAK_PAGES", "10000" if CI else "1000"))
+PAGES = int(os.environ.get("DRAGOMAN_SOAK_PAGES", "6000" if CI else "1000"))
 START = int(os.environ.get("DRAGOMAN_SOAK_START", "0"))
 OPTIMIZER = {
     "programs": int(os.environ.get("DRAGOMAN_SOAK_OPTIMIZER", "1" if CI else "15")),
