@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -137,6 +138,12 @@ def busybox() -> Path:
     assert path is not None
     return path
 
+
+
+# A shell without job control has what it starts with & ignore them.
+for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _action)
 
 GLIBCS: Final = 3 << 31  # the signals 32 and 33: ignored under make, until glibc uses them for its threads
 
