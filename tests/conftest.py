@@ -139,7 +139,6 @@ def busybox() -> Path:
     return path
 
 
-
 # A shell without job control has what it starts with & ignore them.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
