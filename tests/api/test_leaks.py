@@ -59,8 +59,8 @@ def check(action: Callable[[], None], rounds: int = ROUNDS) -> None:
         action()
     after = held()
     assert after.resident - before.resident < SLACK + rounds * 100, (before, after)
-    # Threads get arenas of the C library's malloc, two mappings each, up to eight for each processor: on a busy machine,
-    # where the one before still has its own, some more in few rounds. What grows by one in each is seen all the same.
+    # Threads get arenas of the C library's malloc, two mappings each, up to eight for each processor: some more in few
+    # rounds on a busy machine, where the one before still has its own. What grows by one in each is seen all the same.
     assert after.mappings - before.mappings < 4 + min(rounds // 4, 16 * (os.cpu_count() or 1)), (before, after)
     assert after[2:] == before[2:], (before, after)
 
