@@ -14,6 +14,7 @@ from dbt.errors import DragomanError
 from dbt.run import ENGINES, report, run_command
 from dbt.tools.commands import add_parsers
 from dbt.version import VERSION
+from dbt.wording import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,11 +110,6 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"only this engine, of {', '.join(ENGINES)}; may be repeated",
     )  # fmt: skip
     return parser
-
-
-def sentence(about: str) -> str:
-    """A line of a list as a text of its own."""
-    return f"{about[0].upper()}{about[1:]}."
 
 
 def main(arguments: Sequence[str], origin: Origin) -> int:

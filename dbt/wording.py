@@ -14,6 +14,11 @@ def counted(number: int, name: str) -> str:
     return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
+def sentence(about: str) -> str:
+    """A line of a list as a text of its own."""
+    return f"{about[0].upper()}{about[1:]}."
+
+
 def instead(name: str, what: str, names: Iterable[str]) -> str:
     """The hint of an error: names that are like `name`, and all that there are; `what` says what they are of."""
     from difflib import get_close_matches

@@ -14,8 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dbt.engine.former import MASK64, successors
+from dbt.engine.places import offset_of
 from dbt.ir.types import I64
 from dbt.ir.values import Place
+
+from .region_source import WORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from dbt.ir.values import Template, Value
 
 STEP: Final = 1 << 15  # a pointer follows another one over less; guard zones absorb several such steps
-WORD_BYTES: Final = 8
 
 
 class Root(NamedTuple):
@@ -74,21 +76,22 @@ class Pointers:
 
     def followed(self, step: Step, written: int, near: int) -> Root | None:
         """What pointer the one of a register that an instruction writes follows; None: it is masked."""
-        effects = self.effects(step)
-        root = effects.writes[written]
-        for access in effects.accesses:
-            near |= 1 << access.unit
+        root = self.effects(step).writes[written]
+        near = self._accessed(step, near)
         return root if root is not None and (root.distance == 0 or near >> root.unit & 1) else None
 
     def after(self, step: Step, near: int) -> int:
         """The registers that are near behind an instruction."""
-        effects = self.effects(step)
-        for root in effects.accesses:
-            near |= 1 << root.unit
-        before = near
-        for unit, source in effects.writes.items():
+        before = near = self._accessed(step, near)
+        for unit, source in self.effects(step).writes.items():
             stays = source is None or (source.distance == 0 and before >> source.unit & 1)
             near = near | 1 << unit if stays else near & ~(1 << unit)
+        return near
+
+    def _accessed(self, step: Step, near: int) -> int:
+        """The registers that are near between an instruction's accesses and its writes."""
+        for root in self.effects(step).accesses:
+            near |= 1 << root.unit
         return near
 
     def effects(self, step: Step) -> Effects:
@@ -113,7 +116,7 @@ class Pointers:
         assert isinstance(place, Place)
         unit = self._unit(place, step)
         distance = (distance + (1 << 63) & MASK64) - (1 << 63)
-        if unit is None or unit.offset != _offset(place, step) or abs(distance) >= STEP:
+        if unit is None or unit.offset != offset_of(place, step.decoded) or abs(distance) >= STEP:
             return None
         return Root(unit.number, distance)
 
@@ -133,7 +136,7 @@ class Pointers:
         return Effects(tuple(accesses), writes)
 
     def _unit(self, place: Place, step: Step) -> Unit | None:
-        unit = self._places.unit(_offset(place, step))
+        unit = self._places.unit(offset_of(place, step.decoded))
         return unit if unit is not None and self.used >> unit.number & 1 else None
 
     def _bases(self, address: Value, step: Step) -> int:
@@ -143,7 +146,7 @@ class Pointers:
         place = address.op.attrs.get("place")
         if address.op.name != "get" or address.type is not I64 or not isinstance(place, Place):
             return 0
-        unit = self._places.unit(_offset(place, step))
+        unit = self._places.unit(offset_of(place, step.decoded))
         return 1 << unit.number if unit is not None and unit.size == WORD_BYTES else 0
 
     def _nearby(self, region: Region) -> dict[int, int]:
@@ -159,10 +162,6 @@ class Pointers:
                     near[target] &= found
                     waiting.append(target)
         return near
-
-
-def _offset(place: Place, step: Step) -> int:
-    return place.offset if place.token is None else place.offset + step.decoded.r[place.token]
 
 
 def _number(value: Value, step: Step) -> int | None:

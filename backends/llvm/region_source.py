@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbt.engine.former import FLAGS, WORD, members
 from dbt.engine.layout import EXIT_POLL, Env
+from dbt.engine.places import offset_of
 
 from .edges import TailCalls
 from .source import IMM, NPC, PC, TARGET, Flags, Immediate
@@ -87,7 +88,7 @@ class RegionSource(TailCalls):
 
     def offset(self, place: Place) -> int:
         """Where it is in Env."""
-        return place.offset if place.token is None else place.offset + self.step.decoded.r[place.token]
+        return offset_of(place, self.step.decoded)
 
     def pointer(self, place: Place) -> str:
         offset = self.offset(place)

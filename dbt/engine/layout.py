@@ -195,13 +195,14 @@ class Pass(Struct):
     host: i32  # the host's number, -1: Python makes this call
     pointers: u8  # bit i: argument i is a guest address (0 stays 0)
     fds: u8  # bit i: argument i is a descriptor, which may not be one of ours
-    kind: u8  # WAITS and MAKES of dbt/linux/passthrough.py
+    kind: u8  # WAITS, MAKES
     pad: u8
     sizes: Arr[u32] = array(6)  # bytes at pointer i, for each count
     counts: Arr[u8] = array(8)  # 0: one; else 1 + the argument that says how many
 
 
 N_PASS = 512
+WAITS, MAKES = 1, 2  # a call may block, interrupted by signals; it gives a descriptor, which may not be one of ours
 SYSCALL_PERFORM, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED = 0, 4, 512  # Env.value of EXIT_SYSCALL
 
 

@@ -21,6 +21,11 @@ class Unit(NamedTuple):
     size: int  # bytes
 
 
+def offset_of(place: Place, decoded: Decoded) -> int:
+    """Where in Env a place of an instruction's template is."""
+    return place.offset if place.token is None else place.offset + decoded.r[place.token]
+
+
 class Places:
     """The units of a guest. State that lowering reaches by itself (StateOffsets) is no unit and stays in Env."""
 
@@ -53,8 +58,7 @@ class Places:
             ]
         reads = writes = 0
         for written, place in places:
-            offset = place.offset if place.token is None else place.offset + decoded.r[place.token]
-            unit = self._at.get(offset)
+            unit = self._at.get(offset_of(place, decoded))
             if unit is not None:
                 if written:
                     writes |= 1 << unit.number

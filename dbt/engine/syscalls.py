@@ -9,12 +9,11 @@ from __future__ import annotations
 from dbt.native import Arr, Fn, Ptr, Struct, addr, array, cast, i64, native, new, struct, symbol, syscall, u8, u32, u64
 
 from .host_x86_64 import SYSTEM_CALL
-from .layout import N_PASS, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED, SYSCALL_PERFORM, Ctx, Env
+from .layout import MAKES, N_PASS, SYSCALL_INTERRUPTED, SYSCALL_NOT_STARTED, SYSCALL_PERFORM, Ctx, Env
 
 TAG_MASK = 0x00FFFFFFFFFFFFFF  # Linux takes Arm's top byte off addresses in system calls
 EINTR, EBADF, EFAULT, EMFILE = 4, 9, 14, 24
 SYS_CLOSE = 3
-MAKES = 2  # as in dbt/linux/passthrough.py
 AT_FDCWD = 0xFFFFFF9C  # -100 as u32
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dbt.control import arguments as check
 from dbt.control.traps import Io, Traps
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dbt.engine.cpu import Cpu
     from dbt.engine.memory import AddressSpace
 
+T = TypeVar("T")
 _PROTECTION: Final = {"r": hostmem.PROT_READ, "w": hostmem.PROT_WRITE, "x": hostmem.PROT_EXEC, "-": 0}
 
 
@@ -71,15 +72,19 @@ class Memory:
         except OSError:
             raise UserError(f"not all of {address:#x}..{address + size:#x} is mapped", "Map it first.") from None
 
+    def _reached(self, access: Callable[[bool], T]) -> T:
+        """What an access gives, told whether it is alone: nothing changes mappings then until it is done."""
+        with self._boundary.lock:
+            if not self._boundary.elsewhere:
+                return access(True)
+        return access(False)
+
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""
         check.address(address)
         check.number(size, "a size", 0, check.LARGEST_READ)
         try:
-            with self._boundary.lock:
-                if not self._boundary.elsewhere:
-                    return self._space.read(address, size)
-            return self._space.read(address, size, alone=False)
+            return self._reached(lambda alone: self._space.read(address, size, alone=alone))
         except MemoryError:
             raise UserError(f"there is no memory for {size} bytes", "Read less at once.") from None
 
@@ -87,12 +92,7 @@ class Memory:
         """Write bytes. Code that was translated from them is dropped, at the next boundary."""
         check.address(address)
         raw = check.data(data, "what is written")
-        with self._boundary.lock:
-            alone = not self._boundary.elsewhere
-            if alone:
-                self._space.write(address, raw)
-        if not alone:
-            self._space.write(address, raw, alone=False)
+        self._reached(lambda alone: self._space.write(address, raw, alone=alone))
         self._boundary.change(lambda: self._space.on_code_change(address, address + len(raw)))
 
     def map_io(

@@ -7,7 +7,8 @@ ROWS is the one list; table.py serves these calls from it, and the native runtim
 `fds` has bit i set where argument i is a descriptor; `kind` is WAITS for calls that may block and are interrupted by
 signals, MAKES for those that give a descriptor, which may not be one of those that we need ourselves; `pointers` has
 for each pointer argument (argument, unit, count, null): it points to `unit` bytes times the value of argument `count`
-(-1: one unit), and may be 0 where null is 1. Arguments that are none of these are passed on.
+(-1: one unit), and may be 0 where null is 1. Arguments that are none of these are passed on. WAITS and MAKES are
+constants of dbt/engine/layout.py.
 Nothing is here that holds further pointers, names, or that could reach the translator's own descriptors and memory.
 
 Layouts that agree were checked with compiled programs of both sides (tests/linux/test_layouts.py): timespec, timeval,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     Pointer = tuple[int, int, int, int]
     Row = tuple[int, str, int, int, int, tuple[Pointer, ...]]
 
-WAITS, MAKES = 1, 2
 _NONE: tuple[Pointer, ...] = ()
 
 ROWS: tuple[Row, ...] = (

@@ -388,7 +388,7 @@ def _pass(row: passthrough.Row) -> Handler:
             address = args[index]
             if address or not null:
                 values[index] = process.pointer(address, unit if count < 0 else unit * args[count])
-        result = int((process.wait if kind & passthrough.WAITS else process.call)(host, *values))
-        return process.given(result) if kind & passthrough.MAKES else result
+        result = int((process.wait if kind & layout.WAITS else process.call)(host, *values))
+        return process.given(result) if kind & layout.MAKES else result
 
     return handler

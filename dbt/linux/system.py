@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .abi import EINVAL, PAGE
+from .abi import EINVAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +55,10 @@ def sys_prctl(process: Process, option: int, a: int, b: int, c: int, d: int, *_:
     if option == _PR_SET_DUMPABLE:
         return 0 if a in {0, 1} else -EINVAL
     if option == _PR_SET_NAME:
-        first = min(_NAME_SIZE, PAGE - a % PAGE)
-        text = process.memory.read(a, first).split(b"\0", 1)[0]
-        if len(text) == first:
-            text += process.memory.read(a + first, _NAME_SIZE - first).split(b"\0", 1)[0]
-        text = text[: _NAME_SIZE - 1]
+        try:
+            text = process.memory.read_cstring(a, _NAME_SIZE - 1)
+        except OSError:  # it is longer: the rest does not matter
+            text = process.memory.read(a, _NAME_SIZE - 1)
         return int(process.call(_HOST_PRCTL, option, process.scratch.text(text)))
     if option == _PR_GET_NAME:
         return int(process.call(_HOST_PRCTL, option, process.pointer(a, _NAME_SIZE)))

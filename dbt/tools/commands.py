@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbt.errors import InternalError, UsageError, UserError
 from dbt.run import ENGINES, RunOptions, parse, report, warn
+from dbt.wording import sentence
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -65,7 +66,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
     def command(name: str, about: str, epilog: str, usage: str) -> argparse.ArgumentParser:
         found = commands.add_parser(
-            name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=epilog,
+            name, help=about, description=sentence(about), epilog=epilog,
             usage=f"dragoman {name} {usage}", formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         found.add_argument("-L", dest="root", metavar="ROOT", help="folder for the guest's absolute paths, as for run")

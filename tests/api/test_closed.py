@@ -13,23 +13,14 @@ import pytest
 import dbt
 from dbt.engine import hostmem
 from dbt.errors import UserError
-from dbt.run import ENGINES
 
 from .conftest import CODE, DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 LOAD, SVC, BRANCH, UNDEFINED = 0xF9400020, 0xD4000001, 0x14000000, 0  # ldr x0, [x1]; b .
 DEVICE = 0x90000
-
-
-@pytest.fixture(params=ENGINES)
-def cpu(request: pytest.FixtureRequest) -> Iterator[dbt.CPU]:
-    with dbt.open_cpu(engine=request.param) as cpu:
-        cpu.memory.map(CODE, 0x1000, "rwx")
-        cpu.memory.map(DATA, 0x1000)
-        yield cpu
 
 
 def test_everything_is_refused() -> None:

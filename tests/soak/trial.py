@@ -120,7 +120,7 @@ class Trial:
         """The stops of a case that was loaded, on the reference engine. `budget`: of instructions, if `mode.counted`.
 
         What stops for a system call, a stop address or its budget goes on, until it has stopped `rounds` times or is
-        outside of its own code. The last stop is none where nobody can judge it: ALIAS, or the end of our patience.
+        outside of its own code. What nobody can judge ends it as well, and is none: ALIAS, or the end of our patience.
         """
         if mode.writable:  # what the last one has changed is put right
             self.load([case], mode, [])
@@ -130,10 +130,12 @@ class Trial:
         while len(found) < rounds:
             first = not found
             result = self._run("reference", partial(_next, case, file, limit, first), first)
+            if result.stop == ALIAS or (result.stop == "budget" and not mode.counted):
+                self.count["left out"] += first
+                break
+            self.count[f"stop {result.stop}"] += 1
             found.append(result)
             if result.stop not in GOES_ON or not 0 <= result.pc - case.code_address < len(case.code):
-                break
-            if result.stop == "budget" and not mode.counted:
                 break
         return found
 
@@ -157,12 +159,6 @@ class Trial:
     ) -> Iterator[tuple[str, list[str]]]:
         """(engine, what differs) for a case that was loaded. `expected`: its stops."""
         file, limit = pack(case.registers), budget if mode.counted else None
-        for number, want in enumerate(expected):
-            if want.stop == ALIAS or (want.stop == "budget" and not mode.counted):
-                self.count["left out"] += not number
-                expected = expected[:number]
-                break
-            self.count[f"stop {want.stop}"] += 1
         for name in engines if expected else ():
             if mode.writable:
                 self.load([case], mode, [name])

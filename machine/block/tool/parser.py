@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dbt.machine.block.tool.images import count, size
 
 from dbt.errors import DragomanError, UsageError
+from dbt.wording import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +100,7 @@ def build() -> Parser:
 
     def command(name: str, where: str, about: str, *, read: bool = True) -> Parser:
         found = commands.add_parser(
-            name, help=about, description=f"{about[0].upper()}{about[1:]}.", formatter_class=form,
+            name, help=about, description=sentence(about), formatter_class=form,
             epilog=f"{MORE.get(name, '')}example:\n  dragoman img {EXAMPLES[name]}\n\n{STATUS.get(name, ORDINARY)}",
         )  # fmt: skip
         found.set_defaults(where=where)
